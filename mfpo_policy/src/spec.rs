@@ -1,0 +1,417 @@
+//! What a policy and a robot must agree on: joints with units and limits, the layout of the observation, the
+//! meaning of an action, and the control period. Two sides agree when the [`RobotSpec::hash`] of both is equal.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// Why a [`RobotSpec`] was refused: what was expected, what came.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum SpecError {
+    /// The robot, or one of its lists, is empty.
+    #[error("{what} is empty; state at least one")]
+    Empty {
+        /// The list or name that is empty.
+        what: &'static str,
+    },
+    /// Two joints have the same name.
+    #[error("joint '{joint}' is listed twice in {place}; every joint is listed once")]
+    DuplicateJoint {
+        /// The name that appears twice.
+        joint: String,
+        /// The list that holds it.
+        place: &'static str,
+    },
+    /// A term or an action names a joint that the robot does not have.
+    #[error("{place} names joint '{joint}', which is not among the robot's joints [{known}]")]
+    UnknownJoint {
+        /// The unknown name.
+        joint: String,
+        /// The list that names it.
+        place: &'static str,
+        /// The robot's joints, separated by commas.
+        known: String,
+    },
+    /// A number is outside its range.
+    #[error("{what} of '{name}' is {got}; expected {expected}")]
+    OutOfRange {
+        /// The field.
+        what: &'static str,
+        /// The joint or term it belongs to.
+        name: String,
+        /// What a valid value looks like.
+        expected: &'static str,
+        /// The value that came.
+        got: f64,
+    },
+    /// `PreviousAction` points past the action.
+    #[error("observation term previous_action has index {index}, but the action has {actions} components")]
+    PreviousActionIndex {
+        /// The index that came.
+        index: usize,
+        /// The size of the action.
+        actions: usize,
+    },
+}
+
+/// What a command means to the joint's motor controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandInterface {
+    /// Joint position, rad (m for prismatic joints).
+    Position,
+    /// Joint velocity, rad/s (m/s).
+    Velocity,
+    /// Joint effort, N m (N).
+    Effort,
+}
+
+impl CommandInterface {
+    /// The SI unit of a command, for messages and manifests.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Position => "rad",
+            Self::Velocity => "rad/s",
+            Self::Effort => "N m",
+        }
+    }
+}
+
+/// One joint and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JointSpec {
+    /// Name in `sensor_msgs/JointState`.
+    pub name: String,
+    /// Lowest position, rad; `None` for a continuous joint.
+    pub position_min: Option<f64>,
+    /// Highest position, rad; `None` for a continuous joint.
+    pub position_max: Option<f64>,
+    /// Highest speed, rad/s.
+    pub velocity_max: f64,
+    /// Highest effort, N m.
+    pub effort_max: f64,
+    /// Highest rate of change of the command, command unit per second; `None` for no limit.
+    pub command_rate_max: Option<f64>,
+}
+
+/// One number of the observation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "term", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ObservationTerm {
+    /// `scale` times the joint position, rad.
+    Position {
+        /// Joint name.
+        joint: String,
+        /// Factor, 1/rad.
+        scale: f64,
+    },
+    /// Sine of the joint position.
+    SinPosition {
+        /// Joint name.
+        joint: String,
+    },
+    /// Cosine of the joint position.
+    CosPosition {
+        /// Joint name.
+        joint: String,
+    },
+    /// `scale` times the joint velocity, rad/s.
+    Velocity {
+        /// Joint name.
+        joint: String,
+        /// Factor, s/rad.
+        scale: f64,
+    },
+    /// Component `index` of the action sent one control period earlier, in `[-1, 1]`: with a command delay the
+    /// state alone is not Markov.
+    PreviousAction {
+        /// Index into the action.
+        index: usize,
+    },
+}
+
+/// The layout of the observation: one term a component, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservationSpec {
+    /// The terms, in the order in which the network sees them.
+    pub terms: Vec<ObservationTerm>,
+}
+
+/// How one component of the action becomes the command of one joint: `command = offset + scale * action`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionJoint {
+    /// Joint name.
+    pub joint: String,
+    /// Command at action 0, in the interface's unit.
+    pub offset: f64,
+    /// Change of the command from action 0 to action 1, in the interface's unit; may be negative.
+    pub scale: f64,
+}
+
+/// The meaning of an action in `[-1, 1]^A`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionSpec {
+    /// What the commands are.
+    pub interface: CommandInterface,
+    /// One entry for each component of the action; commands are published in this order.
+    pub joints: Vec<ActionJoint>,
+}
+
+/// Everything about the robot that a policy was trained for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RobotSpec {
+    /// Name of the robot.
+    pub robot: String,
+    /// The joints whose states the policy uses, in the policy's order.
+    pub joints: Vec<JointSpec>,
+    /// Layout of the observation.
+    pub observation: ObservationSpec,
+    /// Meaning of the action.
+    pub action: ActionSpec,
+    /// Time between two actions, ns.
+    pub control_period_ns: u64,
+}
+
+impl RobotSpec {
+    /// Checks every rule that the control path later relies on.
+    ///
+    /// # Errors
+    /// The first rule that does not hold, as a [`SpecError`].
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let lists = [
+            ("robot name", self.robot.is_empty()),
+            ("joints", self.joints.is_empty()),
+            ("observation terms", self.observation.terms.is_empty()),
+            ("action joints", self.action.joints.is_empty()),
+        ];
+        if let Some((what, _)) = lists.into_iter().find(|(_, empty)| *empty) {
+            return Err(SpecError::Empty { what });
+        }
+        unique(self.joints.iter().map(|j| &j.name), "joints")?;
+        unique(self.action.joints.iter().map(|j| &j.joint), "action joints")?;
+        self.joints.iter().try_for_each(JointSpec::validate)?;
+        self.observation
+            .terms
+            .iter()
+            .try_for_each(|term| self.validate_term(term))?;
+        self.action
+            .joints
+            .iter()
+            .try_for_each(|joint| self.validate_action_joint(joint))?;
+        if self.control_period_ns == 0 {
+            return Err(SpecError::OutOfRange {
+                what: "control_period_ns",
+                name: self.robot.clone(),
+                expected: "a positive number of nanoseconds",
+                got: 0.0,
+            });
+        }
+        Ok(())
+    }
+
+    fn validate_term(&self, term: &ObservationTerm) -> Result<(), SpecError> {
+        let place = "an observation term";
+        match term {
+            ObservationTerm::Position { joint, scale } | ObservationTerm::Velocity { joint, scale } => {
+                self.known_joint(joint, place)?;
+                finite("scale", joint, *scale)
+            }
+            ObservationTerm::SinPosition { joint } | ObservationTerm::CosPosition { joint } => {
+                self.known_joint(joint, place)
+            }
+            ObservationTerm::PreviousAction { index } if *index >= self.action_size() => {
+                Err(SpecError::PreviousActionIndex {
+                    index: *index,
+                    actions: self.action_size(),
+                })
+            }
+            ObservationTerm::PreviousAction { .. } => Ok(()),
+        }
+    }
+
+    fn validate_action_joint(&self, joint: &ActionJoint) -> Result<(), SpecError> {
+        self.known_joint(&joint.joint, "an action joint")?;
+        finite("offset", &joint.joint, joint.offset)?;
+        finite("scale", &joint.joint, joint.scale)?;
+        if joint.scale == 0.0 {
+            return Err(SpecError::OutOfRange {
+                what: "scale",
+                name: joint.joint.clone(),
+                expected: "a number other than 0",
+                got: 0.0,
+            });
+        }
+        Ok(())
+    }
+
+    fn known_joint(&self, joint: &str, place: &'static str) -> Result<(), SpecError> {
+        match self.joint_index(joint) {
+            Some(_) => Ok(()),
+            None => Err(SpecError::UnknownJoint {
+                joint: joint.to_owned(),
+                place,
+                known: self
+                    .joints
+                    .iter()
+                    .map(|j| j.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
+    }
+
+    /// Position of a joint in [`RobotSpec::joints`].
+    pub fn joint_index(&self, name: &str) -> Option<usize> {
+        self.joints.iter().position(|joint| joint.name == name)
+    }
+
+    /// Number of components of an observation.
+    pub fn observation_size(&self) -> usize {
+        self.observation.terms.len()
+    }
+
+    /// Number of components of an action.
+    pub fn action_size(&self) -> usize {
+        self.action.joints.len()
+    }
+
+    /// Time between two actions, s.
+    pub fn control_period(&self) -> f64 {
+        self.control_period_ns as f64 * 1e-9
+    }
+
+    /// SHA-256 of the spec's canonical JSON, in hexadecimal: equal exactly when every field is equal.
+    pub fn hash(&self) -> String {
+        // The struct has no map and no value that JSON cannot hold once it is valid (finite numbers), so that
+        // serialisation is total and its order is the order of the fields.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        hex::encode(Sha256::digest(json))
+    }
+}
+
+impl JointSpec {
+    fn validate(&self) -> Result<(), SpecError> {
+        if self.name.is_empty() {
+            return Err(SpecError::Empty {
+                what: "a joint's name",
+            });
+        }
+        let limits = [
+            ("velocity_max", Some(self.velocity_max)),
+            ("effort_max", Some(self.effort_max)),
+            ("command_rate_max", self.command_rate_max),
+        ];
+        for (what, value) in limits {
+            if let Some(got) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
+                return Err(SpecError::OutOfRange {
+                    what,
+                    name: self.name.clone(),
+                    expected: "a finite positive number",
+                    got,
+                });
+            }
+        }
+        let minimum = self.position_min.unwrap_or(f64::MIN);
+        let maximum = self.position_max.unwrap_or(f64::MAX);
+        if !(minimum.is_finite() && maximum.is_finite() && minimum < maximum) {
+            return Err(SpecError::OutOfRange {
+                what: "position_min",
+                name: self.name.clone(),
+                expected: "a finite number below a finite position_max",
+                got: minimum,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn finite(what: &'static str, name: &str, got: f64) -> Result<(), SpecError> {
+    if got.is_finite() {
+        return Ok(());
+    }
+    Err(SpecError::OutOfRange {
+        what,
+        name: name.to_owned(),
+        expected: "a finite number",
+        got,
+    })
+}
+
+fn unique<'a>(names: impl Iterator<Item = &'a String>, place: &'static str) -> Result<(), SpecError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for joint in names {
+        if !seen.insert(joint) {
+            return Err(SpecError::DuplicateJoint {
+                joint: joint.clone(),
+                place,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::one_joint_robot;
+
+    #[test]
+    fn a_valid_spec_is_accepted_and_its_hash_is_stable() {
+        let spec = one_joint_robot();
+        spec.validate().unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        let again: RobotSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!(spec.hash(), again.hash());
+    }
+
+    #[test]
+    fn every_change_changes_the_hash() {
+        let spec = one_joint_robot();
+        let mut other = spec.clone();
+        other.control_period_ns += 1;
+        assert_ne!(spec.hash(), other.hash());
+        let mut other = spec.clone();
+        other.joints[0].name.push('x');
+        assert_ne!(spec.hash(), other.hash());
+        let mut other = spec.clone();
+        other.observation.terms.swap(0, 1);
+        assert_ne!(spec.hash(), other.hash());
+    }
+
+    #[test]
+    fn wrong_specs_are_refused_with_expected_and_got() {
+        let mut spec = one_joint_robot();
+        spec.joints.push(spec.joints[0].clone());
+        assert!(spec.validate().unwrap_err().to_string().contains("listed twice"));
+
+        let mut spec = one_joint_robot();
+        spec.action.joints[0].joint = "elbow".into();
+        let message = spec.validate().unwrap_err().to_string();
+        assert!(
+            message.contains("elbow") && message.contains("shoulder"),
+            "{message}"
+        );
+
+        let mut spec = one_joint_robot();
+        spec.observation.terms = vec![ObservationTerm::PreviousAction { index: 3 }];
+        assert!(spec.validate().unwrap_err().to_string().contains("index 3"));
+
+        let mut spec = one_joint_robot();
+        spec.joints[0].effort_max = f64::NAN;
+        assert!(spec.validate().is_err());
+
+        let mut spec = one_joint_robot();
+        spec.joints[0].position_min = Some(1.0);
+        spec.joints[0].position_max = Some(-1.0);
+        assert!(spec.validate().is_err());
+
+        let mut spec = one_joint_robot();
+        spec.control_period_ns = 0;
+        assert!(spec.validate().is_err());
+    }
+}
