@@ -1,0 +1,578 @@
+//! The arithmetic of the networks on CPU slices: matrix products, and bias + LayerNorm + tanh-GELU in one pass.
+//!
+//! Each routine is one generic function, compiled for AVX-512, for AVX2 with FMA and for the build's baseline; the
+//! best one that the processor has is chosen at run time. All are single-threaded and allocate nothing, except that
+//! the matrix product of more than one row uses the packing buffers of the `gemm` crate.
+//!
+//! Shapes: `x[r][c]` is row-major and dense. LayerNorm is over a row: `n = (x - E[x]) / sqrt(E[x^2] - E[x]^2 + eps)`.
+
+use std::sync::OnceLock;
+
+/// LayerNorm's epsilon, as in flax.
+pub const LAYER_NORM_EPSILON: f32 = 1e-6;
+/// `2 sqrt(2 / pi)`: the tanh form of GELU written with the logistic function, `x * sigmoid(GELU_A (x + GELU_B x^3))`.
+const GELU_A: f32 = 1.595_769_1;
+const GELU_B: f32 = 0.044_715;
+/// Width of the partial sums: one AVX-512 register.
+const LANES: usize = 16;
+
+/// The instruction set that the routines of this file run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// What the build's target guarantees.
+    Baseline,
+}
+
+impl InstructionSet {
+    /// The best one that this processor has, found once. `MFPO_KERNEL=avx2|baseline` asks for a lower one.
+    pub fn detect() -> Self {
+        static FOUND: OnceLock<InstructionSet> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let asked = std::env::var("MFPO_KERNEL").unwrap_or_default();
+            let best = Self::of_processor();
+            match asked.as_str() {
+                "baseline" => Self::Baseline,
+                "avx2" if best == Self::Avx512 => Self::Avx2,
+                _ => best,
+            }
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_processor() -> Self {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            Self::Avx512
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            Self::Avx2
+        } else {
+            Self::Baseline
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_processor() -> Self {
+        Self::Baseline
+    }
+
+    /// Name for records: two computers with the same name compute the same bits.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
+/// Whether `a * b + c` is one instruction; without it `f32::mul_add` would call the C library.
+trait Arithmetic {
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+struct Fused;
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+struct Separate;
+
+impl Arithmetic for Fused {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+impl Arithmetic for Separate {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+/// Makes a function that picks the compiled variant of a generic one.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $generic:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[allow(clippy::too_many_arguments)]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $generic::<Fused>($($arg),*) }
+                #[allow(clippy::too_many_arguments)]
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { $generic::<Fused>($($arg),*) }
+                match InstructionSet::detect() {
+                    // SAFETY: `detect` returns this value only where the processor has the enabled features.
+                    InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
+                    InstructionSet::Baseline => {}
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            { $generic::<Fused>($($arg),*) }
+            #[cfg(not(target_arch = "aarch64"))]
+            { $generic::<Separate>($($arg),*) }
+        }
+    };
+}
+
+/// `e^x` to about one unit in the last place for `x` in `[-87, 88]`, clamped outside; branch-free.
+#[inline(always)]
+fn exp<M: Arithmetic>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = M::fma(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = M::fma(n, -0.693_359_4, x);
+    let r = M::fma(n, 2.121_944_4e-4, r);
+    let mut p = 1.987_569_2e-4;
+    p = M::fma(p, r, 1.398_199_9e-3);
+    p = M::fma(p, r, 8.333_452e-3);
+    p = M::fma(p, r, 4.166_579_6e-2);
+    p = M::fma(p, r, 1.666_666_5e-1);
+    p = M::fma(p, r, 0.5);
+    p = M::fma(p, r * r, r) + 1.0;
+    // The low bits of `shifted` hold n; moving n into the exponent multiplies by 2^n.
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_shl(23);
+    f32::from_bits(p.to_bits().wrapping_add(exponent))
+}
+
+/// Logistic function of GELU's argument: GELU is `x * gate(x)`.
+#[inline(always)]
+fn gelu_gate<M: Arithmetic>(x: f32) -> f32 {
+    let y = GELU_A * x * M::fma(GELU_B * x, x, 1.0);
+    1.0 / (1.0 + exp::<M>(-y))
+}
+
+/// `(gelu(x), gelu'(x))`.
+#[inline(always)]
+fn gelu_and_slope<M: Arithmetic>(x: f32) -> (f32, f32) {
+    let gate = gelu_gate::<M>(x);
+    let slope = GELU_A * M::fma(3.0 * GELU_B * x, x, 1.0);
+    let value = x * gate;
+    (value, M::fma(value * (1.0 - gate), slope, gate))
+}
+
+/// Sums `f(c)` and `g(c)` over the columns, in [`LANES`] partial sums.
+#[inline(always)]
+fn sums(columns: usize, mut f: impl FnMut(usize) -> (f32, f32)) -> (f32, f32) {
+    let (mut a, mut b) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let whole = columns - columns % LANES;
+    let mut c = 0;
+    while c < whole {
+        for lane in 0..LANES {
+            let (x, y) = f(c + lane);
+            a[lane] += x;
+            b[lane] += y;
+        }
+        c += LANES;
+    }
+    let (mut x, mut y) = (a.iter().sum::<f32>(), b.iter().sum::<f32>());
+    while c < columns {
+        let (p, q) = f(c);
+        x += p;
+        y += q;
+        c += 1;
+    }
+    (x, y)
+}
+
+/// Mean and reciprocal standard deviation of `n` numbers with the given sum and sum of squares.
+#[inline(always)]
+fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
+    let mean = sum / n as f32;
+    let variance = (squares / n as f32 - mean * mean).max(0.0);
+    (mean, 1.0 / (variance + LAYER_NORM_EPSILON).sqrt())
+}
+
+/// Bias, scale and shift of one Linear + LayerNorm pair, each `[H]`.
+#[derive(Debug, Clone, Copy)]
+pub struct NormParameters<'a> {
+    /// Bias of the Linear layer.
+    pub bias: &'a [f32],
+    /// LayerNorm's factor.
+    pub scale: &'a [f32],
+    /// LayerNorm's offset.
+    pub shift: &'a [f32],
+}
+
+impl NormParameters<'_> {
+    fn width(&self) -> usize {
+        self.bias.len().min(self.scale.len()).min(self.shift.len())
+    }
+}
+
+#[inline(always)]
+fn bias_norm_gelu_generic<M: Arithmetic>(
+    z: &mut [f32],
+    group: Option<(&[f32], usize)>,
+    p: NormParameters<'_>,
+) {
+    let width = p.width();
+    let (bias, scale, shift) = (&p.bias[..width], &p.scale[..width], &p.shift[..width]);
+    for (index, row) in z.chunks_exact_mut(width).enumerate() {
+        if let Some((rows, size)) = group {
+            let start = index / size * width;
+            for (x, add) in row.iter_mut().zip(&rows[start..start + width]) {
+                *x += add;
+            }
+        }
+        for (x, b) in row.iter_mut().zip(bias) {
+            *x += b;
+        }
+        let row = &mut row[..width];
+        let (sum, squares) = sums(width, |c| (row[c], row[c] * row[c]));
+        let (mean, rstd) = moments(sum, squares, width);
+        for ((x, s), b) in row.iter_mut().zip(scale).zip(shift) {
+            let n = M::fma((*x - mean) * rstd, *s, *b);
+            *x = n * gelu_gate::<M>(n);
+        }
+    }
+}
+
+dispatch! {
+    /// In place, for each row of `z` `[R, H]`: `gelu(layer_norm(z + bias [+ group row]))`. `group` holds `[R / size, H]`
+    /// rows and `size`: row `r` of `z` also gets group row `r / size` (the observation's share of the first layer).
+    pub fn bias_norm_gelu(z: &mut [f32], group: Option<(&[f32], usize)>, p: NormParameters<'_>) = bias_norm_gelu_generic
+}
+
+#[inline(always)]
+fn bias_norm_gelu_dual_generic<M: Arithmetic>(z: &mut [f32], dz: &mut [f32], p: NormParameters<'_>) {
+    let width = p.width();
+    let (bias, scale, shift) = (&p.bias[..width], &p.scale[..width], &p.shift[..width]);
+    for (row, tangent) in z.chunks_exact_mut(width).zip(dz.chunks_exact_mut(width)) {
+        for (x, b) in row.iter_mut().zip(bias) {
+            *x += b;
+        }
+        let (sum, squares) = sums(width, |c| (row[c], row[c] * row[c]));
+        let (mean, rstd) = moments(sum, squares, width);
+        let (dsum, dot) = sums(width, |c| (tangent[c], tangent[c] * (row[c] - mean)));
+        let dmean = dsum / width as f32;
+        // d xhat = rstd (dx - mean(dx) - xhat mean(dx xhat))
+        let share = dot * rstd / width as f32;
+        for c in 0..width {
+            let normal = (row[c] - mean) * rstd;
+            let dnormal = rstd * (tangent[c] - dmean - normal * share);
+            let (value, slope) = gelu_and_slope::<M>(M::fma(normal, scale[c], shift[c]));
+            row[c] = value;
+            tangent[c] = slope * scale[c] * dnormal;
+        }
+    }
+}
+
+dispatch! {
+    /// [`bias_norm_gelu`] with its forward-mode derivative: `z` becomes the value, `dz` (the tangent of `z`) the tangent.
+    pub fn bias_norm_gelu_dual(z: &mut [f32], dz: &mut [f32], p: NormParameters<'_>) = bias_norm_gelu_dual_generic
+}
+
+/// Where [`bias_norm_gelu_backward`] writes.
+#[derive(Debug)]
+pub struct NormGradients<'a> {
+    /// `[R, H]`, overwritten.
+    pub z: &'a mut [f32],
+    /// `[H]`, added to.
+    pub bias: &'a mut [f32],
+    /// `[H]`, added to.
+    pub scale: &'a mut [f32],
+    /// `[H]`, added to.
+    pub shift: &'a mut [f32],
+}
+
+#[inline(always)]
+fn bias_norm_gelu_backward_generic<M: Arithmetic>(
+    z: &[f32],
+    grad: &[f32],
+    p: NormParameters<'_>,
+    out: &mut NormGradients<'_>,
+) {
+    let width = p.width();
+    let (bias, scale, shift) = (&p.bias[..width], &p.scale[..width], &p.shift[..width]);
+    let (dbias, dscale, dshift) = (
+        &mut out.bias[..width],
+        &mut out.scale[..width],
+        &mut out.shift[..width],
+    );
+    let rows = z.chunks_exact(width).zip(grad.chunks_exact(width));
+    for ((row, grad), dz) in rows.zip(out.z.chunks_exact_mut(width)) {
+        let (sum, squares) = sums(width, |c| {
+            let x = row[c] + bias[c];
+            (x, x * x)
+        });
+        let (mean, rstd) = moments(sum, squares, width);
+        for c in 0..width {
+            let normal = (row[c] + bias[c] - mean) * rstd;
+            let (_, slope) = gelu_and_slope::<M>(M::fma(normal, scale[c], shift[c]));
+            let dn = grad[c] * slope;
+            dscale[c] += dn * normal;
+            dshift[c] += dn;
+            dz[c] = dn * scale[c];
+        }
+        let (total, dot) = sums(width, |c| (dz[c], dz[c] * (row[c] + bias[c] - mean)));
+        let (average, share) = (total / width as f32, dot * rstd / width as f32);
+        for c in 0..width {
+            let normal = (row[c] + bias[c] - mean) * rstd;
+            dz[c] = rstd * (dz[c] - average - normal * share);
+            dbias[c] += dz[c];
+        }
+    }
+}
+
+dispatch! {
+    /// Reverse mode of [`bias_norm_gelu`] without group rows: from `z` (before the bias) and the gradient of the result.
+    pub fn bias_norm_gelu_backward(z: &[f32], grad: &[f32], p: NormParameters<'_>, out: &mut NormGradients<'_>)
+        = bias_norm_gelu_backward_generic
+}
+
+#[inline(always)]
+fn expected_value_generic<M: Arithmetic>(
+    logits: &[f32],
+    bias: &[f32],
+    minimum: f32,
+    step: f32,
+    out: &mut [f32],
+) {
+    let atoms = bias.len();
+    for (row, value) in logits.chunks_exact(atoms).zip(out) {
+        let mut highest = f32::NEG_INFINITY;
+        for c in 0..atoms {
+            highest = highest.max(row[c] + bias[c]);
+        }
+        let (total, weighted) = sums(atoms, |c| {
+            let e = exp::<M>(row[c] + bias[c] - highest);
+            (e, e * c as f32)
+        });
+        *value = M::fma(step, weighted / total, minimum);
+    }
+}
+
+dispatch! {
+    /// `out[r] = sum_j softmax(logits[r] + bias)_j (minimum + j step)`, logits `[R, atoms]`.
+    pub fn expected_value(logits: &[f32], bias: &[f32], minimum: f32, step: f32, out: &mut [f32]) = expected_value_generic
+}
+
+#[inline(always)]
+fn row_times_matrix_generic<M: Arithmetic>(x: &[f32], matrix: &[f32], out: &mut [f32], accumulate: bool) {
+    const BLOCK: usize = 8 * LANES;
+    let columns = out.len();
+    let whole = columns - columns % BLOCK;
+    let mut start = 0;
+    while start < whole {
+        row_block::<M, BLOCK>(x, matrix, start, out, accumulate);
+        start += BLOCK;
+    }
+    while start + LANES <= columns {
+        row_block::<M, LANES>(x, matrix, start, out, accumulate);
+        start += LANES;
+    }
+    for (c, slot) in out.iter_mut().enumerate().skip(start) {
+        let mut sum = if accumulate { *slot } else { 0.0 };
+        for (a, row) in x.iter().zip(matrix.chunks_exact(columns)) {
+            sum = M::fma(*a, row[c], sum);
+        }
+        *slot = sum;
+    }
+}
+
+#[inline(always)]
+fn row_block<M: Arithmetic, const N: usize>(
+    x: &[f32],
+    matrix: &[f32],
+    start: usize,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let columns = out.len();
+    let slots = &mut out[start..start + N];
+    let mut sum = [0.0f32; N];
+    if accumulate {
+        sum.copy_from_slice(slots);
+    }
+    for (a, row) in x.iter().zip(matrix.chunks_exact(columns)) {
+        let row = &row[start..start + N];
+        for lane in 0..N {
+            sum[lane] = M::fma(*a, row[lane], sum[lane]);
+        }
+    }
+    slots.copy_from_slice(&sum);
+}
+
+dispatch! {
+    /// `out = x matrix` (`+ out` when `accumulate`), x `[I]`, matrix `[I, O]`, out `[O]`.
+    pub fn row_times_matrix(x: &[f32], matrix: &[f32], out: &mut [f32], accumulate: bool) = row_times_matrix_generic
+}
+
+/// `out = a b` (`+ out` when `accumulate`), a `[rows, inner]`, b `[inner, columns]`, out `[rows, columns]`.
+///
+/// # Panics
+/// When a slice is shorter than its shape.
+pub fn matrix_product(a: &[f32], b: &[f32], out: &mut [f32], shape: (usize, usize, usize), accumulate: bool) {
+    let (rows, inner, columns) = shape;
+    assert!(
+        a.len() >= rows * inner,
+        "a holds {} numbers, {rows}x{inner} wanted",
+        a.len()
+    );
+    assert!(
+        b.len() >= inner * columns,
+        "b holds {} numbers, {inner}x{columns} wanted",
+        b.len()
+    );
+    assert!(
+        out.len() >= rows * columns,
+        "out holds {} numbers, {rows}x{columns} wanted",
+        out.len()
+    );
+    if rows == 1 {
+        row_times_matrix(
+            &a[..inner],
+            &b[..inner * columns],
+            &mut out[..columns],
+            accumulate,
+        );
+        return;
+    }
+    // SAFETY: the asserts above show that each pointer is valid for its shape with these strides, and `out` is
+    // borrowed mutably, so that it overlaps neither input.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            accumulate,
+            a.as_ptr(),
+            1,
+            inner as isize,
+            b.as_ptr(),
+            1,
+            columns as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gelu64(x: f64) -> f64 {
+        0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+    }
+
+    fn reference_row(row: &[f32], bias: &[f32], scale: &[f32], shift: &[f32]) -> Vec<f64> {
+        let x: Vec<f64> = row
+            .iter()
+            .zip(bias)
+            .map(|(a, b)| f64::from(*a) + f64::from(*b))
+            .collect();
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|v| v * v).sum::<f64>() / n - mean * mean;
+        let rstd = 1.0 / (variance.max(0.0) + 1e-6).sqrt();
+        x.iter()
+            .enumerate()
+            .map(|(c, v)| gelu64((v - mean) * rstd * f64::from(scale[c]) + f64::from(shift[c])))
+            .collect()
+    }
+
+    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+        use rand::{Rng, SeedableRng};
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        (0..n)
+            .map(|_| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 4.0)
+            .collect()
+    }
+
+    #[test]
+    fn exp_is_exact_to_two_units_in_the_last_place() {
+        for i in -86_000..88_000 {
+            let x = i as f32 * 1e-3;
+            let (got, want) = (exp::<Separate>(x), f64::from(x).exp());
+            assert!(
+                (f64::from(got) / want - 1.0).abs() < 2.5e-7,
+                "exp({x}) = {got}, want {want}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_variant_equals_the_double_precision_row(width in 1usize..70, rows in 1usize..5, seed in 0u64..1000) {
+            let z = numbers(rows * width, seed);
+            let (bias, scale, shift) = (numbers(width, seed + 1), numbers(width, seed + 2), numbers(width, seed + 3));
+            let p = NormParameters { bias: &bias, scale: &scale, shift: &shift };
+            let mut dispatched = z.clone();
+            bias_norm_gelu(&mut dispatched, None, p);
+            let mut portable = z.clone();
+            bias_norm_gelu_generic::<Separate>(&mut portable, None, p);
+            for (r, row) in z.chunks_exact(width).enumerate() {
+                let want = reference_row(row, &bias, &scale, &shift);
+                for c in 0..width {
+                    // One column makes LayerNorm divide by sqrt(eps): rounding noise is amplified a thousandfold.
+                    let tolerance = if width < 3 { 5e-3 } else { 2e-4 };
+                    prop_assert!((f64::from(dispatched[r * width + c]) - want[c]).abs() < tolerance);
+                    prop_assert!((f64::from(portable[r * width + c]) - want[c]).abs() < tolerance);
+                }
+            }
+        }
+
+        #[test]
+        fn products_equal_the_plain_sum(rows in 1usize..6, inner in 1usize..40, columns in 1usize..200, seed in 0u64..100) {
+            let (a, b) = (numbers(rows * inner, seed), numbers(inner * columns, seed + 1));
+            let mut out = numbers(rows * columns, seed + 2);
+            let before = out.clone();
+            matrix_product(&a, &b, &mut out, (rows, inner, columns), true);
+            for r in 0..rows {
+                for c in 0..columns {
+                    let sum: f32 = (0..inner).map(|i| a[r * inner + i] * b[i * columns + c]).sum();
+                    prop_assert!((out[r * columns + c] - before[r * columns + c] - sum).abs() < 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn group_rows_are_added_once_for_each_member() {
+        let (z, rows) = (numbers(6 * 32, 1), numbers(2 * 32, 2));
+        let (bias, scale, shift) = (numbers(32, 3), numbers(32, 4), numbers(32, 5));
+        let p = NormParameters {
+            bias: &bias,
+            scale: &scale,
+            shift: &shift,
+        };
+        let mut grouped = z.clone();
+        bias_norm_gelu(&mut grouped, Some((&rows, 3)), p);
+        let mut added: Vec<f32> = z
+            .iter()
+            .enumerate()
+            .map(|(i, v)| v + rows[i / 96 * 32 + i % 32])
+            .collect();
+        bias_norm_gelu(&mut added, None, p);
+        assert_eq!(grouped, added);
+    }
+
+    #[test]
+    fn expected_value_of_equal_logits_is_the_middle() {
+        let mut out = [0.0; 2];
+        expected_value(&[0.5; 202], &[0.0; 101], -1600.0, 32.0, &mut out);
+        assert!(out.iter().all(|v| v.abs() < 1e-3), "{out:?}");
+    }
+}
