@@ -1,0 +1,477 @@
+//! What a run is made of: numbers from a TOML file, changed by `--set section.key=value`.
+//!
+//! A configuration is the built-in one of the task (`configs/<task>.toml`, else `configs/paper.toml`), then the file
+//! given with `--config` laid over it, then each `--set`. A key that does not exist is refused with the closest one.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use toml::{Table, Value};
+
+use crate::learner::LearnerConfig;
+
+/// The configurations that travel inside the program: name, text.
+pub const BUILT_IN: [(&str, &str); 2] = [
+    ("swing_arm", include_str!("../configs/swing_arm.toml")),
+    ("paper", include_str!("../configs/paper.toml")),
+];
+
+/// The built-in configuration of a task that has none of its own.
+const DEFAULT: &str = "paper";
+
+const SECTIONS: [&str; 4] = ["run", "evaluation", "environment", "learner"];
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A key that nothing reads.
+    #[error("unknown key '{key}' in the configuration{}; the keys of [{section}] are: {known}", closest_hint(.closest))]
+    UnknownKey {
+        /// The key with its section.
+        key: String,
+        /// The section it was in.
+        section: String,
+        /// The valid key that resembles it most.
+        closest: Option<String>,
+        /// All valid keys of the section.
+        known: String,
+    },
+    /// A section that nothing reads.
+    #[error("unknown section '{section}' in the configuration{}; the sections are: {}", closest_hint(.closest), SECTIONS.join(", "))]
+    UnknownSection {
+        /// The section.
+        section: String,
+        /// The valid section that resembles it most.
+        closest: Option<String>,
+    },
+    /// A value of the wrong type, or a key that is missing.
+    #[error("section [{section}] of the configuration: {reason}")]
+    Section {
+        /// The section.
+        section: &'static str,
+        /// What serde says.
+        reason: String,
+    },
+    /// A number that cannot work.
+    #[error("{key} is {got}; expected {expected}")]
+    OutOfRange {
+        /// The key with its section.
+        key: &'static str,
+        /// What a valid value looks like.
+        expected: String,
+        /// The value that came.
+        got: String,
+    },
+    /// `--set` without a key or a value.
+    #[error("--set '{0}' is not of the form section.key=value, for example learner.discount=0.98")]
+    Override(String),
+    /// Not TOML.
+    #[error("{path} is not valid TOML: {reason}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// Where and why.
+        reason: String,
+    },
+    /// Neither a file nor a built-in name.
+    #[error(
+        "cannot read the configuration '{path}': {source}; give a file, or one of the built-in names: {}",
+        built_in_names()
+    )]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Everything a run depends on, beside the task and the seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Lengths and intervals.
+    pub run: RunConfig,
+    /// How the policy is measured during the run.
+    pub evaluation: EvaluationConfig,
+    /// What the training environment randomises.
+    pub environment: EnvironmentConfig,
+    /// The algorithm.
+    pub learner: LearnerConfig,
+}
+
+/// Lengths and intervals, in environment steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Length of the run.
+    pub steps: u64,
+    /// Uniformly random actions at the start; no update happens before they are done.
+    pub random_steps: u64,
+    /// Transitions that the replay buffer holds.
+    pub replay_capacity: usize,
+    /// Between two lines of `metrics.jsonl` and of `--json-progress`.
+    pub report_every: u64,
+    /// Between two bundles.
+    pub publish_every: u64,
+}
+
+/// How the policy is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Between two evaluations, environment steps.
+    pub every: u64,
+    /// Episodes of an evaluation.
+    pub episodes: u64,
+    /// Candidates of which the target critics choose the best; 1 for none.
+    pub candidates: usize,
+}
+
+/// What the training environment randomises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentConfig {
+    /// The longest delay between an action and its effect, ms; each episode draws its own.
+    pub action_delay_max_ms: f64,
+}
+
+impl TrainConfig {
+    /// The configuration of `task`: built-in, then the file or built-in name `source`, then `overrides`.
+    pub fn load(task: &str, source: Option<&str>, overrides: &[String]) -> Result<Self, ConfigError> {
+        let mut table = built_in(task).or_else(|| built_in(DEFAULT)).unwrap_or_default();
+        match source {
+            Some(name) if built_in(name).is_some() => table = built_in(name).unwrap_or_default(),
+            Some(path) => merge(&mut table, read(path)?),
+            None => {}
+        }
+        for text in overrides {
+            apply_override(&mut table, text)?;
+        }
+        let config = Self::from_table(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML, for the run folder; `load` reads it back.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+
+    fn from_table(mut table: Table) -> Result<Self, ConfigError> {
+        fill_in_sizes(&mut table);
+        let config = Self {
+            run: section(&mut table, "run")?,
+            evaluation: section(&mut table, "evaluation")?,
+            environment: section(&mut table, "environment")?,
+            learner: section(&mut table, "learner")?,
+        };
+        match table.keys().next() {
+            None => Ok(config),
+            Some(unknown) => Err(ConfigError::UnknownSection {
+                section: unknown.clone(),
+                closest: closest(unknown, SECTIONS),
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("run.steps", self.run.steps),
+            ("run.report_every", self.run.report_every),
+            ("run.publish_every", self.run.publish_every),
+            ("run.replay_capacity", self.run.replay_capacity as u64),
+            ("run.random_steps", self.run.random_steps),
+            ("evaluation.every", self.evaluation.every),
+            ("evaluation.episodes", self.evaluation.episodes),
+            ("evaluation.candidates", self.evaluation.candidates as u64),
+        ];
+        for (key, got) in positive {
+            require(got >= 1, key, "a whole number of 1 or more", got)?;
+        }
+        let delay = self.environment.action_delay_max_ms;
+        require(
+            (0.0..1000.0).contains(&delay),
+            "environment.action_delay_max_ms",
+            "a number from 0 to 1000",
+            delay,
+        )
+    }
+
+    /// Takes the sizes from the task; a configuration that states others is refused.
+    pub fn set_sizes(&mut self, observation_size: usize, action_size: usize) -> Result<(), ConfigError> {
+        let learner = &mut self.learner;
+        for (key, stated, task) in [
+            (
+                "learner.observation_size",
+                &mut learner.observation_size,
+                observation_size,
+            ),
+            ("learner.action_size", &mut learner.action_size, action_size),
+        ] {
+            let expected = format!("{task}, the size of the task (leave the key out)");
+            require(*stated == 0 || *stated == task, key, &expected, *stated)?;
+            *stated = task;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the built-in configurations, separated by commas.
+pub fn built_in_names() -> String {
+    BUILT_IN.map(|(name, _)| name).join(", ")
+}
+
+fn built_in(name: &str) -> Option<Table> {
+    let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
+    text.parse().ok()
+}
+
+fn read(path: &str) -> Result<Table, ConfigError> {
+    let text = std::fs::read_to_string(Path::new(path)).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.parse()
+        .map_err(|error: toml::de::Error| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// Lays `over` on `base`, key by key.
+fn merge(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Applies `section.key=value`; a value that is not TOML is taken as a string.
+fn apply_override(table: &mut Table, text: &str) -> Result<(), ConfigError> {
+    let malformed = || ConfigError::Override(text.to_owned());
+    let (path, value) = text.split_once('=').ok_or_else(malformed)?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(malformed)?;
+    let value = parse_value(value.trim());
+    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    section
+        .as_table_mut()
+        .ok_or_else(malformed)?
+        .insert(key.to_owned(), value);
+    Ok(())
+}
+
+fn parse_value(text: &str) -> Value {
+    format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// The sizes come from the task: a file need not state them.
+fn fill_in_sizes(table: &mut Table) {
+    if let Some(Value::Table(learner)) = table.get_mut("learner") {
+        for key in ["observation_size", "action_size"] {
+            learner.entry(key).or_insert(Value::Integer(0));
+        }
+    }
+}
+
+/// Takes a section out of the table and reads it.
+fn section<T: DeserializeOwned>(table: &mut Table, name: &'static str) -> Result<T, ConfigError> {
+    let value = table.remove(name).ok_or_else(|| ConfigError::Section {
+        section: name,
+        reason: "is missing".to_owned(),
+    })?;
+    value
+        .try_into()
+        .map_err(|error: toml::de::Error| explain(name, &error))
+}
+
+/// Makes serde's "unknown field `x`, expected one of `a`, `b`" name the closest key.
+fn explain(section: &'static str, error: &toml::de::Error) -> ConfigError {
+    let message = error.message();
+    let mut quoted = message.split('`').skip(1).step_by(2).map(str::to_owned);
+    match quoted.next() {
+        Some(unknown) if message.starts_with("unknown field") => {
+            let known: Vec<String> = quoted.collect();
+            ConfigError::UnknownKey {
+                key: format!("{section}.{unknown}"),
+                section: section.to_owned(),
+                closest: closest(&unknown, known.iter().map(String::as_str))
+                    .map(|key| format!("{section}.{key}")),
+                known: known.join(", "),
+            }
+        }
+        _ => ConfigError::Section {
+            section,
+            reason: error.to_string().trim().replace('\n', " "),
+        },
+    }
+}
+
+/// The candidate that resembles `word` most, if any resembles it.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(score, _)| *score > 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+fn closest_hint(closest: &Option<String>) -> String {
+    closest
+        .as_ref()
+        .map_or_else(String::new, |key| format!("; did you mean '{key}'?"))
+}
+
+fn require(holds: bool, key: &'static str, expected: &str, got: impl ToString) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        key,
+        expected: expected.to_owned(),
+        got: got.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(overrides: &[&str]) -> Result<TrainConfig, ConfigError> {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        TrainConfig::load("swing_arm", None, &overrides)
+    }
+
+    fn refusal(overrides: &[&str]) -> String {
+        load(overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_built_in_configuration_loads() {
+        for (name, _) in BUILT_IN {
+            TrainConfig::load(name, Some(name), &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_override_changes_one_key() {
+        let changed = load(&[
+            "learner.discount=0.5",
+            "learner.hidden_sizes=[8, 9]",
+            "run.steps = 12",
+        ])
+        .unwrap();
+        assert_eq!((changed.learner.discount, changed.run.steps), (0.5, 12));
+        assert_eq!(changed.learner.hidden_sizes, [8, 9]);
+        let mut expected = load(&[]).unwrap();
+        expected.learner.discount = 0.5;
+        expected.learner.hidden_sizes = vec![8, 9];
+        expected.run.steps = 12;
+        assert_eq!(changed, expected);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_closest() {
+        let text = refusal(&["learner.discout=0.5"]);
+        assert!(
+            text.contains("'learner.discout'") && text.contains("did you mean 'learner.discount'?"),
+            "{text}"
+        );
+        let text = refusal(&["evaluation.episode=0.5"]);
+        assert!(text.contains("did you mean 'evaluation.episodes'?"), "{text}");
+        let text = refusal(&["environment.delay=0.5"]);
+        assert!(
+            text.contains("'environment.delay'") && text.contains("action_delay_max_ms"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_section_names_the_closest() {
+        let text = refusal(&["lerner.discount=0.5"]);
+        assert!(text.contains("did you mean 'learner'?"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_names_its_key() {
+        let text = refusal(&["learner.discount=fast"]);
+        assert!(
+            text.contains("discount") && text.contains("expected f64"),
+            "{text}"
+        );
+        assert!(refusal(&["learner.batch_size=-1"]).contains("batch_size"));
+    }
+
+    #[test]
+    fn an_override_without_section_or_value_is_refused() {
+        for text in ["discount=1", "learner.discount", ""] {
+            assert!(refusal(&[text]).contains("section.key=value"));
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused() {
+        assert!(refusal(&["run.steps=0"]).starts_with("run.steps is 0; expected"));
+        assert!(
+            refusal(&["environment.action_delay_max_ms=-1.0"]).contains("expected a number from 0 to 1000")
+        );
+    }
+
+    #[test]
+    fn sizes_come_from_the_task() {
+        let mut config = load(&[]).unwrap();
+        config.set_sizes(4, 1).unwrap();
+        assert_eq!(
+            (config.learner.observation_size, config.learner.action_size),
+            (4, 1)
+        );
+        let text = config.set_sizes(5, 1).unwrap_err().to_string();
+        assert!(
+            text.starts_with("learner.observation_size is 4; expected 5"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_lies_over_the_built_in_and_the_resolved_text_loads_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        std::fs::write(&path, "[learner]\ndiscount = 0.25\n").unwrap();
+        let source = path.to_str().unwrap();
+        let mut config = TrainConfig::load("swing_arm", Some(source), &[]).unwrap();
+        assert_eq!(config.learner.discount, 0.25);
+        assert_eq!(config.run, load(&[]).unwrap().run);
+
+        config.set_sizes(4, 1).unwrap();
+        std::fs::write(&path, config.to_toml().unwrap()).unwrap();
+        assert_eq!(TrainConfig::load("swing_arm", Some(source), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_not_toml_is_named() {
+        let text = TrainConfig::load("swing_arm", Some("nowhere.toml"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("'nowhere.toml'") && text.contains("swing_arm, paper"),
+            "{text}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.toml");
+        std::fs::write(&path, "[learner\n").unwrap();
+        let text = TrainConfig::load("swing_arm", path.to_str(), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("broken.toml is not valid TOML"), "{text}");
+    }
+}

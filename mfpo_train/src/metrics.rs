@@ -1,0 +1,177 @@
+//! `metrics.jsonl`: one JSON object a line, every number of it finite.
+//!
+//! A line has `kind` (`update`, `episode`, `evaluation`), `step`, `seconds` since the start, and the fields of what
+//! was measured. A number that is not finite is an error that names the metric: the run stops there.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// Why a line was not written.
+#[derive(Debug, Error)]
+pub enum MetricsError {
+    /// A number is NaN or infinite.
+    #[error(
+        "the metric '{metric}' of an {kind} is not finite at step {step}; the run stops, and bundles sealed before are intact"
+    )]
+    NotFinite {
+        /// Path of the number, with dots.
+        metric: String,
+        /// What was measured.
+        kind: &'static str,
+        /// Environment steps so far.
+        step: u64,
+    },
+    /// The metric is not a JSON object of numbers.
+    #[error("cannot write the metrics of an {kind} as JSON: {source}")]
+    Json {
+        /// What was measured.
+        kind: &'static str,
+        /// What serde_json says.
+        source: serde_json::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write metrics: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Writes `metrics.jsonl`.
+pub struct Metrics {
+    file: BufWriter<File>,
+    started: Instant,
+}
+
+impl Metrics {
+    /// Creates the file; seconds count from now.
+    pub fn create(path: &Path) -> Result<Self, MetricsError> {
+        Ok(Self {
+            file: BufWriter::new(File::create(path)?),
+            started: Instant::now(),
+        })
+    }
+
+    /// Writes one line and flushes it, so that a run that is killed leaves whole lines.
+    pub fn write(
+        &mut self,
+        kind: &'static str,
+        step: u64,
+        measured: &impl Serialize,
+    ) -> Result<(), MetricsError> {
+        let mut line = Map::new();
+        line.insert("kind".into(), kind.into());
+        line.insert("step".into(), step.into());
+        line.insert("seconds".into(), self.started.elapsed().as_secs_f64().into());
+        line.extend(finite_fields(kind, step, measured)?);
+        serde_json::to_writer(&mut self.file, &line).map_err(|source| MetricsError::Json { kind, source })?;
+        self.file.write_all(b"\n")?;
+        Ok(self.file.flush()?)
+    }
+}
+
+/// The fields of `measured`, all numbers finite. Call it on every update, also those that are not written.
+pub fn finite_fields(
+    kind: &'static str,
+    step: u64,
+    measured: &impl Serialize,
+) -> Result<Map<String, Value>, MetricsError> {
+    let value = serde_json::to_value(measured).map_err(|source| MetricsError::Json { kind, source })?;
+    // JSON has no NaN and no infinity: serde_json writes null for both. `None` is left out by the types here.
+    match first_null(&value, String::new()) {
+        Some(metric) => Err(MetricsError::NotFinite { metric, kind, step }),
+        None => Ok(match value {
+            Value::Object(fields) => fields,
+            other => Map::from_iter([("value".to_owned(), other)]),
+        }),
+    }
+}
+
+/// The path of the first null in `value`.
+fn first_null(value: &Value, path: String) -> Option<String> {
+    let below = |key: &str| {
+        if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        }
+    };
+    match value {
+        Value::Null => Some(path),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(i, item)| first_null(item, below(&i.to_string()))),
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(key, field)| first_null(field, below(key))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Losses {
+        critic_loss: f64,
+        returns: Vec<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        success: Option<f64>,
+    }
+
+    fn losses(critic_loss: f64, last_return: f64) -> Losses {
+        Losses {
+            critic_loss,
+            returns: vec![1.0, last_return],
+            success: None,
+        }
+    }
+
+    #[test]
+    fn every_line_is_one_json_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = Metrics::create(&path).unwrap();
+        metrics.write("update", 7, &losses(0.5, 2.0)).unwrap();
+        metrics.write("update", 8, &losses(0.25, 3.0)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            (&lines[0]["kind"], &lines[0]["step"], &lines[1]["critic_loss"]),
+            (&"update".into(), &7.into(), &0.25.into())
+        );
+        assert!(lines[0]["seconds"].as_f64().unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn a_metric_that_is_not_finite_stops_the_run_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = Metrics::create(&path).unwrap();
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let error = metrics
+                .write("update", 12, &losses(bad, 0.0))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("'critic_loss'") && error.contains("step 12"),
+                "{error}"
+            );
+            let error = metrics
+                .write("evaluation", 3, &losses(0.0, bad))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("'returns.1'"), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+}
