@@ -1,1 +1,19 @@
-//! Under construction.
+//! What every ROS 2 executable of this workspace shares: quality of service by topic, log output, node creation,
+//! parameters that refuse with a reason, inboxes that keep up, spin threads, the shutdown flag, and conversions
+//! between messages and the types of `mfpo_policy`.
+
+pub mod args;
+pub mod convert;
+pub mod inbox;
+pub mod log;
+pub mod node;
+pub mod parameters;
+pub mod qos;
+pub mod shutdown;
+pub mod spin;
+pub mod time;
+
+pub use inbox::Inbox;
+pub use node::{RosError, create_node};
+pub use r2r;
+pub use spin::SpinThread;

@@ -1,0 +1,323 @@
+//! Parameters that are declared with a default, a description and a check, and that refuse a bad value or an
+//! unknown name with a reason.
+
+use r2r::indexmap::IndexMap;
+use r2r::{Parameter, ParameterValue, RosParams};
+use thiserror::Error;
+
+/// What a value must hold besides its type.
+pub type Check = fn(&ParameterValue) -> Result<(), String>;
+
+/// Names that every ROS 2 node has, whoever wrote it.
+const OF_EVERY_NODE: [&str; 1] = ["use_sim_time"];
+const QOS_OVERRIDES: &str = "qos_overrides.";
+
+/// One declared parameter.
+pub struct Declared {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value when nobody sets it; its type is the parameter's type.
+    pub default: ParameterValue,
+    /// What it does, with its unit.
+    pub description: &'static str,
+    /// May it be set while the node runs?
+    pub at_run_time: bool,
+    /// What a value must hold besides its type.
+    pub check: Check,
+}
+
+/// Why a parameter was refused.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ParameterError {
+    /// Nobody declared that name.
+    #[error("unknown parameter '{name}'; did you mean '{closest}'? The parameters are: {known}")]
+    Unknown {
+        /// The name that came.
+        name: String,
+        /// The most similar declared name.
+        closest: String,
+        /// All declared names.
+        known: String,
+    },
+    /// The value has another type than the default.
+    #[error("parameter '{name}': expected {expected}, got {got}")]
+    WrongType {
+        /// The parameter.
+        name: String,
+        /// The declared type.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// The value has the right type and is wrong nevertheless.
+    #[error("parameter '{name}': {reason}")]
+    BadValue {
+        /// The parameter.
+        name: String,
+        /// Expected and got.
+        reason: String,
+    },
+    /// The node is running and the parameter is fixed.
+    #[error(
+        "parameter '{name}' cannot be changed while the node runs; set it at the start (parameter file, -p)"
+    )]
+    Fixed {
+        /// The parameter.
+        name: String,
+    },
+}
+
+/// The declared parameters of a node and their values.
+pub struct Parameters {
+    declared: Vec<Declared>,
+    values: Vec<ParameterValue>,
+    running: bool,
+}
+
+impl Parameters {
+    /// Every parameter at its default.
+    pub fn new(declared: Vec<Declared>) -> Self {
+        let values = declared.iter().map(|d| d.default.clone()).collect();
+        Self {
+            declared,
+            values,
+            running: false,
+        }
+    }
+
+    /// Takes the values that a parameter file or the command line gave.
+    ///
+    /// # Errors
+    /// The first one that is unknown, of another type, or bad.
+    pub fn apply<'a>(
+        &mut self,
+        given: impl IntoIterator<Item = (&'a String, &'a ParameterValue)>,
+    ) -> Result<(), ParameterError> {
+        for (name, value) in given {
+            if !OF_EVERY_NODE.contains(&name.as_str()) && !name.starts_with(QOS_OVERRIDES) {
+                self.set(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on only parameters that may change at run time can be set.
+    pub fn freeze(&mut self) {
+        self.running = true;
+    }
+
+    /// The value of a declared parameter.
+    pub fn get(&self, name: &str) -> Option<&ParameterValue> {
+        self.index(name).and_then(|index| self.values.get(index))
+    }
+
+    /// Sets one parameter.
+    ///
+    /// # Errors
+    /// When the name is unknown, the value bad, or the parameter fixed.
+    pub fn set(&mut self, name: &str, value: &ParameterValue) -> Result<(), ParameterError> {
+        let (index, value) = self.checked(name, value)?;
+        if let Some(slot) = self.values.get_mut(index) {
+            *slot = value;
+        }
+        Ok(())
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.declared.iter().position(|d| d.name == name)
+    }
+
+    fn checked(&self, name: &str, value: &ParameterValue) -> Result<(usize, ParameterValue), ParameterError> {
+        let unknown = || ParameterError::Unknown {
+            name: name.to_owned(),
+            closest: closest(name, self.declared.iter().map(|d| d.name)).unwrap_or_default(),
+            known: self
+                .declared
+                .iter()
+                .map(|d| d.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let index = self.index(name).ok_or_else(unknown)?;
+        let declared = self.declared.get(index).ok_or_else(unknown)?;
+        let value = widened(value, &declared.default);
+        if value.type_name() != declared.default.type_name() {
+            return Err(ParameterError::WrongType {
+                name: name.to_owned(),
+                expected: declared.default.type_name(),
+                got: format!("{} ({value:?})", value.type_name()),
+            });
+        }
+        (declared.check)(&value).map_err(|reason| ParameterError::BadValue {
+            name: name.to_owned(),
+            reason,
+        })?;
+        if self.running && !declared.at_run_time && self.values.get(index) != Some(&value) {
+            return Err(ParameterError::Fixed {
+                name: name.to_owned(),
+            });
+        }
+        Ok((index, value))
+    }
+}
+
+/// YAML writes `50` for `50.0` and `a` for `[a]`; both mean what the default's type says.
+fn widened(value: &ParameterValue, default: &ParameterValue) -> ParameterValue {
+    match (value, default) {
+        (ParameterValue::Integer(number), ParameterValue::Double(_)) => {
+            ParameterValue::Double(*number as f64)
+        }
+        (ParameterValue::String(text), ParameterValue::StringArray(_)) if text.is_empty() => {
+            ParameterValue::StringArray(Vec::new())
+        }
+        (ParameterValue::String(text), ParameterValue::StringArray(_)) => {
+            ParameterValue::StringArray(vec![text.clone()])
+        }
+        (other, _) => other.clone(),
+    }
+}
+
+/// The most similar of `names`, for "did you mean".
+pub fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    names
+        .into_iter()
+        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
+        .map(str::to_owned)
+}
+
+fn refused(error: &ParameterError, name: &str) -> r2r::Error {
+    match error {
+        ParameterError::Unknown { .. } => r2r::Error::InvalidParameterName {
+            name: error.to_string(),
+        },
+        _ => r2r::Error::ParameterValueConv {
+            name: name.to_owned(),
+            msg: error.to_string(),
+        },
+    }
+}
+
+impl RosParams for Parameters {
+    fn register_parameters(
+        &mut self,
+        _prefix: &str,
+        _parameter: Option<Parameter>,
+        all: &mut IndexMap<String, Parameter>,
+    ) -> r2r::Result<()> {
+        self.apply(all.iter().map(|(name, parameter)| (name, &parameter.value)))
+            .map_err(|error| refused(&error, ""))?;
+        for (declared, value) in self.declared.iter().zip(&self.values) {
+            let mut parameter = Parameter::new(value.clone());
+            parameter.description = declared.description;
+            all.insert(declared.name.to_owned(), parameter);
+        }
+        self.freeze();
+        Ok(())
+    }
+
+    fn get_parameter(&mut self, name: &str) -> r2r::Result<ParameterValue> {
+        self.get(name)
+            .cloned()
+            .ok_or_else(|| r2r::Error::InvalidParameterName {
+                name: name.to_owned(),
+            })
+    }
+
+    fn set_parameter(&mut self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
+        self.set(name, value).map_err(|error| refused(&error, name))
+    }
+
+    fn check_parameter(&self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
+        self.checked(name, value)
+            .map(|_| ())
+            .map_err(|error| refused(&error, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positive(value: &ParameterValue) -> Result<(), String> {
+        match value {
+            ParameterValue::Double(number) if *number > 0.0 => Ok(()),
+            other => Err(format!("expected a number above 0, got {other:?}")),
+        }
+    }
+
+    fn parameters() -> Parameters {
+        let declare = |name, default, at_run_time, check| Declared {
+            name,
+            default,
+            description: "",
+            at_run_time,
+            check,
+        };
+        Parameters::new(vec![
+            declare("rate", ParameterValue::Double(50.0), false, positive as Check),
+            declare("accept", ParameterValue::Bool(true), true, |_| Ok(())),
+            declare("runs", ParameterValue::StringArray(vec![]), false, |_| Ok(())),
+        ])
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_refused_with_the_closest_valid_name() {
+        let error = parameters()
+            .set("rat", &ParameterValue::Double(1.0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("'rat'") && error.contains("did you mean 'rate'"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_bad_values_are_refused_with_expected_and_got() {
+        let mut p = parameters();
+        let error = p
+            .set("accept", &ParameterValue::Integer(1))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("expected boolean, got integer"), "{error}");
+        let error = p
+            .set("rate", &ParameterValue::Double(-1.0))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("above 0") && error.contains("-1"), "{error}");
+        assert_eq!(p.get("rate"), Some(&ParameterValue::Double(50.0)));
+    }
+
+    #[test]
+    fn whole_numbers_and_single_words_mean_what_the_declared_type_says() {
+        let mut p = parameters();
+        p.set("rate", &ParameterValue::Integer(100)).unwrap();
+        assert_eq!(p.get("rate"), Some(&ParameterValue::Double(100.0)));
+        p.set("runs", &ParameterValue::String("a".into())).unwrap();
+        assert_eq!(
+            p.get("runs"),
+            Some(&ParameterValue::StringArray(vec!["a".into()]))
+        );
+    }
+
+    #[test]
+    fn only_run_time_parameters_change_while_the_node_runs() {
+        let mut p = parameters();
+        p.freeze();
+        p.set("accept", &ParameterValue::Bool(false)).unwrap();
+        let error = p
+            .set("rate", &ParameterValue::Double(10.0))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("cannot be changed"), "{error}");
+        p.set("rate", &ParameterValue::Double(50.0)).unwrap();
+    }
+
+    #[test]
+    fn parameters_of_every_node_are_left_alone() {
+        let name = "use_sim_time".to_owned();
+        parameters()
+            .apply([(&name, &ParameterValue::Bool(true))])
+            .unwrap();
+    }
+}

@@ -1,0 +1,45 @@
+//! A thread that spins a node until it is dropped. Streams of the node are then served by whoever awaits them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Nothing can wake a `spin_once` that waits, so that this is also the longest that stopping takes.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Spins one node on a thread of its own; the thread ends, and the node is destroyed, when this is dropped.
+pub struct SpinThread {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SpinThread {
+    /// Starts to spin `node` on a thread called `name`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(mut node: r2r::Node, name: &str) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                node.spin_once(WAIT);
+            }
+        })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for SpinThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has already been printed.
+            let _ = thread.join();
+        }
+    }
+}
