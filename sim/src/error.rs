@@ -1,0 +1,107 @@
+//! What can go wrong in the simulator, each with what was expected, what came and what to do.
+
+use mfpo_policy::spec::SpecError;
+use thiserror::Error;
+
+/// Why the simulator refused or stopped.
+#[derive(Debug, Error)]
+pub enum SimError {
+    /// No task has this name.
+    #[error("there is no task '{name}'; did you mean '{closest}'? The tasks are: {known}")]
+    UnknownTask {
+        /// The name that came.
+        name: String,
+        /// The task with the most similar name.
+        closest: &'static str,
+        /// All tasks, separated by commas.
+        known: String,
+    },
+    /// MuJoCo refused a model.
+    #[error("MuJoCo refused the model: {0}")]
+    Model(String),
+    /// The model lacks something that the task names.
+    #[error("the model has no {kind} '{name}'")]
+    MissingElement {
+        /// Joint, actuator or camera.
+        kind: &'static str,
+        /// The name that was looked for.
+        name: String,
+    },
+    /// The robot's spec breaks one of its own rules.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// An option is outside its range.
+    #[error("option '{what}' is {got}; expected {expected}")]
+    Option {
+        /// The option.
+        what: &'static str,
+        /// What a valid value looks like.
+        expected: &'static str,
+        /// The value that came.
+        got: f64,
+    },
+    /// A vector of the wrong length.
+    #[error("{what} has {got} components; expected {expected}")]
+    Size {
+        /// Action, command or pose.
+        what: &'static str,
+        /// The length that was expected.
+        expected: usize,
+        /// The length that came.
+        got: usize,
+    },
+    /// A number that is NaN or infinite.
+    #[error("component {index} of the {what} is {got}; expected a finite number")]
+    NotFinite {
+        /// Action, command or pose.
+        what: &'static str,
+        /// Which component.
+        index: usize,
+        /// The value that came.
+        got: f64,
+    },
+    /// `step` before the first `reset`.
+    #[error("step was called before reset; call reset first")]
+    NotReset,
+    /// `step` after the episode's end.
+    #[error("the episode ended after {steps} steps; call reset before the next step")]
+    EpisodeOver {
+        /// Steps of the episode that is over.
+        steps: usize,
+    },
+    /// The physics diverged.
+    #[error("the simulation diverged at {time:.3} s: a position or velocity is no longer finite")]
+    Unstable {
+        /// Simulated time, s.
+        time: f64,
+    },
+    /// Off-screen rendering is not available, or failed.
+    #[error(
+        "off-screen rendering failed: {0}; it needs EGL: `apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri`, \
+         or the driver of your GPU"
+    )]
+    Rendering(String),
+}
+
+/// Refuses a vector of another length or with a number that is not finite.
+pub(crate) fn check_vector<T: Copy + Into<f64>>(
+    what: &'static str,
+    values: &[T],
+    expected: usize,
+) -> Result<(), SimError> {
+    if values.len() != expected {
+        return Err(SimError::Size {
+            what,
+            expected,
+            got: values.len(),
+        });
+    }
+    match values.iter().position(|v| !(*v).into().is_finite()) {
+        Some(index) => Err(SimError::NotFinite {
+            what,
+            index,
+            got: values[index].into(),
+        }),
+        None => Ok(()),
+    }
+}

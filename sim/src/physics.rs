@@ -1,0 +1,230 @@
+//! The only file that names `mujoco-rs`: a model with its state, in the words that tasks need.
+
+use mujoco_rs::prelude::{MjData, MjModel, MjtObjBase};
+
+use crate::SimError;
+
+/// Where a joint with one degree of freedom lies in the state.
+#[derive(Debug, Clone, Copy)]
+pub struct JointIndex {
+    position: usize,
+    velocity: usize,
+}
+
+/// Where an actuator lies in the control vector.
+#[derive(Debug, Clone, Copy)]
+pub struct ActuatorIndex(usize);
+
+/// The parameters of the model as it was loaded, which scales refer to.
+struct Nominal {
+    mass: Vec<f64>,
+    inertia: Vec<[f64; 3]>,
+    damping: Vec<f64>,
+}
+
+/// One MuJoCo model with its state. Every instance owns its model, so that its parameters can be changed.
+pub struct Physics {
+    data: MjData<Box<MjModel>>,
+    nominal: Nominal,
+    timestep: f64,
+}
+
+impl Physics {
+    /// Loads a model from the text of its MJCF file.
+    ///
+    /// # Errors
+    /// [`SimError::Model`] with MuJoCo's own message.
+    pub fn from_xml(xml: &str) -> Result<Self, SimError> {
+        let model = MjModel::from_xml_string(xml).map_err(|e| SimError::Model(e.to_string()))?;
+        let nominal = Nominal {
+            mass: model.body_mass().to_vec(),
+            inertia: model.body_inertia().to_vec(),
+            damping: model.dof_damping().to_vec(),
+        };
+        let timestep = model.opt().timestep;
+        let data = MjData::try_new(Box::new(model)).map_err(|e| SimError::Model(e.to_string()))?;
+        Ok(Self {
+            data,
+            nominal,
+            timestep,
+        })
+    }
+
+    /// Physics step, s.
+    pub fn timestep(&self) -> f64 {
+        self.timestep
+    }
+
+    /// Simulated time since the last reset, s.
+    pub fn time(&self) -> f64 {
+        self.data.time()
+    }
+
+    /// Finds a joint by name.
+    ///
+    /// # Errors
+    /// [`SimError::MissingElement`].
+    pub fn joint(&self, name: &str) -> Result<JointIndex, SimError> {
+        let id = self.find(MjtObjBase::mjOBJ_JOINT, "joint", name)?;
+        let model = self.data.model();
+        Ok(JointIndex {
+            position: model.jnt_qposadr()[id] as usize,
+            velocity: model.jnt_dofadr()[id] as usize,
+        })
+    }
+
+    /// Finds an actuator by name.
+    ///
+    /// # Errors
+    /// [`SimError::MissingElement`].
+    pub fn actuator(&self, name: &str) -> Result<ActuatorIndex, SimError> {
+        self.find(MjtObjBase::mjOBJ_ACTUATOR, "actuator", name)
+            .map(ActuatorIndex)
+    }
+
+    fn find(&self, class: MjtObjBase, kind: &'static str, name: &str) -> Result<usize, SimError> {
+        let missing = || SimError::MissingElement {
+            kind,
+            name: name.to_owned(),
+        };
+        if name.contains('\0') {
+            return Err(missing());
+        }
+        self.data.model().name_to_id(class, name).ok_or_else(missing)
+    }
+
+    /// Position of a joint, rad (m).
+    pub fn position(&self, joint: JointIndex) -> f64 {
+        self.data.qpos()[joint.position]
+    }
+
+    /// Velocity of a joint, rad/s (m/s).
+    pub fn velocity(&self, joint: JointIndex) -> f64 {
+        self.data.qvel()[joint.velocity]
+    }
+
+    /// Effort that the actuators put on a joint in the last step, N m (N).
+    pub fn effort(&self, joint: JointIndex) -> f64 {
+        self.data.qfrc_actuator()[joint.velocity]
+    }
+
+    /// Puts a joint at a position with a velocity.
+    pub fn place(&mut self, joint: JointIndex, position: f64, velocity: f64) {
+        self.data.qpos_mut()[joint.position] = position;
+        self.data.qvel_mut()[joint.velocity] = velocity;
+    }
+
+    /// Number of position coordinates.
+    pub fn position_size(&self) -> usize {
+        self.data.qpos().len()
+    }
+
+    /// Puts the whole model into a pose, at rest.
+    ///
+    /// # Errors
+    /// [`SimError::Size`] or [`SimError::NotFinite`].
+    pub fn pose(&mut self, positions: &[f64]) -> Result<(), SimError> {
+        crate::error::check_vector("pose", positions, self.position_size())?;
+        self.data.reset();
+        self.data.qpos_mut().copy_from_slice(positions);
+        self.data.forward();
+        Ok(())
+    }
+
+    /// Sets the command of an actuator; it acts until the next one.
+    pub fn command(&mut self, actuator: ActuatorIndex, command: f64) {
+        self.data.ctrl_mut()[actuator.0] = command;
+    }
+
+    /// Back to the model's rest pose at time 0.
+    pub fn reset(&mut self) {
+        self.data.reset();
+    }
+
+    /// Brings derived quantities up to date with positions and velocities that were just placed.
+    pub fn forward(&mut self) {
+        self.data.forward();
+    }
+
+    /// Advances by one physics step.
+    ///
+    /// # Errors
+    /// [`SimError::Unstable`] when the state is no longer finite.
+    pub fn step(&mut self) -> Result<(), SimError> {
+        self.data.step();
+        let state = self.data.qpos().iter().chain(self.data.qvel());
+        if state.copied().all(f64::is_finite) {
+            Ok(())
+        } else {
+            Err(SimError::Unstable { time: self.time() })
+        }
+    }
+
+    /// Sets masses (with inertias) and joint damping to multiples of what the model file says.
+    pub fn scale_parameters(&mut self, mass: f64, damping: f64) {
+        // SAFETY: only values of existing arrays are written; no size, index or address changes.
+        let model = unsafe { self.data.model_mut() };
+        for (value, nominal) in model.body_mass_mut().iter_mut().zip(&self.nominal.mass) {
+            *value = mass * nominal;
+        }
+        for (value, nominal) in model.body_inertia_mut().iter_mut().zip(&self.nominal.inertia) {
+            *value = nominal.map(|component| mass * component);
+        }
+        for (value, nominal) in model.dof_damping_mut().iter_mut().zip(&self.nominal.damping) {
+            *value = damping * nominal;
+        }
+        self.data.set_const();
+    }
+}
+
+#[cfg(feature = "renderer")]
+pub use rendering::Renderer;
+
+#[cfg(feature = "renderer")]
+mod rendering {
+    use mujoco_rs::prelude::{MjtObjBase, MjvCamera};
+    use mujoco_rs::renderer::MjRenderer;
+
+    use super::Physics;
+    use crate::SimError;
+
+    /// Draws a model off-screen, through one of its own cameras.
+    pub struct Renderer {
+        renderer: MjRenderer,
+    }
+
+    impl Renderer {
+        /// A renderer of `width` x `height` pixels for `physics`, seen through `camera`.
+        ///
+        /// # Errors
+        /// [`SimError::MissingElement`] for an unknown camera, [`SimError::Rendering`] where EGL is missing.
+        pub fn new(physics: &Physics, camera: &str, width: u32, height: u32) -> Result<Self, SimError> {
+            let id = physics.find(MjtObjBase::mjOBJ_CAMERA, "camera", camera)?;
+            let renderer = MjRenderer::builder()
+                .width(width)
+                .height(height)
+                .camera(MjvCamera::new_fixed(id))
+                .build(physics.data.model())
+                .map_err(rendering_error)?;
+            Ok(Self { renderer })
+        }
+
+        /// Draws the current pose: RGB, 8 bits, rows from the top, `[height, width, 3]`.
+        ///
+        /// # Errors
+        /// [`SimError::Rendering`].
+        pub fn draw(&mut self, physics: &mut Physics) -> Result<Vec<u8>, SimError> {
+            self.renderer.sync_data(&mut physics.data).map_err(rendering_error)?;
+            self.renderer.render().map_err(rendering_error)?;
+            self.renderer
+                .rgb_flat()
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| SimError::Rendering("the renderer gave no picture".into()))
+        }
+    }
+
+    fn rendering_error(error: mujoco_rs::renderer::RendererError) -> SimError {
+        let cause = std::error::Error::source(&error).map(|source| format!(" ({source})"));
+        SimError::Rendering(format!("{error}{}", cause.unwrap_or_default()))
+    }
+}

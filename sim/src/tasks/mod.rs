@@ -1,0 +1,12 @@
+//! The tasks, by domain. A domain is a folder, a task in it a file, always in the same order: constants with their
+//! units, factory, physics words, starts, reward, success.
+
+mod body;
+pub mod registry;
+pub mod robot_env;
+pub mod robot_task;
+pub mod robots;
+
+pub use body::Body;
+pub use robot_env::RobotEnv;
+pub use robot_task::{Hold, RobotTask, Start};

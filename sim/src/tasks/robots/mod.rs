@@ -1,0 +1,3 @@
+//! Robots of our own.
+
+pub mod swing_arm;
