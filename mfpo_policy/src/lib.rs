@@ -1,8 +1,13 @@
 //! What the trainer and the robot must agree on: robot specs, observations, the MeanFlow networks and their
 //! sampler, distributional critics, and the PolicyBundle that carries them. No ROS, no MuJoCo.
 
+pub mod critic;
+pub mod fused;
 pub mod kernel;
+pub mod mean_flow;
+pub mod nn;
 pub mod observation;
+pub mod parameters;
 pub mod spec;
 #[cfg(test)]
 mod testing;
