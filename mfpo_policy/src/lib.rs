@@ -2,12 +2,15 @@
 //! sampler, distributional critics, and the PolicyBundle that carries them. No ROS, no MuJoCo.
 
 pub mod critic;
+pub mod fast;
 pub mod fused;
 pub mod kernel;
 pub mod mean_flow;
 pub mod nn;
+pub mod noise;
 pub mod observation;
 pub mod parameters;
+pub mod sampler;
 pub mod spec;
 #[cfg(test)]
 mod testing;
