@@ -1,6 +1,7 @@
 //! What the trainer and the robot must agree on: robot specs, observations, the MeanFlow networks and their
 //! sampler, distributional critics, and the PolicyBundle that carries them. No ROS, no MuJoCo.
 
+pub mod bundle;
 pub mod critic;
 pub mod fast;
 pub mod fused;
