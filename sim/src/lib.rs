@@ -17,7 +17,12 @@
 pub mod env;
 mod error;
 pub mod physics;
+#[cfg(feature = "renderer")]
+pub mod picture;
 pub mod randomize;
+pub mod robot;
+#[cfg(feature = "ros")]
+pub mod ros;
 pub mod tasks;
 
 pub use env::{Env, EnvOptions, EnvSpec, Info, Mode, Step};

@@ -214,7 +214,9 @@ mod rendering {
         /// # Errors
         /// [`SimError::Rendering`].
         pub fn draw(&mut self, physics: &mut Physics) -> Result<Vec<u8>, SimError> {
-            self.renderer.sync_data(&mut physics.data).map_err(rendering_error)?;
+            self.renderer
+                .sync_data(&mut physics.data)
+                .map_err(rendering_error)?;
             self.renderer.render().map_err(rendering_error)?;
             self.renderer
                 .rgb_flat()

@@ -244,7 +244,13 @@ mod tests {
             action_delay_min: 0.01,
             ..Randomization::default()
         };
-        assert!(delay.validate().unwrap_err().to_string().contains("action_delay_max"));
+        assert!(
+            delay
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("action_delay_max")
+        );
         let mass = Randomization {
             mass: 1.5,
             ..Randomization::default()
@@ -254,6 +260,12 @@ mod tests {
             velocity_noise: f64::NAN,
             ..Randomization::default()
         };
-        assert!(noise.validate().unwrap_err().to_string().contains("velocity_noise"));
+        assert!(
+            noise
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("velocity_noise")
+        );
     }
 }

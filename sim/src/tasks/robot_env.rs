@@ -96,7 +96,8 @@ impl RobotEnv {
             ..
         } = self.randomization;
         if position_noise == 0.0 && velocity_noise == 0.0 {
-            self.observation_builder.build(self.body.state(), &mut observation);
+            self.observation_builder
+                .build(self.body.state(), &mut observation);
         } else {
             let mut state = self.body.state().clone();
             add_noise(state.positions.as_mut_slice(), position_noise, &mut self.rng);

@@ -15,12 +15,12 @@ use crate::tasks::robot_task::{RobotTask, Start};
 
 /// The joint: 0 rad upright, pi hanging.
 const SHOULDER: &str = "shoulder";
-/// Torque limit, N m: 49 % of the torque that gravity has on the level arm.
-const TORQUE_MAX: f64 = 0.24;
+/// Torque limit, N m: 51 % of the torque that gravity has on the level arm.
+const TORQUE_MAX: f64 = 0.25;
 /// Speed that the joint never reaches in a sensible episode, rad/s.
 const VELOCITY_MAX: f64 = 30.0;
 /// Highest rate of change of the torque, N m/s: full reversal within half a control period.
-const TORQUE_RATE_MAX: f64 = 48.0;
+const TORQUE_RATE_MAX: f64 = 50.0;
 /// Scale of the velocity in the observation, s/rad.
 const VELOCITY_SCALE: f64 = 0.1;
 /// Time between two actions, ns.

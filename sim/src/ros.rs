@@ -1,0 +1,129 @@
+//! The simulated robot on ROS 2; the only file of this crate that names r2r. Topics are relative: `joint_states`
+//! and `robot/episode` out, `commands` in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mfpo_ros::r2r::{self, Publisher};
+use mfpo_ros::{Inbox, RosError, create_node, qos, time};
+use r2r::mfpo_msgs::msg::EpisodeResult as EpisodeMessage;
+use r2r::sensor_msgs::msg::JointState;
+use r2r::std_msgs::msg::Float64MultiArray;
+use tracing::warn;
+
+use crate::robot::{EpisodeResult, JointStates, Robot, RobotLink};
+
+/// Nothing can wake a `spin_once` that waits, so that this is also the longest that stopping takes.
+const SPIN_WAIT: Duration = Duration::from_millis(20);
+
+/// The robot's link over ROS 2. Commands are received on a thread of their own, states are published by the thread
+/// that steps the physics.
+pub struct RosLink {
+    commands: Receiver<Vec<f64>>,
+    states: Publisher<JointState>,
+    episodes: Publisher<EpisodeMessage>,
+    /// Reused from one publication to the next; holds the joint names.
+    message: JointState,
+    on_episode: Box<dyn FnMut(&EpisodeResult)>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RosLink {
+    /// Creates the node `robot` and its topics; `on_episode` sees every result as well.
+    ///
+    /// # Errors
+    /// A [`RosError`] when ROS 2 does not start or refuses a topic.
+    pub fn new(robot: &Robot, on_episode: Box<dyn FnMut(&EpisodeResult)>) -> Result<Self, RosError> {
+        let mut node = create_node("robot")?;
+        let publishing = |topic: &str| RosError::while_doing(format!("publishing on '{topic}'"));
+        let states = node
+            .create_publisher("joint_states", qos::JOINT_STATES)
+            .map_err(publishing("joint_states"))?;
+        let episodes = node
+            .create_publisher("robot/episode", qos::ROBOT_EPISODE)
+            .map_err(publishing("robot/episode"))?;
+        let inbox = Inbox::subscribe(&mut node, "commands", qos::COMMANDS)?;
+        let (sender, commands) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || receive_commands(node, inbox, &sender, &stopped));
+        let message = JointState {
+            name: robot.joints().iter().map(|joint| joint.name.clone()).collect(),
+            ..JointState::default()
+        };
+        Ok(Self {
+            commands,
+            states,
+            episodes,
+            message,
+            on_episode,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Spins the node and passes every command on.
+fn receive_commands(
+    mut node: r2r::Node,
+    mut inbox: Inbox<Float64MultiArray>,
+    sender: &Sender<Vec<f64>>,
+    stop: &AtomicBool,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        node.spin_once(SPIN_WAIT);
+        while let Some(message) = inbox.pop() {
+            if sender.send(message.data).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl RobotLink for RosLink {
+    fn receive(&mut self) -> Option<Vec<f64>> {
+        self.commands.try_recv().ok()
+    }
+
+    fn publish_states(&mut self, states: &JointStates) {
+        self.message.header.stamp = time::now();
+        self.message.position.clone_from(&states.positions);
+        self.message.velocity.clone_from(&states.velocities);
+        self.message.effort.clone_from(&states.efforts);
+        if let Err(error) = self.states.publish(&self.message) {
+            warn!("joint state not published: {error}");
+        }
+    }
+
+    fn publish_episode(&mut self, result: &EpisodeResult) {
+        let message = EpisodeMessage {
+            stamp: time::now(),
+            index: result.index,
+            seed: result.seed,
+            success: result.success,
+            episode_return: result.episode_return,
+            duration: result.duration,
+            real_time_factor: result.real_time_factor,
+            commands_received: result.commands_received,
+            timeouts: result.timeouts,
+        };
+        if let Err(error) = self.episodes.publish(&message) {
+            warn!("result of episode {} not published: {error}", result.index);
+        }
+        (self.on_episode)(result);
+    }
+}
+
+impl Drop for RosLink {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has already been printed.
+            let _ = thread.join();
+        }
+    }
+}

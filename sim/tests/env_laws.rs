@@ -1,0 +1,199 @@
+//! Every task against every law.
+
+use mfpo_sim::env::evaluation_seed;
+use mfpo_sim::{Env, EnvOptions, Mode, Randomization, SimError, registry};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Every task in every mode, with every randomisation that changes something.
+fn all_environments() -> Vec<Box<dyn Env>> {
+    let modes = [Mode::Train, Mode::Evaluate];
+    let randomizations = [
+        Randomization::none(),
+        Randomization::default(),
+        Randomization::small(),
+    ];
+    let mut environments = Vec::new();
+    for name in registry::names() {
+        for mode in modes {
+            for randomization in randomizations.clone() {
+                let options = EnvOptions {
+                    mode,
+                    randomization,
+                    max_episode_steps: None,
+                };
+                environments.push(registry::make(name, &options).unwrap());
+            }
+        }
+    }
+    assert!(!environments.is_empty());
+    environments
+}
+
+/// An episode of random actions: every observation and reward, in order.
+fn random_episode(env: &mut dyn Env, seed: u64) -> Vec<(Vec<f32>, f64)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xac71);
+    let mut episode = vec![(env.reset(seed).unwrap(), 0.0)];
+    loop {
+        let action: Vec<f32> = (0..env.spec().action_size)
+            .map(|_| rng.random_range(-1.0..=1.0))
+            .collect();
+        let step = env.step(&action).unwrap();
+        assert_eq!(
+            step.info.success.is_some(),
+            step.terminated || step.truncated || env.spec().success_threshold.is_none()
+        );
+        episode.push((step.observation, step.reward));
+        if step.terminated || step.truncated {
+            return episode;
+        }
+    }
+}
+
+#[test]
+fn deterministic_under_a_seed() {
+    for mut env in all_environments() {
+        let first = random_episode(env.as_mut(), 11);
+        // Another episode in between must leave no trace.
+        random_episode(env.as_mut(), 12);
+        assert_eq!(first, random_episode(env.as_mut(), 11), "{}", env.spec().name);
+    }
+}
+
+#[test]
+fn random_starts_differ() {
+    for mut env in all_environments() {
+        let starts: Vec<Vec<f32>> = (0..20)
+            .map(|k| env.reset(evaluation_seed(1, k)).unwrap())
+            .collect();
+        for (k, start) in starts.iter().enumerate() {
+            assert!(!starts[..k].contains(start), "{}", env.spec().name);
+        }
+    }
+}
+
+#[test]
+fn reward_in_range() {
+    for mut env in all_environments() {
+        let (lowest, highest) = env.spec().reward_range;
+        for seed in 0..5 {
+            for (_, reward) in random_episode(env.as_mut(), seed) {
+                assert!((lowest..=highest).contains(&reward), "{reward}");
+            }
+        }
+    }
+}
+
+#[test]
+fn observations_finite() {
+    for mut env in all_environments() {
+        for seed in 0..5 {
+            for (observation, _) in random_episode(env.as_mut(), seed) {
+                assert_eq!(observation.len(), env.spec().observation_size);
+                assert!(observation.iter().all(|o| o.is_finite()));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_episode_lasts_as_long_as_its_spec_says() {
+    for mut env in all_environments() {
+        let steps = random_episode(env.as_mut(), 3).len() - 1;
+        assert!(steps <= env.spec().max_episode_steps);
+    }
+    let options = EnvOptions {
+        max_episode_steps: Some(9),
+        ..EnvOptions::default()
+    };
+    let mut env = registry::make("swing_arm", &options).unwrap();
+    assert_eq!(random_episode(env.as_mut(), 3).len() - 1, 9);
+}
+
+#[test]
+fn the_spec_of_a_robot_is_valid_and_of_the_same_sizes() {
+    for env in all_environments() {
+        if let Some(robot) = &env.spec().robot {
+            robot.validate().unwrap();
+            assert_eq!(robot.observation_size(), env.spec().observation_size);
+            assert_eq!(robot.action_size(), env.spec().action_size);
+        }
+    }
+}
+
+#[test]
+fn step_after_end_is_an_error() {
+    for mut env in all_environments() {
+        let action = vec![0.0; env.spec().action_size];
+        assert!(matches!(env.step(&action), Err(SimError::NotReset)));
+        let steps = random_episode(env.as_mut(), 5).len() - 1;
+        match env.step(&action) {
+            Err(SimError::EpisodeOver { steps: told }) => assert_eq!(told, steps),
+            other => panic!("expected EpisodeOver, got {other:?}"),
+        }
+        env.reset(6).unwrap();
+        env.step(&action).unwrap();
+    }
+}
+
+#[test]
+fn a_wrong_action_is_refused_with_expected_and_got_and_changes_nothing() {
+    for mut env in all_environments() {
+        let size = env.spec().action_size;
+        let undisturbed = random_episode(env.as_mut(), 8);
+        env.reset(8).unwrap();
+        let message = env.step(&vec![0.0; size + 2]).unwrap_err().to_string();
+        assert!(message.contains(&format!("{} components", size + 2)), "{message}");
+        assert!(message.contains(&format!("expected {size}")), "{message}");
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut action = vec![0.0; size];
+            action[size - 1] = bad;
+            let message = env.step(&action).unwrap_err().to_string();
+            assert!(message.contains("finite"), "{message}");
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(8 ^ 0xac71);
+        let action: Vec<f32> = (0..size).map(|_| rng.random_range(-1.0..=1.0)).collect();
+        assert_eq!(env.step(&action).unwrap().reward, undisturbed[1].1);
+    }
+}
+
+#[test]
+fn actions_beyond_the_range_act_like_the_end_of_the_range() {
+    for mut env in all_environments() {
+        let size = env.spec().action_size;
+        env.reset(4).unwrap();
+        let clipped = env.step(&vec![1.0; size]).unwrap();
+        env.reset(4).unwrap();
+        assert_eq!(env.step(&vec![17.0; size]).unwrap(), clipped);
+    }
+}
+
+#[test]
+fn unknown_task_names_the_closest() {
+    let Err(error) = registry::make("swing_arn", &EnvOptions::default()) else {
+        panic!("'swing_arn' was accepted");
+    };
+    let message = error.to_string();
+    assert!(message.contains("'swing_arn'"), "{message}");
+    assert!(message.contains("did you mean 'swing_arm'?"), "{message}");
+}
+
+#[test]
+fn an_option_outside_its_range_is_refused() {
+    let options = EnvOptions {
+        max_episode_steps: Some(0),
+        ..EnvOptions::default()
+    };
+    assert!(registry::make("swing_arm", &options).is_err());
+    let options = EnvOptions {
+        randomization: Randomization {
+            action_delay_max: -1.0,
+            ..Randomization::default()
+        },
+        ..EnvOptions::default()
+    };
+    let Err(error) = registry::make("swing_arm", &options) else {
+        panic!("a negative delay was accepted");
+    };
+    assert!(error.to_string().contains("action_delay_max"), "{error}");
+}
