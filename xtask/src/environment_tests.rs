@@ -1,0 +1,177 @@
+//! The laws of the environment, held by running the written setup.bash in a real bash.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::{Environment, Folders};
+use crate::ros::Ros;
+
+struct Deps {
+    _folder: tempfile::TempDir,
+    deps: PathBuf,
+}
+
+impl Deps {
+    /// A .deps whose path needs quoting.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a real path");
+        let deps = root.join("a clone $HOME/.deps");
+        fs::create_dir_all(&deps).expect("a folder");
+        Self {
+            _folder: folder,
+            deps,
+        }
+    }
+
+    fn environment(&self, ros: &Ros) -> Environment {
+        let (venv, overlay) = (self.deps.join("venv"), self.deps.join("overlay/kilted-1"));
+        let site_packages = venv.join("lib/python3.11/site-packages");
+        let folders = Folders {
+            deps: &self.deps,
+            venv: &venv,
+            site_packages: &site_packages,
+            wheel_libraries: &[site_packages.join("ros_rcl.libs")],
+            overlay: Some(&overlay),
+            mujoco: &self.deps.join("mujoco/lib"),
+            compiler_headers: Some(Path::new("/usr/lib/gcc/include")),
+        };
+        Environment::new(ros, &folders)
+    }
+
+    /// Sources setup.bash in `folder`, `times` over, then prints the environment.
+    fn source(folder: &Path, before: &[(&str, &str)], times: usize) -> Output {
+        let script = "for _ in $(seq $TIMES); do source \"$0/setup.bash\" || exit 1; done; /usr/bin/env -0";
+        let mut command = Command::new("/bin/bash");
+        command
+            .args(["--norc", "--noprofile", "-c", script])
+            .arg(folder)
+            .env_clear();
+        command
+            .env("PATH", "/usr/bin:/bin")
+            .env("TIMES", times.to_string());
+        command.envs(before.iter().copied()).output().expect("bash runs")
+    }
+}
+
+fn variables(output: &Output) -> BTreeMap<String, String> {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split('\0')
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn sourced(folder: &Path, distro: &str) -> Ros {
+    Ros::Sourced {
+        distro: distro.into(),
+        prefixes: vec![folder.join("opt/ros").join(distro)],
+    }
+}
+
+#[test]
+fn sourced_shell_and_xtask_come_to_the_same_values() {
+    let deps = Deps::new();
+    let environment = deps.environment(&Ros::Wheels);
+    environment.write().expect("written");
+    let before = [("LD_LIBRARY_PATH", "/usr/local/lib"), ("PYTHONPATH", "")];
+    let shell = variables(&Deps::source(&deps.deps, &before, 1));
+    let own = environment.values(|name| match name {
+        "PATH" => Some("/usr/bin:/bin".into()),
+        name => before
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).into()),
+    });
+    assert!(own.len() >= 7, "{own:?}");
+    for (name, value) in own {
+        assert_eq!(shell.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn sourcing_twice_changes_nothing_and_leaves_no_helpers_behind() {
+    let deps = Deps::new();
+    deps.environment(&Ros::Wheels).write().expect("written");
+    let once = variables(&Deps::source(&deps.deps, &[], 1));
+    let twice = variables(&Deps::source(&deps.deps, &[], 2));
+    let of_interest = |all: &BTreeMap<String, String>| {
+        all.iter()
+            .filter(|(name, _)| *name != "TIMES")
+            .map(|(a, b)| (a.clone(), b.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_interest(&once), of_interest(&twice));
+    assert!(once.keys().all(|name| !name.contains("mfpo_")), "{once:?}");
+}
+
+#[test]
+fn moved_set_up_names_its_new_folder() {
+    let deps = Deps::new();
+    deps.environment(&Ros::Wheels).write().expect("written");
+    let moved = deps.deps.parent().expect("a parent").join("moved");
+    fs::rename(&deps.deps, &moved).expect("moved");
+    let shell = variables(&Deps::source(&moved, &[], 1));
+    assert_eq!(
+        shell["MUJOCO_DYNAMIC_LINK_DIR"],
+        moved.join("mujoco/lib").to_string_lossy()
+    );
+}
+
+#[test]
+fn wheels_are_not_mixed_with_a_sourced_ros() {
+    let deps = Deps::new();
+    deps.environment(&Ros::Wheels).write().expect("written");
+    let other = deps.deps.parent().expect("a parent").join("opt");
+    fs::create_dir_all(other.join("lib")).expect("a folder");
+    fs::write(other.join("lib/librcl.so"), "").expect("a file");
+    let output = Deps::source(&deps.deps, &[("AMENT_PREFIX_PATH", &other.to_string_lossy())], 1);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cargo xtask setup"));
+}
+
+#[test]
+fn set_up_for_a_sourced_ros_wants_it_sourced_and_puts_the_messages_before_it() {
+    let deps = Deps::new();
+    let ros = sourced(&deps.deps, "jazzy");
+    deps.environment(&ros).write().expect("written");
+    let without = Deps::source(&deps.deps, &[], 1);
+    assert!(!without.status.success());
+    assert!(String::from_utf8_lossy(&without.stderr).contains("opt/ros/jazzy"));
+    let base = deps.deps.join("opt/ros/jazzy").to_string_lossy().into_owned();
+    let shell = variables(&Deps::source(
+        &deps.deps,
+        &[("AMENT_PREFIX_PATH", &base), ("ROS_DISTRO", "jazzy")],
+        1,
+    ));
+    assert_eq!(
+        shell["AMENT_PREFIX_PATH"],
+        format!("{}/overlay/kilted-1:{base}", deps.deps.display())
+    );
+    assert_eq!(shell["PATH"], "/usr/bin:/bin");
+    assert_eq!(shell["ROS_DISTRO"], "jazzy");
+}
+
+#[test]
+fn distribution_of_the_user_is_overruled_for_cargo_only_where_r2r_does_not_know_it() {
+    let deps = Deps::new();
+    let config = |ros: &Ros| deps.environment(ros).cargo_config();
+    assert!(config(&Ros::Wheels).contains("ROS_DISTRO = \"jazzy\""));
+    assert!(config(&sourced(&deps.deps, "kilted")).contains("value = \"jazzy\", force = true"));
+    for known in ["humble", "jazzy", "rolling"] {
+        assert!(
+            !config(&sourced(&deps.deps, known)).contains("ROS_DISTRO"),
+            "{known}"
+        );
+    }
+    for ros in [Ros::Wheels, sourced(&deps.deps, "kilted")] {
+        assert!(!deps.environment(&ros).bash().contains("ROS_DISTRO"));
+    }
+}

@@ -1,0 +1,143 @@
+//! What this machine has: one look each, without changing anything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process;
+use crate::python::Python;
+use crate::system;
+use crate::workspace::Workspace;
+
+/// Opens an EGL display and prints whose it is.
+const EGL: &str = include_str!("../python/egl.py");
+
+/// PCI vendor of NVIDIA.
+const NVIDIA: &str = "0x10de";
+
+/// Bits of CapEff in /proc/self/status, from linux/capability.h.
+const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_NICE: u32 = 23;
+
+/// Whose EGL draws without a screen, or `None`.
+pub fn egl(workspace: &Workspace) -> Option<String> {
+    let python = Python::find(workspace).ok()?;
+    process::output(Command::new(python.program).args(["-I", "-c", EGL]))
+}
+
+/// The GPU, as its driver or the bus tells.
+pub enum Gpu {
+    /// Driver and card, as nvidia-smi names them.
+    Ready(String),
+    /// A card on the bus, but no driver that answers.
+    NoDriver,
+    /// No NVIDIA card.
+    None,
+}
+
+/// Looks for an NVIDIA GPU.
+pub fn gpu() -> Gpu {
+    let query = [
+        "--query-gpu=name,driver_version,memory.total",
+        "--format=csv,noheader",
+    ];
+    match process::output(Command::new("nvidia-smi").args(query)) {
+        Some(text) if !text.is_empty() => Gpu::Ready(text.lines().next().unwrap_or_default().to_owned()),
+        _ if nvidia_on_bus(Path::new("/sys/bus/pci/devices")) => Gpu::NoDriver,
+        _ => Gpu::None,
+    }
+}
+
+fn nvidia_on_bus(devices: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(devices) else {
+        return false;
+    };
+    let is_nvidia =
+        |device: PathBuf| fs::read_to_string(device.join("vendor")).is_ok_and(|id| id.trim() == NVIDIA);
+    entries.flatten().any(|entry| is_nvidia(entry.path()))
+}
+
+/// The CUDA compiler's version line.
+pub fn nvcc(workspace: &Workspace) -> Option<String> {
+    let mut folders = system::search_path(workspace);
+    folders.extend(
+        ["CUDA_HOME", "CUDA_PATH"]
+            .iter()
+            .filter_map(std::env::var_os)
+            .map(|home| Path::new(&home).join("bin")),
+    );
+    folders.push("/usr/local/cuda/bin".into());
+    let text = process::output(Command::new(system::find_program(&folders, "nvcc")?).arg("--version"))?;
+    text.lines()
+        .find(|line| line.contains("release"))
+        .map(|line| line.trim().to_owned())
+}
+
+/// What the kernel lets this user do in real time.
+pub struct RealTime {
+    /// Highest SCHED_FIFO priority; 0: none.
+    pub priority: u64,
+    /// Memory that may be locked, bytes; `None`: any.
+    pub locked_memory: Option<u64>,
+}
+
+impl RealTime {
+    /// Reads limits and capabilities of this process.
+    pub fn read() -> Option<Self> {
+        let limits = fs::read_to_string("/proc/self/limits").ok()?;
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        Self::parse(&limits, &status)
+    }
+
+    fn parse(limits: &str, status: &str) -> Option<Self> {
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        let capabilities = u64::from_str_radix(capabilities.trim(), 16).ok()?;
+        let may = |bit: u32| capabilities & (1 << bit) != 0;
+        let priority = if may(CAP_SYS_NICE) {
+            Some(99)
+        } else {
+            soft(limits, "Max realtime priority")?
+        };
+        let locked_memory = if may(CAP_IPC_LOCK) {
+            None
+        } else {
+            soft(limits, "Max locked memory")?
+        };
+        Some(Self {
+            priority: priority.unwrap_or(99),
+            locked_memory,
+        })
+    }
+}
+
+/// The soft limit `name`: `Some(None)` is unlimited, `None` is not listed.
+fn soft(limits: &str, name: &str) -> Option<Option<u64>> {
+    let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    match rest.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        number => number.parse().ok().map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RealTime;
+
+    const LIMITS: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max locked memory         8388608              unlimited            bytes
+Max realtime priority     0                    0
+";
+
+    #[test]
+    fn limits_of_an_ordinary_user_are_read() {
+        let found = RealTime::parse(LIMITS, "Name:\tx\nCapEff:\t0000000000000000\n").expect("parsed");
+        assert_eq!((found.priority, found.locked_memory), (0, Some(8_388_608)));
+    }
+
+    #[test]
+    fn capabilities_lift_the_limits() {
+        let found = RealTime::parse(LIMITS, "CapEff:\t0000000000804000\n").expect("parsed");
+        assert_eq!((found.priority, found.locked_memory), (99, None));
+    }
+}

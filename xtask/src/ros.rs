@@ -1,0 +1,155 @@
+//! Which ROS 2 this workspace is built with: the one that is sourced, else the pinned wheels.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The distribution that the wheels hold.
+pub const WHEELS_DISTRO: &str = "kilted";
+
+/// What r2r has to be told for a distribution: it has no name for kilted, which the jazzy bindings fit.
+pub fn distro_for_r2r(distro: &str) -> &str {
+    if distro == "kilted" { "jazzy" } else { distro }
+}
+
+/// Where ROS 2 comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ros {
+    /// A ROS 2 that the user has sourced, used as it is.
+    Sourced {
+        /// Name of the distribution, as `jazzy`.
+        distro: String,
+        /// AMENT_PREFIX_PATH without what lies in this repository.
+        prefixes: Vec<PathBuf>,
+    },
+    /// The wheels that the set-up installs.
+    Wheels,
+}
+
+impl Ros {
+    /// Reads AMENT_PREFIX_PATH (`ament`); prefixes inside of the repository `root` are our own, not the user's.
+    ///
+    /// # Errors
+    /// When it names prefixes of which none holds a ROS 2 that this can name.
+    pub fn detect(root: &Path, ament: Option<&str>) -> Result<Self> {
+        let prefixes: Vec<PathBuf> = ament
+            .unwrap_or_default()
+            .split(':')
+            .filter(|prefix| !prefix.is_empty())
+            .map(PathBuf::from)
+            .filter(|prefix| !prefix.starts_with(root))
+            .collect();
+        if prefixes.is_empty() {
+            return Ok(Self::Wheels);
+        }
+        match prefixes.iter().find_map(|prefix| distro_in(prefix)) {
+            Some(distro) => Ok(Self::Sourced { distro, prefixes }),
+            None => bail!(
+                "AMENT_PREFIX_PATH is set, but no ROS 2 is in it: {}; source the setup.bash of a ROS 2, \
+                 or `unset AMENT_PREFIX_PATH` to use the wheels",
+                ament.unwrap_or_default()
+            ),
+        }
+    }
+
+    /// Name of the distribution.
+    pub fn distro(&self) -> &str {
+        match self {
+            Self::Sourced { distro, .. } => distro,
+            Self::Wheels => WHEELS_DISTRO,
+        }
+    }
+}
+
+/// The distribution installed in `prefix`. The variable ROS_DISTRO is not asked: .deps/cargo.toml may have set it.
+fn distro_in(prefix: &Path) -> Option<String> {
+    let hook = prefix.join("share/ros_environment/environment/1.ros_distro.sh");
+    let from_hook = fs::read_to_string(hook).ok().and_then(|text| {
+        let (_, value) = text.split_once("ROS_DISTRO=")?;
+        let name: String = value
+            .trim_start_matches('"')
+            .chars()
+            .take_while(char::is_ascii_lowercase)
+            .collect();
+        (!name.is_empty()).then_some(name)
+    });
+    from_hook.or_else(|| {
+        prefix.join("lib/librcl.so").exists().then(|| {
+            prefix
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::Ros;
+
+    fn install(prefix: &Path, distro: &str) {
+        let hooks = prefix.join("share/ros_environment/environment");
+        fs::create_dir_all(&hooks).expect("a folder");
+        fs::write(
+            hooks.join("1.ros_distro.sh"),
+            format!("# hook\nexport ROS_DISTRO={distro}\n"),
+        )
+        .expect("a file");
+    }
+
+    #[test]
+    fn nothing_sourced_means_the_wheels() {
+        for ament in [
+            None,
+            Some(""),
+            Some("/repo/.deps/overlay/x:/repo/.deps/venv"),
+            Some("/repo/install/mfpo_msgs"),
+        ] {
+            assert_eq!(
+                Ros::detect(Path::new("/repo"), ament).expect("detected"),
+                Ros::Wheels
+            );
+        }
+    }
+
+    #[test]
+    fn sourced_distribution_is_named_by_its_own_files_and_used_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let distro = folder.path().join("opt/ros");
+        install(&distro, "humble");
+        let ament = format!(
+            "/repo/.deps/overlay/x:/home/me/ws/install/thing:{}",
+            distro.display()
+        );
+        let ros = Ros::detect(Path::new("/repo"), Some(&ament)).expect("detected");
+        let prefixes = vec!["/home/me/ws/install/thing".into(), distro];
+        assert_eq!(
+            ros,
+            Ros::Sourced {
+                distro: "humble".into(),
+                prefixes
+            }
+        );
+    }
+
+    #[test]
+    fn prefix_path_without_a_ros_is_refused_with_what_to_type() {
+        let error = Ros::detect(Path::new("/repo"), Some("/nowhere/here"))
+            .expect_err("no ROS there")
+            .to_string();
+        assert!(
+            error.contains("/nowhere/here") && error.contains("unset AMENT_PREFIX_PATH"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_kilted_has_another_name_for_r2r() {
+        assert_eq!(super::distro_for_r2r("kilted"), "jazzy");
+        assert_eq!(super::distro_for_r2r("humble"), "humble");
+    }
+}

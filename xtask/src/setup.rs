@@ -1,0 +1,104 @@
+//! The set-up: each step is done once, and again only when its inputs have changed.
+//!
+//! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco -> mfpo_msgs -> setup.bash
+
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::environment::{Environment, Folders};
+use crate::messages::Overlay;
+use crate::mujoco;
+use crate::ros::Ros;
+use crate::system;
+use crate::venv::Venv;
+use crate::workspace::Workspace;
+
+/// Brings all that is missing into .deps and gives the environment to build and run with.
+pub fn run(workspace: &Workspace) -> Result<Environment> {
+    let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref())?;
+    let _lock = lock(workspace)?;
+    let venv = Venv::new(workspace, &ros);
+    let overlay = Overlay::new(workspace, &ros)?;
+    if !(venv.is_current() && mujoco::is_current(workspace) && overlay.is_current()) {
+        work(workspace, &ros, &venv, &overlay)?;
+    }
+    let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
+    environment.write()?;
+    Ok(environment)
+}
+
+/// The environment of an earlier set-up, if all of it is there.
+pub fn found(workspace: &Workspace, ros: &Ros) -> Option<Environment> {
+    let venv = Venv::new(workspace, ros);
+    let overlay = Overlay::new(workspace, ros).ok()?;
+    let complete = venv.is_current() && mujoco::is_current(workspace) && overlay.is_current();
+    complete.then(|| environment(workspace, ros, &venv, Some(&overlay)).ok())?
+}
+
+fn work(workspace: &Workspace, ros: &Ros, venv: &Venv, overlay: &Overlay) -> Result<()> {
+    system::require(workspace, ros)?;
+    if !venv.is_current() {
+        venv.install(workspace)?;
+        mujoco::install(workspace, venv)?;
+    }
+    if !mujoco::is_current(workspace) {
+        mujoco::install(workspace, venv)?;
+    }
+    if !overlay.is_current() {
+        overlay.build(workspace, &environment(workspace, ros, venv, None)?)?;
+    }
+    Ok(())
+}
+
+fn environment(
+    workspace: &Workspace,
+    ros: &Ros,
+    venv: &Venv,
+    overlay: Option<&Overlay>,
+) -> Result<Environment> {
+    let site_packages = venv.site_packages()?;
+    let compiler_headers = system::compiler_headers();
+    let folders = Folders {
+        deps: &workspace.deps(),
+        venv: venv.folder(),
+        site_packages: &site_packages,
+        wheel_libraries: &wheel_libraries(&site_packages)?,
+        overlay: overlay.map(Overlay::prefix),
+        mujoco: &mujoco::folder(workspace),
+        compiler_headers: compiler_headers.as_deref(),
+    };
+    Ok(Environment::new(ros, &folders))
+}
+
+/// The folders `ros_*.libs`, by name.
+fn wheel_libraries(site_packages: &std::path::Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(site_packages).with_context(|| format!("cannot read {}", site_packages.display()))?;
+    let is_ros = |name: &str| name.starts_with("ros_") && name.ends_with(".libs");
+    let mut folders: Vec<_> = entries
+        .flatten()
+        .filter(|entry| is_ros(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .collect();
+    folders.sort();
+    Ok(folders)
+}
+
+/// One set-up at a time: the lock goes when the file is closed, even by a killed process.
+fn lock(workspace: &Workspace) -> Result<File> {
+    let deps = workspace.deps();
+    fs::create_dir_all(&deps).with_context(|| format!("cannot make {}", deps.display()))?;
+    let file = File::create(deps.join("lock")).context("cannot make the lock of the set-up")?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("another set-up is at work in {}; waiting for it", deps.display());
+            file.lock().context("cannot wait for the other set-up")?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(error).context("cannot lock the set-up"),
+    }
+}

@@ -1,0 +1,174 @@
+//! Programs and packages of the operating system: found, or named with the line that installs them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::python::{self, Python};
+use crate::ros::Ros;
+use crate::workspace::Workspace;
+
+/// PATH without what lies in .deps: a set-up must not lean on what it is about to replace.
+pub fn search_path(workspace: &Workspace) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .filter(|folder| !folder.starts_with(workspace.deps()))
+        .collect()
+}
+
+/// The first program of this name on `folders`.
+pub fn find_program(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The line that installs system packages.
+pub fn install_line(packages: &[&str]) -> String {
+    let sudo = if is_root() { "" } else { "sudo " };
+    format!("{sudo}apt-get install -y {}", packages.join(" "))
+}
+
+/// System packages that are missing for a set-up with `ros`.
+pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<&'static str> {
+    let folders = search_path(workspace);
+    let mut packages = Vec::new();
+    if ["cc", "c++"]
+        .iter()
+        .any(|name| find_program(&folders, name).is_none())
+    {
+        packages.push("build-essential");
+    }
+    if *ros != Ros::Wheels && find_program(&folders, "cmake").is_none() {
+        packages.push("cmake");
+    }
+    packages.extend(missing_python(Python::find(workspace), ros));
+    packages
+}
+
+fn missing_python(python: Result<Python, python::NotFound>, ros: &Ros) -> Vec<&'static str> {
+    match python {
+        Err(_) => vec!["python3", "python3-venv", "python3-dev"],
+        Ok(python) => {
+            let mut packages = Vec::new();
+            if !python.has_venv {
+                packages.push("python3-venv");
+            }
+            if *ros == Ros::Wheels && !python.has_headers {
+                packages.push("python3-dev");
+            }
+            packages
+        }
+    }
+}
+
+/// Installs what is missing when root on a system with apt, else says the line to type.
+pub fn require(workspace: &Workspace, ros: &Ros) -> Result<()> {
+    let missing = missing_packages(workspace, ros);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let line = install_line(&missing);
+    if !is_root() || find_program(&search_path(workspace), "apt-get").is_none() {
+        bail!(
+            "missing on this system: {}. Type this, then run the command again:\n  {line}",
+            missing.join(", ")
+        );
+    }
+    eprintln!("missing on this system: {}; running: {line}", missing.join(", "));
+    apt_get(workspace, &missing, &line)?;
+    match missing_packages(workspace, ros) {
+        still if still.is_empty() => Ok(()),
+        still => bail!(
+            "still missing after `{line}`: {}{}",
+            still.join(", "),
+            python_hint(workspace)
+        ),
+    }
+}
+
+fn apt_get(workspace: &Workspace, packages: &[&str], line: &str) -> Result<()> {
+    let log = workspace.log("apt-get");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        process::run_logged(
+            command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"),
+            &log,
+            |_| (),
+        )
+    };
+    run(&["update"])
+        .and_then(|()| run(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
+        .map_err(|error| {
+            error.context(format!(
+                "could not install system packages; is the network there? The line was: {line}"
+            ))
+        })
+}
+
+fn python_hint(workspace: &Workspace) -> String {
+    Python::find(workspace)
+        .err()
+        .map(|error| format!(". {error}"))
+        .unwrap_or_default()
+}
+
+/// Whether this runs as root, who needs no sudo.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// The folder of the C compiler's own headers, which libclang from a wheel does not have.
+pub fn compiler_headers() -> Option<PathBuf> {
+    let folder = process::output(Command::new("cc").arg("-print-file-name=include"))?;
+    let folder = PathBuf::from(folder);
+    folder.join("stddef.h").is_file().then_some(folder)
+}
+
+/// A program's first line of `--version`.
+pub fn version_line(program: &Path) -> Option<String> {
+    let text = process::output(Command::new(program).arg("--version"))?;
+    text.lines().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{install_line, missing_python};
+    use crate::python::{NotFound, Python};
+    use crate::ros::Ros;
+
+    fn python(has_venv: bool, has_headers: bool) -> Python {
+        Python {
+            program: "/usr/bin/python3".into(),
+            version: (3, 11),
+            has_venv,
+            has_headers,
+        }
+    }
+
+    #[test]
+    fn missing_python_parts_are_named_as_packages() {
+        assert!(missing_python(Ok(python(true, true)), &Ros::Wheels).is_empty());
+        assert_eq!(
+            missing_python(Ok(python(false, false)), &Ros::Wheels),
+            ["python3-venv", "python3-dev"]
+        );
+        let sourced = Ros::Sourced {
+            distro: "jazzy".into(),
+            prefixes: Vec::new(),
+        };
+        assert!(missing_python(Ok(python(true, false)), &sourced).is_empty());
+        let none = missing_python(Err(NotFound { seen: Vec::new() }), &Ros::Wheels);
+        assert_eq!(none, ["python3", "python3-venv", "python3-dev"]);
+    }
+
+    #[test]
+    fn install_line_can_be_typed_as_it_is() {
+        assert!(install_line(&["a", "b"]).ends_with("apt-get install -y a b"));
+    }
+}

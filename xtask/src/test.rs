@@ -1,0 +1,71 @@
+//! `cargo xtask test`: set-up, the messages from Python, then every test of the workspace.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::cargo;
+use crate::environment::Environment;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// Sends one of each message over DDS, from Python to Python.
+const MESSAGES: &str = include_str!("../python/check_messages.py");
+
+/// What `cargo test` is told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Words for `cargo test`, as a test's name or `-p PACKAGE`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    words: Vec<String>,
+}
+
+/// Runs the tests.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let environment = setup::run(workspace)?;
+    check_messages(&environment)?;
+    // The tests of the whole system start the programs, which `cargo test` alone does not build for them.
+    let mut build = cargo::command(workspace, &environment);
+    build
+        .arg("build")
+        .args(cargo::WHOLE)
+        .args(["--bins", "--exclude", "xtask"]);
+    cargo::run(build)?;
+    let mut test = cargo::command(workspace, &environment);
+    let scope: &[&str] = if names_package(&args.words) {
+        &["--release", "--locked"]
+    } else {
+        &cargo::WHOLE
+    };
+    test.arg("test").args(scope).args(&args.words);
+    cargo::run(test)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names_package(words: &[String]) -> bool {
+    words
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word.starts_with("-p") || word.starts_with("--package"))
+}
+
+fn check_messages(environment: &Environment) -> Result<()> {
+    let mut command = Command::new("python3");
+    environment.apply(&mut command);
+    command.env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+    command.env("ROS_DOMAIN_ID", (1 + std::process::id() % 100).to_string());
+    cargo::run_named(command.args(["-c", MESSAGES]), "mfpo_msgs from rclpy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_package;
+
+    #[test]
+    fn named_package_is_tested_alone() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(names_package(&words("-p mfpo_policy golden")));
+        assert!(names_package(&words("--package=mfpo_sim")));
+        assert!(!names_package(&words("golden -- -p")));
+    }
+}

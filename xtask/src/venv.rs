@@ -1,0 +1,204 @@
+//! A virtual environment of Python with pinned wheels, made whole or made anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::hash::Hash;
+use crate::process;
+use crate::progress::Step;
+use crate::python::Python;
+use crate::repair;
+use crate::ros::Ros;
+use crate::stamp::{self, Stamp};
+use crate::workspace::Workspace;
+
+/// ROS 2 and its build tools.
+const ROS: &str = include_str!("../requirements/ros.txt");
+/// What is needed beside any ROS 2.
+const TOOLS: &str = include_str!("../requirements/tools.txt");
+
+/// An environment that may or may not be installed yet.
+pub struct Venv {
+    folder: PathBuf,
+    requirements: String,
+    holds_ros: bool,
+}
+
+impl Venv {
+    /// The one that goes with `ros`: with the wheels of ROS 2, or with the tools alone.
+    pub fn new(workspace: &Workspace, ros: &Ros) -> Self {
+        let holds_ros = *ros == Ros::Wheels;
+        let name = if holds_ros { "venv" } else { "tools" };
+        let requirements = if holds_ros {
+            format!("{ROS}{TOOLS}")
+        } else {
+            TOOLS.to_owned()
+        };
+        Self {
+            folder: workspace.deps().join(name),
+            requirements,
+            holds_ros,
+        }
+    }
+
+    /// Its folder, which is the ROS 2 prefix where it holds ROS 2.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its program `name`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.folder.join("bin").join(name)
+    }
+
+    /// Whether all is installed, and still belongs to this folder and to a Python that is there.
+    pub fn is_current(&self) -> bool {
+        self.stamp().is_current() && self.program("python3").exists()
+    }
+
+    /// The folder of its Python packages.
+    pub fn site_packages(&self) -> Result<PathBuf> {
+        let lib = self.folder.join("lib");
+        let entries = fs::read_dir(&lib).with_context(|| format!("cannot read {}", lib.display()))?;
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path().join("site-packages")))
+            .find(|path| path.is_dir())
+            .with_context(|| format!("no site-packages in {}", lib.display()))
+    }
+
+    /// Installs all, anew if an earlier try was not finished.
+    pub fn install(&self, workspace: &Workspace) -> Result<()> {
+        let stamp = self.stamp();
+        stamp.clear()?;
+        stamp::remove_folder(&self.folder)?;
+        let python = Python::find(workspace).map_err(|error| anyhow::anyhow!("{error}"))?;
+        self.create(workspace, &python)?;
+        self.download(workspace)?;
+        if self.holds_ros {
+            let step = Step::begin("Repairing the ROS 2 prefix", 0);
+            repair::run(self, workspace)?;
+            step.done();
+        }
+        stamp.set()
+    }
+
+    fn stamp(&self) -> Stamp {
+        let inputs = Hash::new()
+            .feed(&self.requirements)
+            .feed(repair::VERSION)
+            .feed(self.folder.to_string_lossy().as_bytes());
+        Stamp::new(self.folder.join("mfpo.stamp"), inputs.hex())
+    }
+
+    fn create(&self, workspace: &Workspace, python: &Python) -> Result<()> {
+        let (major, minor) = python.version;
+        let step = Step::begin(format!("Making an environment of Python {major}.{minor}"), 0);
+        let mut command = Command::new(&python.program);
+        clean(&mut command).args(["-m", "venv"]).arg(&self.folder);
+        process::run_logged(&mut command, &workspace.log("venv"), |_| ())?;
+        step.done();
+        Ok(())
+    }
+
+    fn download(&self, workspace: &Workspace) -> Result<()> {
+        let what = if self.holds_ros {
+            "ROS 2 Kilted, MuJoCo and tools"
+        } else {
+            "MuJoCo and tools"
+        };
+        let step = Step::begin(format!("Downloading {what}"), count(&self.requirements));
+        let list = self.folder.join("requirements.txt");
+        fs::write(&list, &self.requirements).with_context(|| format!("cannot write {}", list.display()))?;
+        let mut command = Command::new(self.program("python3"));
+        clean(&mut command)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--no-deps",
+                "--no-input",
+                "--progress-bar",
+                "off",
+            ])
+            .arg("--disable-pip-version-check")
+            .arg("-r")
+            .arg(&list);
+        process::run_logged(&mut command, &workspace.log("pip"), |line| show(&step, line)).context(
+            "pip could not install the wheels; is the network there, and 1 GB free? (A mirror is set with PIP_INDEX_URL, \
+             a folder of wheels with PIP_FIND_LINKS.) The set-up goes on where it stopped when it is run again",
+        )?;
+        step.done();
+        Ok(())
+    }
+}
+
+/// The user's own Python settings do not reach into the environment.
+fn clean(command: &mut Command) -> &mut Command {
+    for name in [
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PIP_USER",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_REQUIRE_HASHES",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn show(step: &Step, line: &str) {
+    if let Some(package) = line.strip_prefix("Collecting ") {
+        step.advance(package.split(' ').next().unwrap_or_default());
+    } else if line.starts_with("Installing collected") {
+        step.say("installing");
+    }
+}
+
+fn count(requirements: &str) -> u64 {
+    requirements
+        .lines()
+        .filter(|line| line.contains("==") && !line.contains("< \"3.11\""))
+        .count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROS, TOOLS};
+
+    #[test]
+    fn every_requirement_is_pinned_to_one_version() {
+        for line in ROS
+            .lines()
+            .chain(TOOLS.lines())
+            .filter(|line| !line.starts_with('#'))
+        {
+            let requirement = line.split(';').next().expect("a first part").trim();
+            let (name, version) = requirement
+                .split_once("==")
+                .unwrap_or_else(|| panic!("not pinned: {line}"));
+            assert!(
+                !name.is_empty() && !version.is_empty() && !version.contains('*'),
+                "not pinned: {line}"
+            );
+        }
+    }
+
+    #[test]
+    fn mujoco_is_the_version_that_mujoco_rs_links() {
+        let lock = include_str!("../../Cargo.lock");
+        let package = lock
+            .split("name = \"mujoco-rs\"")
+            .nth(1)
+            .expect("mujoco-rs is a dependency");
+        let version = package.split('"').nth(1).expect("a version");
+        let library = version.split("+mj-").nth(1).expect("the version of the library");
+        assert!(
+            TOOLS.contains(&format!("mujoco=={library}\n")),
+            "mujoco-rs {version} wants another library"
+        );
+    }
+}
