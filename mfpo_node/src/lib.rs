@@ -1,1 +1,13 @@
-//! Under construction.
+//! The ROS 2 control node. A joint state becomes a command in [`control_loop`]; a trained weight becomes the live
+//! policy in [`weights`]; [`ros`] is the only part that knows ROS.
+
+pub mod config;
+pub mod control_loop;
+pub mod joint_states;
+pub mod metrics;
+pub mod ros;
+pub mod safety;
+pub mod schedule;
+pub mod status;
+pub mod time;
+pub mod weights;

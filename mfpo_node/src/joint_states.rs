@@ -1,0 +1,347 @@
+//! The newest state of each joint of the policy, gathered by name from any number of publishers.
+//!
+//! - A message may carry some of the joints, in any order, and joints that the policy does not know.
+//! - A message that is wrong is refused whole; nothing of it is applied.
+//! - Each joint has its own age: the time since its newest position arrived, on the node's own clock. Stamps only
+//!   order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot
+//!   that restarts may restart its clock).
+//! - An absent velocity (no array, or NaN, as ros2_control's broadcaster writes) is the difference of the last two
+//!   positions over the difference of their stamps (of their arrivals where stamps are 0 or equal), from the second
+//!   sample on. A measured velocity wins while it is fresh, so that one publisher may send positions and another
+//!   velocities. On a continuous joint the difference is the short way round.
+
+use std::collections::HashMap;
+
+use mfpo_policy::observation::RobotState;
+use mfpo_policy::spec::RobotSpec;
+use thiserror::Error;
+
+use crate::time::MonoTime;
+
+/// Two positions closer in time than this give no velocity: the noise of the sensor would be all there is.
+const SHORTEST_DIFFERENCE: f64 = 1e-4;
+
+/// One `sensor_msgs/JointState`, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct JointStateMessage<'a> {
+    /// Stamp of the header, ns; 0 where the publisher gave none.
+    pub stamp: i64,
+    /// Joint names.
+    pub names: &'a [String],
+    /// Positions, rad; empty, or one for each name.
+    pub positions: &'a [f64],
+    /// Velocities, rad/s; empty, or one for each name.
+    pub velocities: &'a [f64],
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum Refusal {
+    /// The arrays do not fit together.
+    #[error(
+        "joint state refused: {field} has {got} values for {expected} names; expected {expected}, or none"
+    )]
+    WrongLength {
+        /// The array.
+        field: &'static str,
+        /// Number of names.
+        expected: usize,
+        /// Number of values.
+        got: usize,
+    },
+    /// Neither positions nor velocities, or no names.
+    #[error("joint state refused: it carries no names or neither positions nor velocities")]
+    Empty,
+    /// The same joint twice.
+    #[error("joint state refused: joint '{joint}' appears twice; expected each joint once")]
+    Duplicate {
+        /// The joint.
+        joint: String,
+    },
+    /// A value that no joint can have.
+    #[error("joint state refused: {field} of joint '{joint}' is {got}; expected a finite number")]
+    NotFinite {
+        /// The array.
+        field: &'static str,
+        /// The joint.
+        joint: String,
+        /// The value.
+        got: f64,
+    },
+    /// None of the names is one of the policy's.
+    #[error("joint state refused: no joint of the policy in it; expected some of [{expected}], got [{got}]")]
+    NoKnownJoint {
+        /// The policy's joints.
+        expected: String,
+        /// The names that came.
+        got: String,
+    },
+    /// Older than what is already known.
+    #[error("joint state refused: its stamp is {behind_ms:.3} ms behind the newest one of joint '{joint}'")]
+    OutOfOrder {
+        /// The joint.
+        joint: String,
+        /// How far behind, ms.
+        behind_ms: f64,
+    },
+}
+
+impl Refusal {
+    /// A small number for each kind, to limit the log by kind.
+    pub fn kind(&self) -> usize {
+        match self {
+            Self::WrongLength { .. } => 0,
+            Self::Empty => 1,
+            Self::Duplicate { .. } => 2,
+            Self::NotFinite { .. } => 3,
+            Self::NoKnownJoint { .. } => 4,
+            Self::OutOfOrder { .. } => 5,
+        }
+    }
+
+    /// Number of kinds.
+    pub const KINDS: usize = 6;
+}
+
+/// What is known of one joint.
+#[derive(Debug, Clone, Copy, Default)]
+struct Joint {
+    continuous: bool,
+    position: f64,
+    stamp: i64,
+    received: Option<MonoTime>,
+    measured_velocity: Option<(f64, MonoTime)>,
+    differenced_velocity: Option<f64>,
+}
+
+/// The newest state of each joint of the policy.
+#[derive(Debug)]
+pub struct JointStates {
+    names: Vec<String>,
+    index: HashMap<String, usize>,
+    joints: Vec<Joint>,
+    /// Where each name of the message at hand belongs; kept to avoid allocation.
+    targets: Vec<Option<usize>>,
+    seen: Vec<bool>,
+    /// Joints whose position is newer than the last `start_collecting`.
+    collected: Vec<bool>,
+    stale_after: u64,
+}
+
+impl JointStates {
+    /// Nothing known yet. A state older than `stale_after` (ns) no longer orders or differences what comes next.
+    pub fn new(spec: &RobotSpec, stale_after: u64) -> Self {
+        let names: Vec<String> = spec.joints.iter().map(|j| j.name.clone()).collect();
+        let joint = |j: &mfpo_policy::spec::JointSpec| Joint {
+            continuous: j.position_min.is_none() && j.position_max.is_none(),
+            ..Joint::default()
+        };
+        Self {
+            index: names.iter().cloned().enumerate().map(|(i, n)| (n, i)).collect(),
+            joints: spec.joints.iter().map(joint).collect(),
+            targets: Vec::with_capacity(64),
+            seen: vec![false; names.len()],
+            collected: vec![false; names.len()],
+            names,
+            stale_after,
+        }
+    }
+
+    /// Joint names, in the policy's order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Takes over one message, or refuses it whole.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; the joints are then as they were.
+    pub fn apply(&mut self, message: JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+        self.check_shape(&message)?;
+        self.find_targets(&message)?;
+        self.check_values(&message, now)?;
+        for (i, target) in self.targets.iter().enumerate() {
+            let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) else {
+                continue;
+            };
+            let velocity = message.velocities.get(i).copied().filter(|v| !v.is_nan());
+            if let Some(velocity) = velocity {
+                joint.measured_velocity = Some((velocity, now));
+            }
+            if let Some(position) = message.positions.get(i) {
+                joint.take_position(*position, message.stamp, now, self.stale_after);
+                if let Some(collected) = target.and_then(|t| self.collected.get_mut(t)) {
+                    *collected = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a new collection: see [`JointStates::all_collected`].
+    pub fn start_collecting(&mut self) {
+        self.collected.fill(false);
+    }
+
+    /// Has every joint reported a position since [`JointStates::start_collecting`]?
+    pub fn all_collected(&self) -> bool {
+        self.collected.iter().all(|collected| *collected)
+    }
+
+    /// When the newest position of a joint arrived.
+    pub fn received(&self, joint: usize) -> Option<MonoTime> {
+        self.joints.get(joint).and_then(|j| j.received)
+    }
+
+    /// Time since the newest position of a joint arrived, ns.
+    pub fn age(&self, joint: usize, now: MonoTime) -> Option<u64> {
+        self.received(joint).map(|received| now.since(received))
+    }
+
+    /// The joint's velocity, when one is known that is no older than `stale_after`.
+    pub fn fresh_velocity(&self, joint: usize, now: MonoTime) -> Option<f64> {
+        self.joints.get(joint)?.velocity(now, self.stale_after)
+    }
+
+    /// Writes the newest positions and velocities; `false` when some joint has no position or no fresh velocity.
+    pub fn write(&self, now: MonoTime, state: &mut RobotState) -> bool {
+        let mut complete = true;
+        for (i, joint) in self.joints.iter().enumerate() {
+            let velocity = joint.velocity(now, self.stale_after);
+            complete &= joint.received.is_some() && velocity.is_some();
+            if let Some(slot) = state.positions.get_mut(i) {
+                *slot = joint.position;
+            }
+            if let Some(slot) = state.velocities.get_mut(i) {
+                *slot = velocity.unwrap_or(0.0);
+            }
+        }
+        complete
+    }
+
+    /// Stamp (ns) and arrival of the oldest joint state in use.
+    pub fn oldest(&self) -> Option<(i64, MonoTime)> {
+        self.joints
+            .iter()
+            .map(|j| j.received.map(|received| (j.stamp, received)))
+            .min_by_key(|entry| entry.map(|(_, received)| received))
+            .flatten()
+    }
+
+    /// The names of a message that the policy does not know.
+    pub fn unknown<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a String> {
+        names.iter().filter(|name| !self.index.contains_key(*name))
+    }
+
+    fn check_shape(&self, message: &JointStateMessage<'_>) -> Result<(), Refusal> {
+        let expected = message.names.len();
+        if expected == 0 || (message.positions.is_empty() && message.velocities.is_empty()) {
+            return Err(Refusal::Empty);
+        }
+        for (field, got) in [
+            ("position", message.positions.len()),
+            ("velocity", message.velocities.len()),
+        ] {
+            if got != 0 && got != expected {
+                return Err(Refusal::WrongLength { field, expected, got });
+            }
+        }
+        Ok(())
+    }
+
+    fn find_targets(&mut self, message: &JointStateMessage<'_>) -> Result<(), Refusal> {
+        self.targets.clear();
+        self.seen.fill(false);
+        for name in message.names {
+            let target = self.index.get(name).copied();
+            if let Some(seen) = target.and_then(|t| self.seen.get_mut(t))
+                && std::mem::replace(seen, true)
+            {
+                return Err(Refusal::Duplicate { joint: name.clone() });
+            }
+            self.targets.push(target);
+        }
+        if self.targets.iter().all(Option::is_none) {
+            return Err(Refusal::NoKnownJoint {
+                expected: self.names.join(", "),
+                got: message.names.join(", "),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_values(&self, message: &JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+        for (i, (target, name)) in self.targets.iter().zip(message.names).enumerate() {
+            let Some(joint) = target.and_then(|t| self.joints.get(t)) else {
+                continue;
+            };
+            let bad_position = message.positions.get(i).filter(|p| !p.is_finite());
+            let bad_velocity = message.velocities.get(i).filter(|v| v.is_infinite());
+            if let Some((field, got)) = bad_position
+                .map(|p| ("position", *p))
+                .or_else(|| bad_velocity.map(|v| ("velocity", *v)))
+            {
+                return Err(Refusal::NotFinite {
+                    field,
+                    joint: name.clone(),
+                    got,
+                });
+            }
+            let behind = joint.stamp.saturating_sub(message.stamp);
+            let has_positions = !message.positions.is_empty();
+            if has_positions && message.stamp != 0 && behind > 0 && !joint.is_stale(now, self.stale_after) {
+                return Err(Refusal::OutOfOrder {
+                    joint: name.clone(),
+                    behind_ms: behind as f64 * 1e-6,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Joint {
+    fn is_stale(&self, now: MonoTime, stale_after: u64) -> bool {
+        self.received
+            .is_none_or(|received| now.since(received) > stale_after)
+    }
+
+    fn velocity(&self, now: MonoTime, stale_after: u64) -> Option<f64> {
+        self.measured_velocity
+            .filter(|(_, received)| now.since(*received) <= stale_after)
+            .map(|(velocity, _)| velocity)
+            .or_else(|| {
+                self.differenced_velocity
+                    .filter(|_| !self.is_stale(now, stale_after))
+            })
+    }
+
+    fn take_position(&mut self, position: f64, stamp: i64, now: MonoTime, stale_after: u64) {
+        if self.is_stale(now, stale_after) {
+            // The first sample, or the first after a gap: there is nothing to difference with.
+            self.differenced_velocity = None;
+        } else if let Some(previous) = self.received {
+            let by_stamp = stamp.saturating_sub(self.stamp);
+            let elapsed = if stamp > 0 && self.stamp > 0 && by_stamp > 0 {
+                by_stamp as f64 * 1e-9
+            } else {
+                now.since(previous) as f64 * 1e-9
+            };
+            // Two samples at almost the same time keep the estimate that is there.
+            if elapsed >= SHORTEST_DIFFERENCE {
+                self.differenced_velocity = Some(self.short_way(position - self.position) / elapsed);
+            }
+        }
+        self.position = position;
+        self.stamp = stamp;
+        self.received = Some(now);
+    }
+
+    fn short_way(&self, difference: f64) -> f64 {
+        use std::f64::consts::{PI, TAU};
+        if !self.continuous {
+            return difference;
+        }
+        (difference + PI).rem_euclid(TAU) - PI
+    }
+}

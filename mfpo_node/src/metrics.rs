@@ -1,0 +1,216 @@
+//! Figures of the control loop. The loop only adds to atomics ([`Live`]) and pushes small records into a ring;
+//! percentiles and text are made elsewhere ([`Figures`], on the thread that publishes the status).
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+
+use crate::time::MonoTime;
+
+/// What the node is doing; the numbers are those of `mfpo_msgs/PolicyStatus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LoopState {
+    /// No bundle was accepted yet; nothing is commanded.
+    WaitingForPolicy = 0,
+    /// Some joint has not reported; nothing is commanded.
+    WaitingForStates = 1,
+    /// The policy commands the robot.
+    Active = 2,
+    /// The watchdog commands the robot.
+    Fallback = 3,
+    /// The last safe command has been sent.
+    Stopped = 4,
+}
+
+impl LoopState {
+    fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::WaitingForStates,
+            2 => Self::Active,
+            3 => Self::Fallback,
+            4 => Self::Stopped,
+            _ => Self::WaitingForPolicy,
+        }
+    }
+}
+
+/// What the control loop tells the world, without a lock: written by the loop, read by the status.
+#[derive(Debug, Default)]
+pub struct Live {
+    state: AtomicU8,
+    /// Deadlines since the first command.
+    pub ticks: AtomicU64,
+    /// Deadlines whose command was more than one period late, or never sent.
+    pub missed_ticks: AtomicU64,
+    /// Ticks that the watchdog commanded.
+    pub fallback_ticks: AtomicU64,
+    /// Commands that a limit altered.
+    pub interventions: AtomicU64,
+    /// Policies that went live in place of another.
+    pub swaps: AtomicU64,
+    /// Joint states refused.
+    pub refused_states: AtomicU64,
+    /// Records that found the ring full: the percentiles lack them.
+    pub lost_records: AtomicU64,
+    /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
+    received: Vec<AtomicU64>,
+}
+
+impl Live {
+    /// Everything at zero, for a policy with that many joints.
+    pub fn new(joints: usize) -> Self {
+        Self {
+            received: (0..joints).map(|_| AtomicU64::new(0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What the node is doing.
+    pub fn state(&self) -> LoopState {
+        LoopState::from_number(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Sets what the node is doing.
+    pub fn set_state(&self, state: LoopState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Notes the arrival of a joint's position.
+    pub fn set_received(&self, joint: usize, received: Option<MonoTime>) {
+        if let Some(slot) = self.received.get(joint) {
+            slot.store(received.map_or(0, MonoTime::nanos), Ordering::Relaxed);
+        }
+    }
+
+    /// Age of each joint's newest position, s; infinite where none came.
+    pub fn joint_ages(&self, now: MonoTime) -> Vec<f64> {
+        let age = |received: &AtomicU64| match received.load(Ordering::Relaxed) {
+            0 => f64::INFINITY,
+            nanoseconds => now.since(MonoTime::from_nanos(nanoseconds)) as f64 * 1e-9,
+        };
+        self.received.iter().map(age).collect()
+    }
+}
+
+/// Adds to a counter that one thread writes.
+pub fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// Reads a counter.
+pub fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// What one tick took.
+#[derive(Debug, Clone, Copy)]
+pub struct TickRecord {
+    /// When the command was with rmw.
+    pub handed_over: MonoTime,
+    /// State taken -> command handed to rmw, ns.
+    pub latency: u64,
+}
+
+/// Percentiles of the last second, and the largest value since the start. Its memory is fixed.
+pub struct Figures {
+    window: Histogram<u64>,
+    window_start: Option<MonoTime>,
+    shown: Shown,
+}
+
+/// Figures to show.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shown {
+    /// Ticks a second over the last full second, Hz.
+    pub tick_rate: f64,
+    /// Median latency of the last full second, s.
+    pub latency_p50: f64,
+    /// 99th percentile of the last full second, s.
+    pub latency_p99: f64,
+    /// The largest latency since the start, s.
+    pub latency_max: f64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+const LARGEST: u64 = 60 * SECOND;
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Figures {
+    /// Nothing recorded yet.
+    pub fn new() -> Self {
+        Self {
+            window: latencies(),
+            window_start: None,
+            shown: Shown::default(),
+        }
+    }
+
+    /// Takes one record; a full second's worth becomes the figures to show.
+    pub fn record(&mut self, record: TickRecord) {
+        let start = *self.window_start.get_or_insert(record.handed_over);
+        let elapsed = record.handed_over.since(start);
+        if elapsed >= SECOND {
+            self.shown.tick_rate = self.window.len() as f64 / (elapsed as f64 * 1e-9);
+            self.shown.latency_p50 = self.window.value_at_quantile(0.50) as f64 * 1e-9;
+            self.shown.latency_p99 = self.window.value_at_quantile(0.99) as f64 * 1e-9;
+            self.window.reset();
+            self.window_start = Some(record.handed_over);
+        }
+        self.window.saturating_record(record.latency);
+        self.shown.latency_max = self.shown.latency_max.max(record.latency as f64 * 1e-9);
+    }
+
+    /// The figures, with the rate at 0 when nothing has ticked for two seconds.
+    pub fn shown(&self, now: MonoTime) -> Shown {
+        let silent = self
+            .window_start
+            .is_none_or(|start| now.since(start) > 2 * SECOND);
+        Shown {
+            tick_rate: if silent { 0.0 } else { self.shown.tick_rate },
+            ..self.shown
+        }
+    }
+}
+
+/// A histogram from 1 ns to 60 s with three significant digits.
+pub fn latencies() -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, LARGEST, 3) {
+        Ok(histogram) => histogram,
+        Err(error) => unreachable!("the constant bounds are valid: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_and_rate_are_those_of_the_last_full_second() {
+        let mut figures = Figures::new();
+        for k in 0..=200u64 {
+            figures.record(TickRecord {
+                handed_over: MonoTime::from_nanos(SECOND + k * 10_000_000),
+                latency: if k % 50 == 0 { 1_000_000 } else { 50_000 },
+            });
+        }
+        let shown = figures.shown(MonoTime::from_nanos(3 * SECOND));
+        assert!((shown.tick_rate - 100.0).abs() < 1e-6, "{shown:?}");
+        assert!((shown.latency_p50 - 50e-6).abs() < 1e-7, "{shown:?}");
+        assert!((shown.latency_p99 - 1e-3).abs() < 1e-5, "{shown:?}");
+        assert_eq!(shown.latency_max, 1e-3);
+    }
+
+    #[test]
+    fn a_joint_that_never_reported_is_infinitely_old() {
+        let live = Live::new(2);
+        live.set_received(1, Some(MonoTime::from_nanos(SECOND)));
+        let ages = live.joint_ages(MonoTime::from_nanos(2 * SECOND));
+        assert_eq!(ages, vec![f64::INFINITY, 1.0]);
+    }
+}

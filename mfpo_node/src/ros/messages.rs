@@ -1,0 +1,184 @@
+//! Our types to messages.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mfpo_policy::spec::RobotSpec;
+use mfpo_ros::{convert, qos, time};
+
+use super::r2r;
+use r2r::mfpo_msgs::msg::{PolicyAction, PolicyStatus};
+use r2r::std_msgs::msg::Float64MultiArray;
+use r2r::trajectory_msgs::msg::JointTrajectory;
+
+use crate::config::CommandTopic;
+use crate::control_loop::Tick;
+use crate::metrics::Live;
+use crate::safety::SafeCommand;
+use crate::status::{Status, counters};
+use crate::time::MonoTime;
+use crate::weights::PolicyIdentity;
+
+/// Stamps of messages: system time, or the simulated time of /clock with `use_sim_time`.
+#[derive(Clone)]
+pub struct Stamps {
+    simulated: Option<Arc<Mutex<r2r::Clock>>>,
+}
+
+impl Stamps {
+    /// Reads the node's parameter `use_sim_time`.
+    pub fn new(node: &r2r::Node) -> Self {
+        let is_simulated = node.get_parameter::<bool>("use_sim_time").unwrap_or(false);
+        Self {
+            simulated: is_simulated.then(|| node.get_ros_clock()),
+        }
+    }
+
+    /// The stamp of now.
+    pub fn now(&self) -> r2r::builtin_interfaces::msg::Time {
+        let simulated = self
+            .simulated
+            .as_ref()
+            .and_then(|clock| clock.lock().ok()?.get_now().ok());
+        match simulated {
+            Some(elapsed) => time::stamp(nanoseconds(elapsed)),
+            None => time::now(),
+        }
+    }
+}
+
+fn nanoseconds(elapsed: Duration) -> i64 {
+    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Publishes commands, of either type. It takes nothing but a [`SafeCommand`].
+pub enum CommandPublisher {
+    /// `std_msgs/Float64MultiArray`.
+    Array(r2r::Publisher<Float64MultiArray>, Float64MultiArray),
+    /// `trajectory_msgs/JointTrajectory`.
+    Trajectory(r2r::Publisher<JointTrajectory>, JointTrajectory),
+}
+
+impl CommandPublisher {
+    /// Announces the topic `commands`.
+    ///
+    /// # Errors
+    /// When rcl refuses it.
+    pub fn new(node: &mut r2r::Node, topic: CommandTopic) -> r2r::Result<Self> {
+        Ok(match topic {
+            CommandTopic::Float64MultiArray => Self::Array(
+                node.create_publisher("commands", qos::COMMANDS)?,
+                Float64MultiArray::default(),
+            ),
+            CommandTopic::JointTrajectory => Self::Trajectory(
+                node.create_publisher("commands", qos::COMMANDS)?,
+                JointTrajectory::default(),
+            ),
+        })
+    }
+
+    /// Makes the message as large as the robot's commands.
+    pub fn prepare(&mut self, spec: &RobotSpec) {
+        match self {
+            Self::Array(_, message) => *message = convert::command_array(spec.action_size()),
+            Self::Trajectory(_, message) => *message = convert::command_trajectory(spec),
+        }
+    }
+
+    /// Hands a command to rmw.
+    ///
+    /// # Errors
+    /// When rcl does not take it.
+    pub fn publish(&mut self, command: &SafeCommand) -> r2r::Result<()> {
+        match self {
+            Self::Array(publisher, message) => {
+                message.data.clear();
+                message.data.extend_from_slice(command.values());
+                publisher.publish(message)
+            }
+            Self::Trajectory(publisher, message) => {
+                if let Some(values) = convert::trajectory_values(message) {
+                    values.clear();
+                    values.extend_from_slice(command.values());
+                }
+                publisher.publish(message)
+            }
+        }
+    }
+}
+
+/// When things of one tick happened.
+pub struct TickTimes {
+    /// Number of the deadline.
+    pub sequence: u64,
+    /// Stamp of the oldest joint state in use, ns, and its arrival.
+    pub oldest: (i64, MonoTime),
+    /// When the states were taken.
+    pub taken: MonoTime,
+    /// When the command was ready.
+    pub decided: MonoTime,
+}
+
+/// Writes the record of a tick.
+pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTimes) {
+    message.sequence = times.sequence;
+    message.state_stamp = time::stamp(times.oldest.0);
+    message.state_age = seconds(times.taken.since(times.oldest.1));
+    copy(&mut message.action, tick.action);
+    copy(&mut message.command_raw, tick.raw);
+    copy(&mut message.command, tick.command.values());
+    message.interventions = tick.command.interventions();
+    message.fallback = tick.fallback.is_some();
+    message.compute_time = seconds(times.decided.since(times.taken));
+}
+
+/// Writes which policy acts.
+pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity, candidates: usize) {
+    message.run.clone_from(&identity.run);
+    message.version = identity.version;
+    message.steps = u32::try_from(identity.steps).unwrap_or(u32::MAX);
+    message.candidates = u32::try_from(candidates).unwrap_or(u32::MAX);
+}
+
+fn copy<T: Copy>(to: &mut Vec<T>, from: &[T]) {
+    to.clear();
+    to.extend_from_slice(from);
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 * 1e-9
+}
+
+/// The status message, but for its stamp.
+pub fn status_message(status: &Status, live: &Live, now: MonoTime) -> PolicyStatus {
+    let [swaps, ticks, missed_ticks, fallback_ticks, interventions] = counters(live);
+    let figures = status.figures.shown(now);
+    let current = status.current.as_deref();
+    PolicyStatus {
+        state: live.state() as u8,
+        message: status.message(live, now),
+        robot: current.map(|p| p.robot.clone()).unwrap_or_default(),
+        run: current.map(|p| p.run.clone()).unwrap_or_default(),
+        version: current.map(|p| p.version).unwrap_or_default(),
+        digest: current.map(|p| p.digest.clone()).unwrap_or_default(),
+        previous_digest: status
+            .previous
+            .as_ref()
+            .map(|p| p.digest.clone())
+            .unwrap_or_default(),
+        swaps,
+        rejections: status.rejections,
+        last_rejection: status.last_rejection.clone(),
+        ticks,
+        missed_ticks,
+        fallback_ticks,
+        interventions,
+        tick_rate: figures.tick_rate,
+        latency_p50: figures.latency_p50,
+        latency_p99: figures.latency_p99,
+        latency_max: figures.latency_max,
+        joint_names: status.joint_names.clone(),
+        joint_ages: live.joint_ages(now),
+        ..Default::default()
+    }
+}

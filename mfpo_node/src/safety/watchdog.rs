@@ -1,0 +1,96 @@
+//! Are the joint states fit to act on? Every joint has its own age, and the oldest decides.
+
+use std::fmt;
+
+use mfpo_policy::observation::RobotState;
+
+use crate::joint_states::JointStates;
+use crate::time::MonoTime;
+
+/// What the watchdog says of the joint states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every joint has a fresh position and velocity.
+    Fresh,
+    /// This joint has never reported, or its velocity is not known yet.
+    Missing {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+    },
+    /// This joint has not reported for longer than allowed.
+    Stale {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+        /// Its age, ns.
+        age: u64,
+    },
+}
+
+/// Judges the joint states at each tick.
+#[derive(Debug)]
+pub struct Watchdog {
+    stale_after: u64,
+    /// Which joints are fresh, as of the last check.
+    fresh: Vec<bool>,
+}
+
+impl Watchdog {
+    /// A joint whose newest position is older than `stale_after` (ns) is stale.
+    pub fn new(joints: usize, stale_after: u64) -> Self {
+        Self {
+            stale_after,
+            fresh: vec![false; joints],
+        }
+    }
+
+    /// Looks at every joint and writes the newest values into `state`; the worst joint gives the verdict.
+    pub fn check(&mut self, states: &JointStates, now: MonoTime, state: &mut RobotState) -> Verdict {
+        states.write(now, state);
+        let mut verdict = Verdict::Fresh;
+        for (joint, fresh) in self.fresh.iter_mut().enumerate() {
+            let age = states.age(joint, now);
+            let velocity = states.fresh_velocity(joint, now);
+            *fresh = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            if *fresh {
+                continue;
+            }
+            let this = match age {
+                Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
+                _ => Verdict::Missing { joint },
+            };
+            verdict = worse(verdict, this);
+        }
+        verdict
+    }
+
+    /// Which joints were fresh at the last check, in the policy's order.
+    pub fn fresh(&self) -> &[bool] {
+        &self.fresh
+    }
+}
+
+fn worse(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Fresh, other) | (Verdict::Stale { .. }, other @ Verdict::Missing { .. }) => other,
+        (Verdict::Stale { age: left, .. }, Verdict::Stale { age: right, .. }) if right > left => b,
+        _ => a,
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fresh => write!(f, "every joint is fresh"),
+            Self::Missing { joint } => {
+                write!(f, "joint {joint} has not reported a position and a velocity yet")
+            }
+            Self::Stale { joint, age } => {
+                write!(
+                    f,
+                    "joint {joint} has not reported for {:.1} ms",
+                    *age as f64 * 1e-6
+                )
+            }
+        }
+    }
+}

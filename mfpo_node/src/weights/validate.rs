@@ -1,0 +1,381 @@
+//! From a bundle to a policy that may act: the only way. `bundle::open` has checked the file (structure, digest,
+//! sizes, finite weights); here the policy is checked against this robot and this node, and tried out.
+//!
+//! In this order, so that the first complaint is the one that helps most: robot, control period, spec, run, version,
+//! critics, golden probes, latency.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::sampler::{ActionSampler, SampleError};
+use mfpo_policy::spec::RobotSpec;
+use thiserror::Error;
+
+/// A policy must answer within this part of its control period.
+const LATENCY_SHARE: f64 = 0.5;
+/// Actions sampled to measure the latency.
+const LATENCY_SAMPLES: usize = 33;
+/// The rate parameter and the policy's rate are the same when they differ by less than this part.
+const SAME_RATE: f64 = 1e-3;
+
+/// Why a bundle was refused: expected and got.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// The file itself.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// For another robot.
+    #[error("the bundle is for robot '{got}'; expected '{expected}'")]
+    Robot {
+        /// The robot here.
+        expected: String,
+        /// The bundle's.
+        got: String,
+    },
+    /// Trained for another rate.
+    #[error("the policy was trained for {got} Hz (control period {got_ms} ms); expected {expected} Hz")]
+    ControlPeriod {
+        /// The node's rate, Hz.
+        expected: f64,
+        /// The policy's rate, Hz.
+        got: f64,
+        /// The policy's period, ms.
+        got_ms: f64,
+    },
+    /// Made for another spec of this robot.
+    #[error(
+        "the policy was made for another robot spec: {difference} (spec hash: expected {expected}, got {got})"
+    )]
+    Spec {
+        /// What differs first.
+        difference: String,
+        /// The live policy's spec hash.
+        expected: String,
+        /// The bundle's.
+        got: String,
+    },
+    /// Another training run.
+    #[error(
+        "run '{got}' may not take over from run '{live}'; expected one of [{allowed}] (parameter accept_runs)"
+    )]
+    Run {
+        /// The live run.
+        live: String,
+        /// The runs that may.
+        allowed: String,
+        /// The bundle's run.
+        got: String,
+    },
+    /// Not newer within its run.
+    #[error("version {got} of run '{run}' is not newer; expected above {newest}")]
+    Version {
+        /// The run.
+        run: String,
+        /// The newest version that went live.
+        newest: u64,
+        /// The bundle's.
+        got: u64,
+    },
+    /// Best of N was asked for without critics to choose with.
+    #[error("the bundle carries no critics; expected some, because parameter candidates is {candidates}")]
+    NoCritics {
+        /// The parameter.
+        candidates: usize,
+    },
+    /// Sampling failed.
+    #[error("the policy gives no action: {0}")]
+    Sample(#[from] SampleError),
+    /// Too slow.
+    #[error(
+        "the policy takes {got_us:.0} us an action; expected at most {expected_us:.0} us, half its control period"
+    )]
+    Latency {
+        /// The most it may take, us.
+        expected_us: f64,
+        /// What it takes, us.
+        got_us: f64,
+    },
+}
+
+/// What names a policy, and what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyIdentity {
+    /// Robot it was trained for.
+    pub robot: String,
+    /// Training run.
+    pub run: String,
+    /// Version within the run.
+    pub version: u64,
+    /// Digest of the bundle, hexadecimal.
+    pub digest: String,
+    /// Sampling steps.
+    pub steps: usize,
+    /// Median time of one action when it was checked, s.
+    pub latency: f64,
+}
+
+/// A policy that has passed every check. Only [`Expected::validate`] makes one.
+pub struct Policy {
+    sampler: ActionSampler,
+    identity: Arc<PolicyIdentity>,
+    spec: Arc<RobotSpec>,
+}
+
+impl Policy {
+    /// Samples an action; see [`ActionSampler::sample_into`].
+    ///
+    /// # Errors
+    /// When a size is wrong or the action is not finite.
+    pub fn act(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        candidates: usize,
+        action: &mut [f32],
+    ) -> Result<(), SampleError> {
+        self.sampler
+            .sample_into(observation, noise, candidates, action)
+            .map(|_value| ())
+    }
+
+    /// What names it.
+    pub fn identity(&self) -> &Arc<PolicyIdentity> {
+        &self.identity
+    }
+
+    /// The robot spec that it was made for.
+    pub fn spec(&self) -> &Arc<RobotSpec> {
+        &self.spec
+    }
+}
+
+/// What this node expects of a bundle.
+#[derive(Clone)]
+pub struct Expected {
+    /// Name of the robot; empty is any.
+    pub robot: String,
+    /// Control rate, Hz; `None` is the policy's.
+    pub rate: Option<f64>,
+    /// Actions sampled at each tick.
+    pub candidates: usize,
+    /// Runs that may take over from the live one; `*` is any.
+    pub accept_runs: Vec<String>,
+    /// Where policies run.
+    pub device: Device,
+    live: Option<(Arc<RobotSpec>, Arc<PolicyIdentity>)>,
+    newest: HashMap<String, u64>,
+}
+
+impl Expected {
+    /// No policy is live yet.
+    pub fn new(robot: String, rate: Option<f64>, candidates: usize, accept_runs: Vec<String>) -> Self {
+        Self {
+            robot,
+            rate,
+            candidates,
+            accept_runs,
+            device: Device::Cpu,
+            live: None,
+            newest: HashMap::new(),
+        }
+    }
+
+    /// Opens, checks and tries out a bundle.
+    ///
+    /// # Errors
+    /// The first check that fails, with expected and got.
+    pub fn validate(&self, bytes: &[u8]) -> Result<Policy, Refused> {
+        self.validate_opened(&bundle::open(bytes)?)
+    }
+
+    /// [`Expected::validate`]; `None` for the policy that is live already: publishing it again is no mistake.
+    ///
+    /// # Errors
+    /// The first check that fails, with expected and got.
+    pub fn validate_new(&self, bytes: &[u8]) -> Result<Option<Policy>, Refused> {
+        let bundle = bundle::open(bytes)?;
+        match &self.live {
+            Some((_, live)) if live.digest == bundle.digest() => Ok(None),
+            _ => self.validate_opened(&bundle).map(Some),
+        }
+    }
+
+    fn validate_opened(&self, bundle: &VerifiedBundle) -> Result<Policy, Refused> {
+        let manifest = bundle.manifest();
+        let spec = &manifest.robot;
+        self.check_robot(spec)?;
+        self.check_lineage(&manifest.run, manifest.version)?;
+        let mut sampler = bundle.sampler(&self.device)?;
+        if self.candidates > 1 && !sampler.has_critics() {
+            return Err(Refused::NoCritics {
+                candidates: self.candidates,
+            });
+        }
+        bundle.check_probes(&mut sampler)?;
+        let latency = self.measure(&mut sampler, spec)?;
+        Ok(Policy {
+            identity: Arc::new(PolicyIdentity {
+                robot: spec.robot.clone(),
+                run: manifest.run.clone(),
+                version: manifest.version,
+                digest: bundle.digest().to_owned(),
+                steps: sampler.steps(),
+                latency,
+            }),
+            sampler,
+            spec: Arc::new(spec.clone()),
+        })
+    }
+
+    /// This policy has been handed to the control loop: from now on only newer ones of this robot are accepted.
+    pub fn went_live(&mut self, policy: &Policy) {
+        self.went_live_as(policy.spec(), policy.identity());
+    }
+
+    /// [`Expected::went_live`] for a policy that has already been handed over.
+    pub fn went_live_as(&mut self, spec: &Arc<RobotSpec>, identity: &Arc<PolicyIdentity>) {
+        self.live = Some((Arc::clone(spec), Arc::clone(identity)));
+        self.newest.insert(identity.run.clone(), identity.version);
+    }
+
+    fn check_robot(&self, spec: &RobotSpec) -> Result<(), Refused> {
+        let name = match &self.live {
+            Some((live, _)) => &live.robot,
+            None => &self.robot,
+        };
+        if !name.is_empty() && *name != spec.robot {
+            return Err(Refused::Robot {
+                expected: name.clone(),
+                got: spec.robot.clone(),
+            });
+        }
+        let rate = 1.0 / spec.control_period();
+        let expected = self
+            .rate
+            .or_else(|| self.live.as_ref().map(|(live, _)| 1.0 / live.control_period()));
+        if let Some(expected) = expected.filter(|e| (e - rate).abs() > SAME_RATE * e) {
+            return Err(Refused::ControlPeriod {
+                expected,
+                got: rate,
+                got_ms: spec.control_period() * 1e3,
+            });
+        }
+        match &self.live {
+            Some((live, _)) if live.hash() != spec.hash() => Err(Refused::Spec {
+                difference: first_difference(live, spec),
+                expected: live.hash(),
+                got: spec.hash(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_lineage(&self, run: &str, version: u64) -> Result<(), Refused> {
+        if let Some(newest) = self.newest.get(run).filter(|newest| version <= **newest) {
+            return Err(Refused::Version {
+                run: run.to_owned(),
+                newest: *newest,
+                got: version,
+            });
+        }
+        let Some((_, live)) = &self.live else {
+            return Ok(());
+        };
+        let allowed = live.run == run || self.accept_runs.iter().any(|r| r == run || r == "*");
+        if !allowed {
+            let own = std::iter::once(&live.run);
+            return Err(Refused::Run {
+                live: live.run.clone(),
+                allowed: own
+                    .chain(&self.accept_runs)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                got: run.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Median time of one action, s; the same calls as in the loop, and the sampler is warm afterwards.
+    fn measure(&self, sampler: &mut ActionSampler, spec: &RobotSpec) -> Result<f64, Refused> {
+        let observation = vec![0.0; sampler.observation_size()];
+        let mut normals = vec![0.0; self.candidates * sampler.action_size()];
+        let mut action = vec![0.0; sampler.action_size()];
+        let mut noise = NormalNoise::new(0);
+        let mut times = Vec::with_capacity(LATENCY_SAMPLES);
+        for _ in 0..LATENCY_SAMPLES {
+            noise.fill(&mut normals);
+            let start = Instant::now();
+            sampler.sample_into(&observation, &normals, self.candidates, &mut action)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let got = times.get(LATENCY_SAMPLES / 2).copied().unwrap_or(f64::INFINITY);
+        let expected = LATENCY_SHARE * spec.control_period();
+        if got > expected {
+            return Err(Refused::Latency {
+                expected_us: expected * 1e6,
+                got_us: got * 1e6,
+            });
+        }
+        Ok(got)
+    }
+}
+
+/// The first thing in which two specs of one robot differ, in words.
+fn first_difference(expected: &RobotSpec, got: &RobotSpec) -> String {
+    let names = |spec: &RobotSpec| {
+        let names: Vec<&str> = spec.joints.iter().map(|j| j.name.as_str()).collect();
+        names.join(", ")
+    };
+    let differences = [
+        ("joints", names(expected), names(got)),
+        (
+            "observation size",
+            expected.observation_size().to_string(),
+            got.observation_size().to_string(),
+        ),
+        (
+            "action size",
+            expected.action_size().to_string(),
+            got.action_size().to_string(),
+        ),
+        (
+            "command unit",
+            expected.action.interface.unit().to_owned(),
+            got.action.interface.unit().to_owned(),
+        ),
+        (
+            "joint limits",
+            format!("{:?}", expected.joints),
+            format!("{:?}", got.joints),
+        ),
+        (
+            "observation",
+            format!("{:?}", expected.observation.terms),
+            format!("{:?}", got.observation.terms),
+        ),
+        (
+            "action",
+            format!("{:?}", expected.action.joints),
+            format!("{:?}", got.action.joints),
+        ),
+        (
+            "control period, ns",
+            expected.control_period_ns.to_string(),
+            got.control_period_ns.to_string(),
+        ),
+    ];
+    differences
+        .into_iter()
+        .find(|(_, expected, got)| expected != got)
+        .map_or_else(
+            || "the specs differ".to_owned(),
+            |(what, expected, got)| format!("{what}: expected {expected}, got {got}"),
+        )
+}
