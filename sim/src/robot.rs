@@ -57,6 +57,26 @@ impl Default for RobotOptions {
     }
 }
 
+impl RobotOptions {
+    fn validate(&self, timestep: f64) -> Result<(), SimError> {
+        if self.starts == 0 {
+            return Err(SimError::Option {
+                what: "starts",
+                expected: "1 or more",
+                got: 0.0,
+            });
+        }
+        if !(self.rate > 0.0 && self.rate * timestep <= 1.0 + 1e-9) {
+            return Err(SimError::Option {
+                what: "rate",
+                expected: "a positive number, at most one joint state a physics step",
+                got: self.rate,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// The state of all joints at one instant, in the order of the robot's spec.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct JointStates {
@@ -151,8 +171,10 @@ pub struct Robot {
     task: Arc<dyn RobotTask>,
     body: Body,
     options: RobotOptions,
-    /// Physics steps from one joint state to the next.
-    publish_steps: u64,
+    /// Joint states in a physics step, at most 1.
+    states_per_step: f64,
+    /// Joint states published so far.
+    published: u64,
     /// Physics steps of an episode.
     episode_steps: u64,
     /// Physics steps in a control period.
@@ -185,22 +207,12 @@ impl Robot {
         let control_period = task.spec().control_period();
         let own_seconds = task.episode_steps() as f64 * control_period;
         let episode_seconds = options.episode_seconds.unwrap_or(own_seconds);
-        if options.starts == 0 {
-            return Err(SimError::Option {
-                what: "starts",
-                expected: "1 or more",
-                got: 0.0,
-            });
-        }
+        options.validate(timestep)?;
         let mut robot = Self {
-            publish_steps: steps("rate", 1.0 / options.rate, timestep, options.rate)?,
-            episode_steps: steps("episode-seconds", episode_seconds, timestep, episode_seconds)?,
-            timeout_steps: steps(
-                "command-timeout",
-                options.command_timeout,
-                timestep,
-                options.command_timeout,
-            )?,
+            states_per_step: options.rate * timestep,
+            published: 0,
+            episode_steps: steps("episode-seconds", episode_seconds, timestep)?,
+            timeout_steps: steps("command-timeout", options.command_timeout, timestep)?,
             control_steps: u64::from(crate::tasks::robot_env::substeps(control_period, timestep)?),
             episode: Episode::begin(0, 0),
             waiting: options.wait_for_command,
@@ -273,7 +285,10 @@ impl Robot {
         self.apply_command();
         self.body.advance()?;
         self.steps += 1;
-        if self.steps.is_multiple_of(self.publish_steps) {
+        // The margin keeps rounding from delaying a state that is due by a whole step.
+        let due = (self.steps as f64 * self.states_per_step + 1e-6) as u64;
+        if due > self.published {
+            self.published = due;
             self.read_states();
             link.publish_states(&self.states);
         }
@@ -379,14 +394,14 @@ impl Robot {
 }
 
 /// `seconds` as a whole number of physics steps, at least one.
-fn steps(what: &'static str, seconds: f64, timestep: f64, got: f64) -> Result<u64, SimError> {
+fn steps(what: &'static str, seconds: f64, timestep: f64) -> Result<u64, SimError> {
     let steps = (seconds / timestep).round();
-    if got.is_finite() && (1.0..1e9).contains(&steps) {
+    if (1.0..1e9).contains(&steps) {
         return Ok(steps as u64);
     }
     Err(SimError::Option {
         what,
-        expected: "a positive number, of at least one physics step",
-        got,
+        expected: "a positive number of seconds, at least one physics step",
+        got: seconds,
     })
 }
