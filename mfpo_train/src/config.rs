@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use mfpo_sim::Randomization;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -64,6 +65,9 @@ pub enum ConfigError {
         /// The value that came.
         got: String,
     },
+    /// A range of the environment that makes no sense.
+    #[error("section [environment] of the configuration: {0}")]
+    Environment(#[from] mfpo_sim::SimError),
     /// `--set` without a key or a value.
     #[error("--set '{0}' is not of the form section.key=value, for example learner.discount=0.98")]
     Override(String),
@@ -95,8 +99,8 @@ pub struct TrainConfig {
     pub run: RunConfig,
     /// How the policy is measured during the run.
     pub evaluation: EvaluationConfig,
-    /// What the training environment randomises.
-    pub environment: EnvironmentConfig,
+    /// What differs between episodes, in training and in evaluation: the action delay above all.
+    pub environment: Randomization,
     /// The algorithm.
     pub learner: LearnerConfig,
 }
@@ -127,14 +131,6 @@ pub struct EvaluationConfig {
     pub episodes: u64,
     /// Candidates of which the target critics choose the best; 1 for none.
     pub candidates: usize,
-}
-
-/// What the training environment randomises.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvironmentConfig {
-    /// The longest delay between an action and its effect, ms; each episode draws its own.
-    pub action_delay_max_ms: f64,
 }
 
 impl TrainConfig {
@@ -190,13 +186,7 @@ impl TrainConfig {
         for (key, got) in positive {
             require(got >= 1, key, "a whole number of 1 or more", got)?;
         }
-        let delay = self.environment.action_delay_max_ms;
-        require(
-            (0.0..1000.0).contains(&delay),
-            "environment.action_delay_max_ms",
-            "a number from 0 to 1000",
-            delay,
-        )
+        Ok(self.environment.validate()?)
     }
 
     /// Takes the sizes from the task; a configuration that states others is refused.
@@ -422,9 +412,8 @@ mod tests {
     #[test]
     fn numbers_that_cannot_work_are_refused() {
         assert!(refusal(&["run.steps=0"]).starts_with("run.steps is 0; expected"));
-        assert!(
-            refusal(&["environment.action_delay_max_ms=-1.0"]).contains("expected a number from 0 to 1000")
-        );
+        let text = refusal(&["environment.mass=-1.0"]);
+        assert!(text.contains("[environment]") && text.contains("mass"), "{text}");
     }
 
     #[test]

@@ -1,1 +1,17 @@
-//! Under construction.
+//! The MFPO trainer: learns a MeanFlow policy online in MuJoCo, and seals every better one for the robot.
+//!
+//! Start at [`train`]: the loop is on one page.
+
+pub mod config;
+pub mod evaluate;
+pub mod inspect;
+pub mod learner;
+pub mod metrics;
+pub mod plot;
+pub mod progress;
+pub mod publish;
+pub mod recorder;
+pub mod replay_buffer;
+#[cfg(feature = "ros")]
+pub mod ros;
+pub mod train;

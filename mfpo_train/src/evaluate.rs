@@ -1,0 +1,143 @@
+//! How good a policy is: episodes in an environment of its own seeds, actions from the sampler that the robot runs.
+//!
+//! With `candidates` = 1 each action is one sample. With more, the bundle's target critics choose the best of them,
+//! as the paper does. Nothing of the training's randomness is used.
+
+use anyhow::Context;
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::sampler::ActionSampler;
+use mfpo_sim::env::{Env, evaluation_seed};
+use serde::Serialize;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Episodes.
+    pub episodes: u64,
+    /// Candidates an action; 1 for no selection.
+    pub candidates: usize,
+    /// Another seed, other starts.
+    pub seed: u64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Mean of the returns.
+    pub mean_return: f64,
+    /// Their standard deviation.
+    pub std_return: f64,
+    /// Share of episodes that succeeded; absent when the task does not define success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success: Option<f64>,
+    /// Mean length of an episode, steps.
+    pub mean_length: f64,
+    /// Episodes.
+    pub episodes: u64,
+    /// Candidates an action.
+    pub candidates: usize,
+}
+
+/// Runs the episodes of `plan` in `env`.
+pub fn evaluate(env: &mut dyn Env, sampler: &mut ActionSampler, plan: Plan) -> anyhow::Result<Evaluation> {
+    let mut noise = NormalNoise::new(plan.seed);
+    let mut episodes = Vec::new();
+    for index in 0..plan.episodes {
+        let start = evaluation_seed(plan.seed, index);
+        let episode = run_episode(env, sampler, &mut noise, plan.candidates, start);
+        episodes.push(episode.with_context(|| format!("evaluation episode {index}"))?);
+    }
+    Ok(summarise(&episodes, plan))
+}
+
+/// One episode.
+#[derive(Debug, Clone, Copy)]
+struct Episode {
+    total_reward: f64,
+    length: u64,
+    success: Option<bool>,
+}
+
+fn run_episode(
+    env: &mut dyn Env,
+    sampler: &mut ActionSampler,
+    noise: &mut NormalNoise,
+    candidates: usize,
+    seed: u64,
+) -> anyhow::Result<Episode> {
+    let mut observation = env.reset(seed)?;
+    let mut action = vec![0.0; sampler.action_size()];
+    let mut draws = vec![0.0; candidates * action.len()]; // [N, A]
+    let mut episode = Episode {
+        total_reward: 0.0,
+        length: 0,
+        success: None,
+    };
+    loop {
+        noise.fill(&mut draws);
+        sampler.sample_into(&observation, &draws, candidates, &mut action)?;
+        let step = env.step(&action)?;
+        episode.total_reward += step.reward;
+        episode.length += 1;
+        if step.terminated || step.truncated {
+            episode.success = step.info.success;
+            return Ok(episode);
+        }
+        observation = step.observation;
+    }
+}
+
+fn summarise(episodes: &[Episode], plan: Plan) -> Evaluation {
+    let count = episodes.len() as f64;
+    let mean_return = episodes.iter().map(|e| e.total_reward).sum::<f64>() / count;
+    let variance = episodes
+        .iter()
+        .map(|e| (e.total_reward - mean_return).powi(2))
+        .sum::<f64>()
+        / count;
+    let successes: Option<Vec<bool>> = episodes.iter().map(|e| e.success).collect();
+    Evaluation {
+        mean_return,
+        std_return: variance.sqrt(),
+        success: successes.map(|all| all.iter().filter(|success| **success).count() as f64 / count),
+        mean_length: episodes.iter().map(|e| e.length as f64).sum::<f64>() / count,
+        episodes: plan.episodes,
+        candidates: plan.candidates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan {
+        episodes: 2,
+        candidates: 1,
+        seed: 0,
+    };
+
+    fn episode(total_reward: f64, success: Option<bool>) -> Episode {
+        Episode {
+            total_reward,
+            length: 10,
+            success,
+        }
+    }
+
+    #[test]
+    fn mean_deviation_and_success_are_those_of_the_episodes() {
+        let told = summarise(&[episode(1.0, Some(true)), episode(5.0, Some(false))], PLAN);
+        assert_eq!(
+            (told.mean_return, told.std_return, told.success, told.mean_length),
+            (3.0, 2.0, Some(0.5), 10.0)
+        );
+    }
+
+    #[test]
+    fn a_task_without_success_has_none() {
+        assert_eq!(
+            summarise(&[episode(1.0, None), episode(5.0, None)], PLAN).success,
+            None
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! What a bundle says about itself, for a person.
+
+use std::fmt::Write;
+
+use mfpo_policy::bundle::{Manifest, VerifiedBundle};
+use mfpo_policy::spec::{JointSpec, ObservationTerm, RobotSpec};
+
+/// The manifest as text.
+pub fn describe(bundle: &VerifiedBundle) -> String {
+    let manifest = bundle.manifest();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_policy(&mut text, manifest);
+    let _ = write_robot(&mut text, &manifest.robot);
+    text
+}
+
+fn write_policy(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
+    writeln!(text, "run               {}", manifest.run)?;
+    writeln!(text, "version           {}", manifest.version)?;
+    writeln!(
+        text,
+        "sealed            {} s after the Unix epoch",
+        manifest.created_unix_s
+    )?;
+    writeln!(text, "digest            {}", manifest.digest)?;
+    writeln!(text, "format            {}", manifest.format)?;
+    writeln!(text, "sampling steps T  {}", manifest.sampling_steps)?;
+    writeln!(text, "hidden sizes      {:?}", manifest.hidden_sizes)?;
+    writeln!(text, "critics           {}", critics_line(manifest))?;
+    writeln!(
+        text,
+        "golden probes     {} within {}",
+        manifest.probes.len(),
+        manifest.probe_tolerance
+    )
+}
+
+fn critics_line(manifest: &Manifest) -> String {
+    manifest.critics.map_or_else(
+        || "none, so no best of N".to_owned(),
+        |critics| {
+            let (support, pair) = (
+                critics.support,
+                if critics.clipped_double_q {
+                    "smaller"
+                } else {
+                    "mean"
+                },
+            );
+            format!(
+                "{} atoms from {} to {}, {pair} of two",
+                support.atoms, support.minimum, support.maximum
+            )
+        },
+    )
+}
+
+fn write_robot(text: &mut String, robot: &RobotSpec) -> std::fmt::Result {
+    let unit = robot.action.interface.unit();
+    writeln!(text, "\nrobot             {}", robot.robot)?;
+    writeln!(text, "spec hash         {}", robot.hash())?;
+    writeln!(text, "control period    {} ms", robot.control_period() * 1e3)?;
+    writeln!(text, "\njoints")?;
+    for joint in &robot.joints {
+        writeln!(text, "  {}", joint_line(joint, unit))?;
+    }
+    writeln!(text, "\nobservation, {} numbers", robot.observation_size())?;
+    for (index, term) in robot.observation.terms.iter().enumerate() {
+        writeln!(text, "  {index:>2}  {}", term_line(term))?;
+    }
+    writeln!(text, "\naction, {} numbers in [-1, 1]", robot.action_size())?;
+    for (index, joint) in robot.action.joints.iter().enumerate() {
+        writeln!(
+            text,
+            "  {index:>2}  {} = {} + {} a  [{unit}]",
+            joint.joint, joint.offset, joint.scale
+        )?;
+    }
+    Ok(())
+}
+
+fn joint_line(joint: &JointSpec, unit: &str) -> String {
+    let range = match (joint.position_min, joint.position_max) {
+        (None, None) => "continuous".to_owned(),
+        (low, high) => {
+            let bound =
+                |limit: Option<f64>| limit.map_or_else(|| "free".to_owned(), |limit| limit.to_string());
+            format!("{} to {} rad", bound(low), bound(high))
+        }
+    };
+    let rate = joint
+        .command_rate_max
+        .map_or_else(String::new, |rate| format!(", command rate {rate} {unit}/s"));
+    format!(
+        "{}: {range}, velocity {} rad/s, effort {} N m{rate}",
+        joint.name, joint.velocity_max, joint.effort_max
+    )
+}
+
+fn term_line(term: &ObservationTerm) -> String {
+    match term {
+        ObservationTerm::Position { joint, scale } => format!("{scale} * position of {joint} [rad]"),
+        ObservationTerm::SinPosition { joint } => format!("sin(position of {joint})"),
+        ObservationTerm::CosPosition { joint } => format!("cos(position of {joint})"),
+        ObservationTerm::Velocity { joint, scale } => format!("{scale} * velocity of {joint} [rad/s]"),
+        ObservationTerm::PreviousAction { index } => format!("previous action {index}"),
+    }
+}

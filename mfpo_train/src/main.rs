@@ -1,0 +1,314 @@
+//! The command line of the trainer: parse, configure, run, exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand};
+use mfpo_policy::bundle::{self, Manifest, VerifiedBundle};
+use mfpo_sim::{Env, EnvOptions, registry};
+use mfpo_train::config::TrainConfig;
+use mfpo_train::evaluate::{Plan, evaluate};
+use mfpo_train::progress::{LogWriter, ProgressMode};
+use mfpo_train::publish::{BundleSink, run_id};
+use mfpo_train::{inspect, train};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains MeanFlow policies online with MFPO, measures them, and looks into their bundles.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder
+    Train(TrainArgs),
+    /// Measure a bundle in simulation
+    Eval(EvalArgs),
+    /// Print what a bundle says about itself
+    Inspect {
+        /// The bundle, a safetensors file
+        file: PathBuf,
+    },
+    /// List the tasks
+    Tasks,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    /// Task to learn; `tasks` lists them
+    #[arg(long, default_value = "swing_arm")]
+    task: String,
+    /// TOML file laid over the task's built-in configuration, or the name of a built-in one
+    #[arg(long)]
+    config: Option<String>,
+    /// Change one number, for example learner.discount=0.98; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Environment steps of the run [default: the configuration's]
+    #[arg(long)]
+    steps: Option<u64>,
+    /// End once two evaluations in a row have this share of successes, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    until_success: Option<f64>,
+    /// Run folder [default: runs/<run>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Environment steps between two bundles [default: the configuration's]
+    #[arg(long, value_name = "STEPS")]
+    publish_every: Option<u64>,
+    /// Publish every bundle on the ROS 2 topic policy/bundle, where running nodes take it at once
+    #[arg(long, overrides_with = "no_topic")]
+    topic: bool,
+    /// Publish to the run folder only (the default)
+    #[arg(long)]
+    no_topic: bool,
+    /// Lower the priority of this process, 0 to 19
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    nice: Option<i32>,
+    /// No progress bar
+    #[arg(long, conflicts_with = "json_progress")]
+    quiet: bool,
+    /// One JSON object a report on standard output instead of the bar
+    #[arg(long)]
+    json_progress: bool,
+}
+
+#[derive(Args)]
+struct EvalArgs {
+    /// The bundle, a safetensors file
+    bundle: PathBuf,
+    /// Task to measure it on [default: the bundle's robot]
+    #[arg(long)]
+    task: Option<String>,
+    /// Episodes
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    episodes: u64,
+    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
+    #[arg(long, default_value_t = 1)]
+    candidates: usize,
+    /// Another seed, other starts
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    one_thread_unless_told_otherwise();
+    // What follows --ros-args is read by ROS itself.
+    let cli = Cli::parse_from(std::env::args_os().take_while(|argument| argument != "--ros-args"));
+    init_log();
+    let result = match cli.command {
+        Command::Train(args) => run_train(args),
+        Command::Eval(args) => run_eval(&args),
+        Command::Inspect { file } => run_inspect(&file),
+        Command::Tasks => list_tasks(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mfpo_train: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Two spinning threads on a busy machine made updates twice as slow, so that one is the default.
+fn one_thread_unless_told_otherwise() {
+    for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: the first statement of `main`; no other thread exists that could read the environment.
+            unsafe { std::env::set_var(name, "1") };
+        }
+    }
+}
+
+fn init_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(|| LogWriter)
+        .init();
+}
+
+fn run_train(args: TrainArgs) -> anyhow::Result<()> {
+    if let Some(nice) = args.nice {
+        rustix::process::setpriority_process(None, nice)
+            .context("cannot lower the priority of this process")?;
+    }
+    let config = TrainConfig::load(&args.task, args.config.as_deref(), &overrides(&args))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    let folder = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(run_id(&args.task, args.seed)));
+    tracing::info!(
+        "training {} with seed {} into {}",
+        args.task,
+        args.seed,
+        folder.display()
+    );
+    let outcome = train::train(train::Options {
+        sink: sink(args.topic)?,
+        progress: progress_mode(&args),
+        until_success: args.until_success,
+        task: args.task,
+        seed: args.seed,
+        folder,
+        config,
+        stop,
+    })?;
+    tracing::info!(
+        "{}: {} steps, {} updates in {:.1} s; version {} has return {:.1}{}; {}",
+        if outcome.interrupted { "stopped" } else { "done" },
+        outcome.steps,
+        outcome.updates,
+        outcome.seconds,
+        outcome.version,
+        outcome.evaluation.mean_return,
+        outcome
+            .evaluation
+            .success
+            .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share)),
+        outcome.bundle.display(),
+    );
+    Ok(())
+}
+
+/// `--set`, then the options that have a name of their own.
+fn overrides(args: &TrainArgs) -> Vec<String> {
+    let steps = args.steps.map(|steps| format!("run.steps={steps}"));
+    let publish_every = args
+        .publish_every
+        .map(|steps| format!("run.publish_every={steps}"));
+    args.overrides
+        .iter()
+        .cloned()
+        .chain(steps)
+        .chain(publish_every)
+        .collect()
+}
+
+fn progress_mode(args: &TrainArgs) -> ProgressMode {
+    match (args.quiet, args.json_progress) {
+        (true, _) => ProgressMode::Quiet,
+        (_, true) => ProgressMode::Json,
+        _ => ProgressMode::Bar,
+    }
+}
+
+/// The first SIGINT or SIGTERM ends the run in good order, the second at once.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "ros")]
+fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+    if !topic {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(mfpo_train::ros::BundleTopic::open()?)))
+}
+
+#[cfg(not(feature = "ros"))]
+fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+    ensure!(
+        !topic,
+        "this mfpo_train was built without ROS 2; build it with the feature `ros` to use --topic"
+    );
+    Ok(None)
+}
+
+fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
+    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
+    let bundle = open_bundle(&args.bundle)?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(&manifest.robot.robot);
+    let mut env = registry::make(task, &EnvOptions::evaluate())?;
+    check_robot(env.as_ref(), manifest)?;
+    let mut sampler = bundle.sampler(&Device::Cpu)?;
+    if args.candidates > 1 && !sampler.has_critics() {
+        bail!(
+            "{} holds no critics, which choose among candidates; use --candidates 1",
+            args.bundle.display()
+        );
+    }
+    let plan = Plan {
+        episodes: args.episodes,
+        candidates: args.candidates,
+        seed: args.seed,
+    };
+    let told = evaluate(env.as_mut(), &mut sampler, plan)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&told)?);
+        return Ok(());
+    }
+    println!(
+        "{task}, {} version {}: {} episodes, {} candidate(s)",
+        manifest.run, manifest.version, told.episodes, told.candidates
+    );
+    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
+    if let Some(success) = told.success {
+        println!("success {:.0} %", 100.0 * success);
+    }
+    println!("length  {:.0} steps", told.mean_length);
+    Ok(())
+}
+
+/// A bundle is measured on the robot that it was trained for.
+fn check_robot(env: &dyn Env, manifest: &Manifest) -> anyhow::Result<()> {
+    let robot = env
+        .spec()
+        .robot
+        .as_ref()
+        .context("this task has no robot, and the bundle is for one")?;
+    let (expected, got) = (robot.hash(), &manifest.spec_hash);
+    ensure!(
+        expected == *got,
+        "the bundle is for the robot '{}' with spec {got}; the task '{}' expects '{}' with spec {expected}",
+        manifest.robot.robot,
+        env.spec().name,
+        robot.robot,
+    );
+    Ok(())
+}
+
+fn run_inspect(file: &PathBuf) -> anyhow::Result<()> {
+    let bundle = open_bundle(file)?;
+    print!("{}", inspect::describe(&bundle));
+    Ok(())
+}
+
+fn open_bundle(file: &PathBuf) -> anyhow::Result<VerifiedBundle> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+fn list_tasks() -> anyhow::Result<()> {
+    for name in registry::names() {
+        println!("{name}");
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! A trained weight leaves the trainer: seal, write to the run folder (temporary file, then rename, so that a reader
+//! never sees half a bundle), and hand to the topic. Versions rise by one within a run; version 0 is untrained.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use candle_core::Device;
+use mfpo_policy::bundle::{self, SealRequest};
+use mfpo_policy::sampler::ActionSampler;
+use mfpo_sim::EnvSpec;
+use rand::Rng;
+
+use crate::learner::MfpoLearner;
+
+/// A bundle that is ready to be sent.
+#[derive(Debug, Clone)]
+pub struct SealedBundle {
+    /// Unique name of the training run.
+    pub run: String,
+    /// Place in the run.
+    pub version: u64,
+    /// The robot it is for.
+    pub robot: String,
+    /// Digest that the manifest states.
+    pub digest: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+}
+
+/// What a bundle is called, and the observations that its golden probes are made of.
+#[derive(Debug, Clone)]
+pub struct Label<'a> {
+    /// Unique name of the training run.
+    pub run: &'a str,
+    /// Place in the run.
+    pub version: u64,
+    /// Some observations, each `[S]`; without any, random ones are used.
+    pub probe_observations: Vec<Vec<f32>>,
+}
+
+impl SealedBundle {
+    /// Seals the policy of `learner` as it is now, with the target critics for best of N.
+    pub fn seal(learner: &MfpoLearner, spec: &EnvSpec, label: Label<'_>) -> anyhow::Result<Self> {
+        let robot = spec
+            .robot
+            .as_ref()
+            .with_context(|| format!("the task '{}' has no robot to seal a bundle for", spec.name))?;
+        let bytes = bundle::seal(&SealRequest {
+            robot,
+            run: label.run,
+            version: label.version,
+            sampling_steps: learner.config().sampling_steps,
+            actor: learner.actor_parameters(),
+            critics: Some((learner.target_parameters(), learner.critic_manifest())),
+            normalizer: None,
+            probe_observations: label.probe_observations,
+        })?;
+        let digest = bundle::open(&bytes)?.digest().to_owned();
+        Ok(Self {
+            run: label.run.to_owned(),
+            version: label.version,
+            robot: robot.robot.clone(),
+            digest,
+            bytes,
+        })
+    }
+
+    /// The sampler that the robot would run.
+    pub fn sampler(&self) -> anyhow::Result<ActionSampler> {
+        Ok(bundle::open(&self.bytes)?.sampler(&Device::Cpu)?)
+    }
+}
+
+/// Somebody who gets every bundle.
+pub trait BundleSink: Send {
+    /// Sends `bundle`.
+    fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()>;
+}
+
+/// Writes bundles to `<run folder>/bundles` and `<run folder>/last.safetensors`, and sends them.
+pub struct Publisher {
+    folder: PathBuf,
+    sink: Option<Box<dyn BundleSink>>,
+}
+
+impl Publisher {
+    /// Publishes into the run folder `folder`, and to `sink` if there is one.
+    pub fn new(folder: &Path, sink: Option<Box<dyn BundleSink>>) -> anyhow::Result<Self> {
+        let bundles = folder.join("bundles");
+        fs::create_dir_all(&bundles)
+            .with_context(|| format!("cannot make the folder {}", bundles.display()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            sink,
+        })
+    }
+
+    /// Publishes one bundle.
+    pub fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
+        let name = format!("bundles/v{:06}.safetensors", bundle.version);
+        for path in [self.folder.join(name), self.last()] {
+            write_atomically(&path, &bundle.bytes)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.publish(bundle)
+                .context("cannot publish on the topic policy/bundle")?;
+        }
+        tracing::debug!(
+            version = bundle.version,
+            bytes = bundle.bytes.len(),
+            "bundle published"
+        );
+        Ok(())
+    }
+
+    /// The file that always holds the last bundle.
+    pub fn last(&self) -> PathBuf {
+        self.folder.join("last.safetensors")
+    }
+}
+
+/// Writes a file that is complete whenever it is there, also after a power cut.
+fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// A name that no other run has: task, Unix time, seed, 32 random bits.
+pub fn run_id(task: &str, seed: u64) -> String {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs());
+    format!("{task}-{seconds}-s{seed}-{:08x}", rand::rng().next_u32())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Keeps the versions that it gets.
+    struct Log(Arc<Mutex<Vec<u64>>>);
+
+    impl BundleSink for Log {
+        fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
+            self.0.lock().unwrap().push(bundle.version);
+            Ok(())
+        }
+    }
+
+    fn bundle(version: u64) -> SealedBundle {
+        SealedBundle {
+            run: "run".into(),
+            version,
+            robot: "robot".into(),
+            digest: String::new(),
+            bytes: vec![version as u8; 1_000],
+        }
+    }
+
+    #[test]
+    fn every_version_is_kept_and_the_last_has_a_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let mut publisher = Publisher::new(folder.path(), Some(Box::new(Log(sent.clone())))).unwrap();
+        publisher.publish(&bundle(0)).unwrap();
+        publisher.publish(&bundle(1)).unwrap();
+        assert_eq!(*sent.lock().unwrap(), [0, 1]);
+        assert_eq!(fs::read(publisher.last()).unwrap(), bundle(1).bytes);
+        assert_eq!(
+            fs::read(folder.path().join("bundles/v000000.safetensors")).unwrap(),
+            bundle(0).bytes
+        );
+        let names: Vec<_> = fs::read_dir(folder.path().join("bundles"))
+            .unwrap()
+            .map(|f| f.unwrap().file_name())
+            .collect();
+        assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+    }
+
+    #[test]
+    fn two_runs_of_the_same_second_and_seed_have_two_names() {
+        let (one, other) = (run_id("swing_arm", 3), run_id("swing_arm", 3));
+        assert_ne!(one, other);
+        assert!(one.starts_with("swing_arm-") && one.contains("-s3-"), "{one}");
+    }
+}

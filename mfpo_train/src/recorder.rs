@@ -1,0 +1,184 @@
+//! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::evaluate::Evaluation;
+use crate::learner::UpdateInfo;
+use crate::metrics::{Metrics, finite_fields};
+use crate::plot::{self, LearningCurve};
+use crate::progress::{Progress, ProgressMode, Rate, Report};
+
+/// A success rate counts when it was reached this many evaluations in a row.
+const EVALUATIONS_IN_A_ROW: u32 = 2;
+
+/// How a run is recorded.
+pub struct Setup {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Heading of the learning curve.
+    pub title: String,
+    /// How progress is told.
+    pub progress: ProgressMode,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Steps between two reports.
+    pub report_every: u64,
+    /// The success rate at which the task counts as learnt.
+    pub until_success: Option<f64>,
+}
+
+/// Records one run.
+pub struct Recorder {
+    setup: Setup,
+    metrics: Metrics,
+    progress: Progress,
+    curve: LearningCurve,
+    report: Report,
+    started: Instant,
+    step_rate: Rate,
+    update_rate: Rate,
+    /// Of the episode that is under way.
+    episode: EpisodeLine,
+    /// The last update that was not written yet.
+    last_update: Option<UpdateInfo>,
+    successes_in_a_row: u32,
+}
+
+/// One training episode in `metrics.jsonl`.
+#[derive(Debug, Default, Serialize)]
+struct EpisodeLine {
+    #[serde(rename = "return")]
+    total_reward: f64,
+    length: u64,
+}
+
+impl Recorder {
+    /// Starts `metrics.jsonl` in the run folder; time counts from now.
+    pub fn create(setup: Setup) -> anyhow::Result<Self> {
+        let path = setup.folder.join("metrics.jsonl");
+        let metrics = Metrics::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let now = Instant::now();
+        Ok(Self {
+            metrics,
+            progress: Progress::new(setup.progress, setup.steps),
+            curve: LearningCurve {
+                title: setup.title.clone(),
+                ..LearningCurve::default()
+            },
+            report: Report {
+                steps: setup.steps,
+                ..Report::default()
+            },
+            started: now,
+            step_rate: Rate::new(now),
+            update_rate: Rate::new(now),
+            episode: EpisodeLine::default(),
+            last_update: None,
+            successes_in_a_row: 0,
+            setup,
+        })
+    }
+
+    /// An update happened; a number that is not finite is an error.
+    pub fn update(&mut self, step: u64, info: &UpdateInfo) -> anyhow::Result<()> {
+        finite_fields("update", step, info)?;
+        self.report.updates += 1;
+        self.report.temperature = Some(info.temperature);
+        self.report.entropy = Some(info.entropy);
+        self.last_update = Some(*info);
+        Ok(())
+    }
+
+    /// A training step gave `reward`, and maybe was the last of its episode.
+    pub fn reward(&mut self, step: u64, reward: f64, ended: bool) -> anyhow::Result<()> {
+        self.episode.total_reward += reward;
+        self.episode.length += 1;
+        if ended {
+            let episode = std::mem::take(&mut self.episode);
+            self.metrics.write("episode", step, &episode)?;
+            self.curve.episodes.push((step, episode.total_reward));
+            self.report.episode_return = Some(episode.total_reward);
+        }
+        Ok(())
+    }
+
+    /// The policy was measured.
+    pub fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> anyhow::Result<()> {
+        self.metrics.write("evaluation", step, evaluation)?;
+        self.curve
+            .evaluations
+            .push((step, evaluation.mean_return, evaluation.std_return));
+        self.report.mean_return = Some(evaluation.mean_return);
+        self.report.success = evaluation.success;
+        if let Some(success) = evaluation.success {
+            self.curve.success.push((step, success));
+        }
+        let enough = self
+            .setup
+            .until_success
+            .zip(evaluation.success)
+            .is_some_and(|(goal, share)| share >= goal);
+        self.successes_in_a_row = if enough { self.successes_in_a_row + 1 } else { 0 };
+        let success = evaluation
+            .success
+            .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share));
+        tracing::info!("step {step}: return {:.1}{success}", evaluation.mean_return);
+        self.tell(step)
+    }
+
+    /// A bundle of this version was published.
+    pub fn published(&mut self, version: u64) {
+        self.report.version = version;
+    }
+
+    /// Has the success rate asked for been reached?
+    pub fn learnt(&self) -> bool {
+        self.successes_in_a_row >= EVALUATIONS_IN_A_ROW
+    }
+
+    /// Tells progress and writes the last update, every `report_every` steps.
+    pub fn report(&mut self, step: u64) -> anyhow::Result<()> {
+        if !step.is_multiple_of(self.setup.report_every) {
+            return Ok(());
+        }
+        if let Some(info) = self.last_update.take() {
+            self.metrics.write("update", step, &info)?;
+        }
+        self.tell(step)
+    }
+
+    fn tell(&mut self, step: u64) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.report.step = step;
+        self.report.seconds = self.seconds();
+        self.report.steps_per_s = self.step_rate.update(step, now);
+        self.report.updates_per_s = self.update_rate.update(self.report.updates, now);
+        self.progress
+            .report(&self.report)
+            .context("cannot tell the progress")
+    }
+
+    /// Draws the learning curve and ends the progress.
+    pub fn finish(&self) -> anyhow::Result<()> {
+        self.progress.finish();
+        Ok(plot::draw(&self.curve, &self.curve_path())?)
+    }
+
+    /// Updates so far.
+    pub fn updates(&self) -> u64 {
+        self.report.updates
+    }
+
+    /// Seconds since the start.
+    pub fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    fn curve_path(&self) -> PathBuf {
+        Path::new(&self.setup.folder).join("curve.png")
+    }
+}

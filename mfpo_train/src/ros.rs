@@ -1,0 +1,40 @@
+//! The topic `policy/bundle`: every bundle goes to whoever listens, and the last one to whoever comes later.
+//! The only file of this crate that names r2r.
+
+use mfpo_ros::r2r::{Publisher, mfpo_msgs::msg::PolicyBundle};
+use mfpo_ros::{SpinThread, create_node, qos, time};
+
+use crate::publish::{BundleSink, SealedBundle};
+
+/// Publishes bundles on ROS 2.
+pub struct BundleTopic {
+    publisher: Publisher<PolicyBundle>,
+    /// Serves the node (parameters of the middleware, discovery) until it is dropped.
+    _spin: SpinThread,
+}
+
+impl BundleTopic {
+    /// A node `mfpo_train` with the topic `policy/bundle`; namespace and remaps come from `--ros-args`.
+    pub fn open() -> anyhow::Result<Self> {
+        let mut node = create_node("mfpo_train")?;
+        let publisher = node.create_publisher("policy/bundle", qos::POLICY_BUNDLE)?;
+        Ok(Self {
+            publisher,
+            _spin: SpinThread::start(node, "ros")?,
+        })
+    }
+}
+
+impl BundleSink for BundleTopic {
+    fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
+        self.publisher.publish(&PolicyBundle {
+            stamp: time::now(),
+            run: bundle.run.clone(),
+            version: bundle.version,
+            robot: bundle.robot.clone(),
+            digest: bundle.digest.clone(),
+            data: bundle.bytes.clone(),
+        })?;
+        Ok(())
+    }
+}

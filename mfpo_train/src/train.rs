@@ -1,0 +1,271 @@
+//! The loop. Random actions first; then one action and one update an environment step.
+//!
+//! Every step goes the one way of a transition: environment -> replay buffer -> learner. Now and then the policy is
+//! sealed into a bundle, and what is measured is always such a bundle, run by the sampler that the robot runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, ensure};
+use candle_core::Device;
+use mfpo_sim::{Env, EnvOptions, Mode, registry};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::config::{EvaluationConfig, TrainConfig};
+use crate::evaluate::{self, Evaluation};
+use crate::learner::MfpoLearner;
+use crate::progress::ProgressMode;
+use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
+use crate::recorder::{self, Recorder};
+use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
+
+/// Golden probes in a bundle.
+const PROBES: usize = 4;
+
+/// What to train.
+pub struct Options {
+    /// Name of the task.
+    pub task: String,
+    /// Numbers.
+    pub config: TrainConfig,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// The run folder; must not hold a run yet.
+    pub folder: PathBuf,
+    /// How progress is told.
+    pub progress: ProgressMode,
+    /// Who gets every bundle, beside the run folder.
+    pub sink: Option<Box<dyn BundleSink>>,
+    /// Ends the run early once two evaluations in a row have this share of successes.
+    pub until_success: Option<f64>,
+    /// Raised to end the run early; the last bundle is sealed then, too.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Unique name of the run.
+    pub run: String,
+    /// Environment steps.
+    pub steps: u64,
+    /// Updates.
+    pub updates: u64,
+    /// Version of the last bundle.
+    pub version: u64,
+    /// The last bundle.
+    pub bundle: PathBuf,
+    /// What the last bundle can do.
+    pub evaluation: Evaluation,
+    /// Duration.
+    pub seconds: f64,
+    /// The run was stopped before its end.
+    pub interrupted: bool,
+}
+
+/// Trains, and leaves configuration, metrics, learning curve and bundles in the run folder.
+pub fn train(options: Options) -> anyhow::Result<Outcome> {
+    let stop = Arc::clone(&options.stop);
+    let mut run = Run::start(options)?;
+    let mut observation = run.env.reset(run.rng.next_u64())?;
+    let mut step = 0;
+    run.publish(step)?;
+    run.evaluate(step)?;
+    while step < run.config.run.steps && !stop.load(Ordering::Relaxed) && !run.recorder.learnt() {
+        step += 1;
+        let random = step <= run.config.run.random_steps;
+        let action = if random {
+            run.random_action()
+        } else {
+            run.learner.sample_action(&observation)?
+        };
+        let next = run.env.step(&action)?;
+        run.replay.insert(Transition {
+            observation: &observation,
+            action: &action,
+            reward: next.reward,
+            terminated: next.terminated,
+            next_observation: &next.observation,
+        });
+        if !random {
+            run.replay
+                .sample_into(run.config.learner.batch_size, &mut run.batch);
+            let info = run.learner.update(&run.batch)?;
+            run.recorder.update(step, &info)?;
+        }
+        let ended = next.terminated || next.truncated;
+        run.recorder.reward(step, next.reward, ended)?;
+        observation = if ended {
+            run.env.reset(run.rng.next_u64())?
+        } else {
+            next.observation
+        };
+        if !random && step % run.config.run.publish_every == 0 {
+            run.publish(step)?;
+        }
+        if step % run.config.evaluation.every == 0 {
+            run.evaluate(step)?;
+        }
+        run.recorder.report(step)?;
+    }
+    run.finish(step)
+}
+
+/// All that the loop works on.
+struct Run {
+    name: String,
+    config: TrainConfig,
+    env: Box<dyn Env>,
+    /// Only for measuring, with seeds of its own.
+    evaluation_env: Box<dyn Env>,
+    learner: MfpoLearner,
+    replay: ReplayBuffer,
+    /// Memory of the mini-batch.
+    batch: Batch,
+    publisher: Publisher,
+    recorder: Recorder,
+    rng: ChaCha12Rng,
+    /// The newest bundle and the step it was sealed at.
+    sealed: Option<(u64, SealedBundle)>,
+}
+
+impl Run {
+    fn start(options: Options) -> anyhow::Result<Self> {
+        let Options {
+            task,
+            mut config,
+            seed,
+            folder,
+            ..
+        } = options;
+        let env = make(&task, Mode::Train, &config)?;
+        let evaluation_env = make(&task, Mode::Evaluate, &config)?;
+        let (observation_size, action_size) = (env.spec().observation_size, env.spec().action_size);
+        config.set_sizes(observation_size, action_size)?;
+        create_run_folder(&folder, &config)?;
+        // Each part draws from a stream of its own, so that a change of one does not shift the others.
+        let mut seeds = ChaCha12Rng::seed_from_u64(seed);
+        let recorder = Recorder::create(recorder::Setup {
+            title: format!("{task}, seed {seed}"),
+            progress: options.progress,
+            steps: config.run.steps,
+            report_every: config.run.report_every,
+            until_success: options.until_success,
+            folder: folder.clone(),
+        })?;
+        Ok(Self {
+            name: run_id(&task, seed),
+            learner: MfpoLearner::new(config.learner.clone(), seeds.next_u64(), &Device::Cpu)?,
+            replay: ReplayBuffer::new(
+                observation_size,
+                action_size,
+                config.run.replay_capacity,
+                seeds.next_u64(),
+            ),
+            batch: Batch::default(),
+            publisher: Publisher::new(&folder, options.sink)?,
+            rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
+            sealed: None,
+            config,
+            env,
+            evaluation_env,
+            recorder,
+        })
+    }
+
+    fn random_action(&mut self) -> Vec<f32> {
+        (0..self.config.learner.action_size)
+            .map(|_| self.rng.random_range(-1.0..=1.0))
+            .collect()
+    }
+
+    /// Seals the policy as it is now under the next version.
+    fn publish(&mut self, step: u64) -> anyhow::Result<()> {
+        let version = self.sealed.as_ref().map_or(0, |(_, bundle)| bundle.version + 1);
+        let label = Label {
+            run: &self.name,
+            version,
+            probe_observations: self.probe_observations(),
+        };
+        let bundle = SealedBundle::seal(&self.learner, self.env.spec(), label)?;
+        self.publisher.publish(&bundle)?;
+        self.recorder.published(version);
+        self.sealed = Some((step, bundle));
+        Ok(())
+    }
+
+    /// A few observations from the last mini-batch; none before the first update.
+    fn probe_observations(&self) -> Vec<Vec<f32>> {
+        let rows = self
+            .batch
+            .observations
+            .chunks_exact(self.config.learner.observation_size);
+        rows.take(PROBES).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Measures the policy as it is now, through a bundle as the robot gets it.
+    fn evaluate(&mut self, step: u64) -> anyhow::Result<Evaluation> {
+        if self
+            .sealed
+            .as_ref()
+            .is_none_or(|(sealed_at, _)| *sealed_at != step)
+            && self.recorder.updates() > 0
+        {
+            self.publish(step)?;
+        }
+        let (_, bundle) = self.sealed.as_ref().context("nothing was sealed yet")?;
+        let mut sampler = bundle.sampler()?;
+        let EvaluationConfig {
+            episodes, candidates, ..
+        } = self.config.evaluation;
+        let plan = evaluate::Plan {
+            episodes,
+            candidates,
+            seed: 0,
+        };
+        let evaluation = evaluate::evaluate(self.evaluation_env.as_mut(), &mut sampler, plan)?;
+        self.recorder.evaluation(step, &evaluation)?;
+        Ok(evaluation)
+    }
+
+    /// Seals and measures the last policy, and draws the learning curve.
+    fn finish(mut self, steps: u64) -> anyhow::Result<Outcome> {
+        let evaluation = self.evaluate(steps)?;
+        self.recorder.finish()?;
+        Ok(Outcome {
+            run: self.name,
+            steps,
+            updates: self.recorder.updates(),
+            version: self.sealed.map_or(0, |(_, bundle)| bundle.version),
+            bundle: self.publisher.last(),
+            evaluation,
+            seconds: self.recorder.seconds(),
+            interrupted: steps < self.config.run.steps && !self.recorder.learnt(),
+        })
+    }
+}
+
+fn make(task: &str, mode: Mode, config: &TrainConfig) -> anyhow::Result<Box<dyn Env>> {
+    let options = EnvOptions {
+        mode,
+        randomization: config.environment.clone(),
+        ..EnvOptions::default()
+    };
+    Ok(registry::make(task, &options)?)
+}
+
+/// Makes the run folder and stores the resolved configuration there.
+fn create_run_folder(folder: &Path, config: &TrainConfig) -> anyhow::Result<()> {
+    let taken = folder.join("metrics.jsonl");
+    ensure!(
+        !taken.exists(),
+        "{} holds a run already; give another --out",
+        folder.display()
+    );
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the run folder {}", folder.display()))?;
+    let path = folder.join("config.toml");
+    fs::write(&path, config.to_toml()?).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,207 @@
+//! The program as a person and as another program meet it: its output, its exit code, and what it says to bad input.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mfpo_train"));
+    command.args(args).env("RUST_LOG", "warn");
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+/// What the program prints when it succeeds.
+fn told(args: &[&str]) -> String {
+    let output = output(args);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the program says when it refuses.
+fn refusal(args: &[&str]) -> String {
+    let output = output(args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert!(output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        text.trim_end().lines().count(),
+        1,
+        "one line says what went wrong: {text}"
+    );
+    text
+}
+
+/// A small training into a folder of its own.
+struct Training {
+    folder: TempDir,
+    args: Vec<String>,
+}
+
+impl Training {
+    fn new(steps: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args: Vec<String> = ["train", "--json-progress", "--seed", "3", "--publish-every", "20"]
+            .map(str::to_owned)
+            .into();
+        args.push(format!("--steps={steps}"));
+        args.push(format!("--out={}", folder.path().join("run").display()));
+        for set in [
+            "run.random_steps=100",
+            "run.report_every=10",
+            "learner.batch_size=16",
+            "evaluation.episodes=2",
+        ] {
+            args.push(format!("--set={set}"));
+        }
+        Self { folder, args }
+    }
+
+    fn spawn(&self) -> Child {
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        command(&args).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("run").join(name)
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn every_report_is_one_json_line_with_the_promised_keys() {
+    let training = Training::new(150);
+    let output = training.spawn().wait_with_output().unwrap();
+    assert!(output.status.success());
+    let reports: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let keys = [
+        "step",
+        "return",
+        "success",
+        "temperature",
+        "entropy",
+        "updates_per_s",
+        "version",
+    ];
+    for report in &reports {
+        assert!(keys.iter().all(|key| report.get(key).is_some()), "{report}");
+    }
+    let (first, last) = (&reports[0], reports.last().unwrap());
+    assert!(
+        first["step"] == 0 && first["version"] == 0 && first["temperature"].is_null(),
+        "{first}"
+    );
+    assert!(
+        last["step"] == 150 && last["version"] == 3 && last["temperature"].is_f64(),
+        "{last}"
+    );
+
+    let bundle = training.path("last.safetensors");
+    let manifest = told(&["inspect", text(&bundle)]);
+    for words in [
+        "swing_arm",
+        "shoulder",
+        "control period",
+        "version           3",
+        "N m",
+    ] {
+        assert!(manifest.contains(words), "{words}: {manifest}");
+    }
+    for candidates in ["1", "4"] {
+        let json = told(&[
+            "eval",
+            text(&bundle),
+            "--episodes",
+            "2",
+            "--candidates",
+            candidates,
+            "--json",
+        ]);
+        let evaluation: Value = serde_json::from_str(&json).unwrap();
+        assert!(
+            evaluation["mean_return"].is_f64() && evaluation["success"].is_f64(),
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn a_signal_ends_the_run_in_good_order() {
+    let training = Training::new(1_000_000);
+    let mut child = training.spawn();
+    let mut reports = BufReader::new(child.stdout.take().unwrap()).lines();
+    let trained = reports
+        .by_ref()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    trained
+        .take_while(|report| report["updates"].as_u64().unwrap() < 30)
+        .for_each(drop);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<Value> = reports
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    assert!(child.wait().unwrap().success());
+    let last = mfpo_policy::bundle::open(&std::fs::read(training.path("last.safetensors")).unwrap()).unwrap();
+    assert_eq!(rest.last().unwrap()["version"], last.manifest().version);
+    assert!(training.path("curve.png").exists());
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_closest() {
+    assert!(told(&["tasks"]).lines().any(|task| task == "swing_arm"));
+    let text = refusal(&["train", "--task", "swing_am"]);
+    assert!(
+        text.contains("'swing_am'") && text.contains("swing_arm"),
+        "{text}"
+    );
+    let text = refusal(&["train", "--set", "learner.discont=0.9"]);
+    assert!(text.contains("did you mean 'learner.discount'?"), "{text}");
+    let text = refusal(&["train", "--config", "swing_arn.toml"]);
+    assert!(
+        text.contains("swing_arn.toml") && text.contains("swing_arm, paper"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
+    let training = Training::new(110);
+    assert!(training.spawn().wait_with_output().unwrap().status.success());
+    let good = std::fs::read(training.path("last.safetensors")).unwrap();
+    let bad = training.path("bad.safetensors");
+    let mut changed = good.clone();
+    *changed.last_mut().unwrap() ^= 0x40;
+    for (bytes, reason) in [
+        (&good[..good.len() / 2], "complete"),
+        (&changed[..], "digest"),
+        (b"hello", "complete"),
+    ] {
+        std::fs::write(&bad, bytes).unwrap();
+        for subcommand in ["inspect", "eval"] {
+            let words = refusal(&[subcommand, text(&bad)]);
+            assert!(
+                words.contains("bad.safetensors") && words.contains(reason),
+                "{words}"
+            );
+        }
+    }
+    assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
+}

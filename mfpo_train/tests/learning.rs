@@ -1,0 +1,131 @@
+//! Whole trainings on the real task: environment, replay buffer, learner, bundle, evaluation.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mfpo_train::config::TrainConfig;
+use mfpo_train::progress::ProgressMode;
+use mfpo_train::train::{Options, Outcome, train};
+
+/// A training on `swing_arm` into `folder`; `change` edits the configuration.
+fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
+    let mut config = TrainConfig::load("swing_arm", None, &[]).unwrap();
+    change(&mut config);
+    train(Options {
+        task: "swing_arm".to_owned(),
+        config,
+        seed,
+        folder: folder.to_owned(),
+        progress: ProgressMode::Quiet,
+        sink: None,
+        until_success: None,
+        stop: Arc::new(AtomicBool::new(false)),
+    })
+    .unwrap()
+}
+
+/// A training that ends before it has begun well.
+fn tiny(config: &mut TrainConfig) {
+    config.run.steps = 150;
+    config.run.random_steps = 100;
+    config.run.publish_every = 20;
+    config.run.report_every = 10;
+    config.evaluation.every = 1_000;
+    config.evaluation.episodes = 2;
+    config.learner.batch_size = 16;
+}
+
+fn lines(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Without the time, which differs between two runs.
+fn timeless(folder: &Path) -> Vec<serde_json::Value> {
+    let mut all = lines(folder);
+    all.iter_mut().for_each(|line| line["seconds"] = 0.into());
+    all
+}
+
+#[test]
+fn a_run_leaves_configuration_metrics_curve_and_rising_bundles() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = run(folder.path(), 0, tiny);
+    assert_eq!(
+        (outcome.steps, outcome.updates, outcome.interrupted),
+        (150, 50, false)
+    );
+    // Untrained, then after steps 120 and 140, then the last.
+    assert_eq!(outcome.version, 3);
+    for version in 0..=outcome.version {
+        let path = folder.path().join(format!("bundles/v{version:06}.safetensors"));
+        let bundle = mfpo_policy::bundle::open(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(
+            (bundle.manifest().version, &bundle.manifest().run),
+            (version, &outcome.run)
+        );
+        let mut sampler = bundle.sampler(&candle_core::Device::Cpu).unwrap();
+        bundle.check_probes(&mut sampler).unwrap();
+    }
+    let last = folder.path().join("bundles/v000003.safetensors");
+    assert_eq!(
+        std::fs::read(&outcome.bundle).unwrap(),
+        std::fs::read(last).unwrap()
+    );
+    let kinds = |kind: &str| {
+        lines(folder.path())
+            .iter()
+            .filter(|line| line["kind"] == kind)
+            .count()
+    };
+    assert_eq!(
+        (kinds("update"), kinds("episode"), kinds("evaluation")),
+        (5, 1, 2)
+    );
+    assert!(folder.path().join("curve.png").exists());
+    let config = folder.path().join("config.toml");
+    let resolved = TrainConfig::load("swing_arm", config.to_str(), &[]).unwrap();
+    assert_eq!((resolved.run.steps, resolved.learner.observation_size), (150, 4));
+}
+
+#[test]
+fn the_seed_fixes_the_whole_run() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    for (folder, seed) in folders.iter().zip([7, 7, 8]) {
+        run(folder.path(), seed, tiny);
+    }
+    let [one, again, other] = folders.each_ref().map(|folder| timeless(folder.path()));
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), 0, tiny);
+    let before = std::fs::read(folder.path().join("metrics.jsonl")).unwrap();
+    let again = std::panic::catch_unwind(|| run(folder.path(), 0, tiny));
+    assert!(again.is_err());
+    assert_eq!(
+        std::fs::read(folder.path().join("metrics.jsonl")).unwrap(),
+        before
+    );
+}
+
+/// Mean return over three seeds of a short training, with the sign of the actor's loss as it is or flipped.
+fn mean_return_of_three_seeds(flip_actor_loss_sign: bool) -> f64 {
+    let short = |config: &mut TrainConfig| {
+        config.run.steps = 2_500;
+        config.run.random_steps = 500;
+        config.evaluation.every = 10_000;
+        config.learner.flip_actor_loss_sign = flip_actor_loss_sign;
+    };
+    let returns = (0..3).map(|seed| {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), seed, short).evaluation.mean_return
+    });
+    returns.sum::<f64>() / 3.0
+}
