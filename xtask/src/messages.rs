@@ -56,7 +56,7 @@ impl Overlay {
         let run = |arguments: &[&str]| {
             let mut command = Command::new("cmake");
             environment.apply(&mut command);
-            process::run_logged(command.args(arguments), &workspace.log("mfpo_msgs"), |line| {
+            process::run_logged(workspace, "mfpo_msgs", command.args(arguments), |line| {
                 step.say(line)
             })
             .context("could not build the messages")

@@ -117,7 +117,7 @@ fn unbind_python(venv: &Venv, workspace: &Workspace, library: &Path) -> Result<(
     for name in of_python {
         command.args(["--remove-needed", name]);
     }
-    process::run_logged(command.arg(library), &workspace.log("patchelf"), |_| ())
+    process::run_logged(workspace, "patchelf", command.arg(library), |_| ())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -3,7 +3,7 @@
 //! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco -> mfpo_msgs -> setup.bash
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 /// Brings all that is missing into .deps and gives the environment to build and run with.
 pub fn run(workspace: &Workspace) -> Result<Environment> {
     let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref())?;
-    let _lock = lock(workspace)?;
+    workspace.lock()?;
     let venv = Venv::new(workspace, &ros);
     let overlay = Overlay::new(workspace, &ros)?;
     if !(venv.is_current() && mujoco::is_current(workspace) && overlay.is_current()) {
@@ -27,6 +27,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
     }
     let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
     environment.write()?;
+    workspace.unlock();
     Ok(environment)
 }
 
@@ -85,20 +86,4 @@ fn wheel_libraries(site_packages: &std::path::Path) -> Result<Vec<PathBuf>> {
         .collect();
     folders.sort();
     Ok(folders)
-}
-
-/// One set-up at a time: the lock goes when the file is closed, even by a killed process.
-fn lock(workspace: &Workspace) -> Result<File> {
-    let deps = workspace.deps();
-    fs::create_dir_all(&deps).with_context(|| format!("cannot make {}", deps.display()))?;
-    let file = File::create(deps.join("lock")).context("cannot make the lock of the set-up")?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            eprintln!("another set-up is at work in {}; waiting for it", deps.display());
-            file.lock().context("cannot wait for the other set-up")?;
-            Ok(file)
-        }
-        Err(TryLockError::Error(error)) => Err(error).context("cannot lock the set-up"),
-    }
 }

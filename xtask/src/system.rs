@@ -92,14 +92,10 @@ pub fn require(workspace: &Workspace, ros: &Ros) -> Result<()> {
 }
 
 fn apt_get(workspace: &Workspace, packages: &[&str], line: &str) -> Result<()> {
-    let log = workspace.log("apt-get");
     let run = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        process::run_logged(
-            command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"),
-            &log,
-            |_| (),
-        )
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        process::run_logged(workspace, "apt-get", &mut command, |_| ())
     };
     run(&["update"])
         .and_then(|()| run(&[&["install", "-y", "--no-install-recommends"], packages].concat()))

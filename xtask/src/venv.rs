@@ -98,7 +98,7 @@ impl Venv {
         let step = Step::begin(format!("Making an environment of Python {major}.{minor}"), 0);
         let mut command = Command::new(&python.program);
         clean(&mut command).args(["-m", "venv"]).arg(&self.folder);
-        process::run_logged(&mut command, &workspace.log("venv"), |_| ())?;
+        process::run_logged(workspace, "venv", &mut command, |_| ())?;
         step.done();
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Venv {
             .arg("--disable-pip-version-check")
             .arg("-r")
             .arg(&list);
-        process::run_logged(&mut command, &workspace.log("pip"), |line| show(&step, line)).context(
+        process::run_logged(workspace, "pip", &mut command, |line| show(&step, line)).context(
             "pip could not install the wheels; is the network there, and 1 GB free? (A mirror is set with PIP_INDEX_URL, \
              a folder of wheels with PIP_FIND_LINKS.) The set-up goes on where it stopped when it is run again",
         )?;
