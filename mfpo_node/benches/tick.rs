@@ -75,10 +75,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     isolate();
     println!("{}", machine());
     println!("12 joints, 128-128 policy, T = 1; us");
-    println!("{:<34} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}", "", "samples", "p50", "p99", "p99.9", "max", "missed");
+    println!(
+        "{:<34} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}",
+        "", "samples", "p50", "p99", "p99.9", "max", "missed"
+    );
     let mut results = Vec::new();
     for &rate in &arguments.rates {
-        let modes = [("on_state", arguments.samples), ("fixed_rate", arguments.fixed_samples)];
+        let modes = [
+            ("on_state", arguments.samples),
+            ("fixed_rate", arguments.fixed_samples),
+        ];
         for (trigger, samples) in modes {
             if samples > 0 {
                 let case = Case {
@@ -112,7 +118,10 @@ fn summary(results: &[Value], headline: f64) -> Value {
 /// Away from other robots and other tests on this machine, unless the user has chosen where.
 fn isolate() {
     let own = (std::process::id() % 90 + 10).to_string();
-    for (name, value) in [("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"), ("ROS_DOMAIN_ID", &own)] {
+    for (name, value) in [
+        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        ("ROS_DOMAIN_ID", &own),
+    ] {
         if std::env::var_os(name).is_none() {
             // SAFETY: no other thread runs yet.
             unsafe { std::env::set_var(name, value) };
@@ -168,11 +177,19 @@ impl Node {
         Command::new(control)
             .args(["--ros-args", "-p", &format!("policy:={}", bundle.display())])
             .args(["-p", &format!("trigger:={}", case.trigger), "-r", "__ns:=/bench"])
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()))
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()),
+            )
             .stdin(Stdio::null())
             .spawn()
             .map(Self)
-            .with_context(|| format!("starting '{}'; build it with cargo build --release -p mfpo_node", control.display()))
+            .with_context(|| {
+                format!(
+                    "starting '{}'; build it with cargo build --release -p mfpo_node",
+                    control.display()
+                )
+            })
     }
 }
 
@@ -218,7 +235,8 @@ fn publish_states(rate: f64, stop: &AtomicBool) -> anyhow::Result<()> {
 fn receive(case: &Case) -> anyhow::Result<Measured> {
     let mut node = create_node("bench_receiver")?;
     let mut commands = Inbox::<Float64MultiArray>::subscribe(&mut node, "/bench/commands", qos::COMMANDS)?;
-    let mut actions = Inbox::<PolicyAction>::subscribe(&mut node, "/bench/policy/action", qos::POLICY_ACTION)?;
+    let mut actions =
+        Inbox::<PolicyAction>::subscribe(&mut node, "/bench/policy/action", qos::POLICY_ACTION)?;
     let mut status = Inbox::<PolicyStatus>::subscribe(&mut node, "/bench/policy/status", qos::POLICY_STATUS)?;
     let mut measured = Measured::new();
     let mut arrivals = Arrivals::default();
@@ -305,7 +323,8 @@ impl Measured {
         let published = MonoTime::from_nanos(time::nanoseconds(&action.state_stamp).unsigned_abs());
         self.round_trip.saturating_record(arrival.since(published));
         self.node.saturating_record((action.compute_time * 1e9) as u64);
-        self.ticks.push((action.sequence, time::nanoseconds(&action.stamp)));
+        self.ticks
+            .push((action.sequence, time::nanoseconds(&action.stamp)));
     }
 
     /// Deadline -> command with rmw, where the earliest command of all counts as on time: the deadlines are

@@ -1,0 +1,165 @@
+//! A bundle becomes the live policy only when it fits this robot, this node and this run; each refusal says what was
+//! expected and what came.
+
+use mfpo_node::control_loop::ControlLoop;
+use mfpo_node::safety::FallbackChoice;
+use mfpo_node::weights::Expected;
+use mfpo_policy::spec::CommandInterface;
+
+use super::support::{bundle, expected, policy, robot, settings};
+
+fn refusal(expected: &Expected, bytes: &[u8]) -> String {
+    match expected.validate(bytes) {
+        Ok(policy) => panic!("accepted version {}", policy.identity().version),
+        Err(refused) => refused.to_string(),
+    }
+}
+
+fn with_version_5_live() -> Expected {
+    let spec = robot(CommandInterface::Effort);
+    let mut expected = expected();
+    expected.went_live(&expected.validate(&bundle(&spec, "run-a", 5)).unwrap());
+    expected
+}
+
+#[test]
+fn a_bundle_that_fits_is_accepted_with_its_identity() {
+    let spec = robot(CommandInterface::Effort);
+    let policy = expected().validate(&bundle(&spec, "run-a", 5)).unwrap();
+    let identity = policy.identity();
+    assert_eq!((identity.run.as_str(), identity.version), ("run-a", 5));
+    assert_eq!((identity.robot.as_str(), identity.steps), ("two_joints", 2));
+    assert_eq!(identity.digest.len(), 64);
+}
+
+#[test]
+fn truncated_and_corrupt_bundles_are_refused() {
+    let bytes = bundle(&robot(CommandInterface::Effort), "run-a", 5);
+    assert!(refusal(&expected(), &bytes[..bytes.len() / 2]).contains("not a complete safetensors file"));
+    let mut corrupt = bytes.clone();
+    let last = corrupt.len() - 3;
+    corrupt[last] ^= 0x10;
+    assert!(
+        refusal(&expected(), &corrupt).contains("digest"),
+        "{}",
+        refusal(&expected(), &corrupt)
+    );
+    assert!(expected().validate(&[]).is_err());
+}
+
+#[test]
+fn a_bundle_of_another_robot_is_refused_with_both_names() {
+    let mut other = robot(CommandInterface::Effort);
+    other.robot = "three_joints".into();
+    let text = refusal(&with_version_5_live(), &bundle(&other, "run-a", 6));
+    assert!(
+        text.contains("'three_joints'") && text.contains("'two_joints'"),
+        "{text}"
+    );
+    let named = Expected::new("my_arm".into(), None, 1, Vec::new());
+    let text = refusal(&named, &bundle(&robot(CommandInterface::Effort), "run-a", 1));
+    assert!(
+        text.contains("'two_joints'") && text.contains("expected 'my_arm'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bundle_of_another_control_period_is_refused_with_both_rates() {
+    let mut slow = robot(CommandInterface::Effort);
+    slow.control_period_ns *= 2;
+    let text = refusal(&with_version_5_live(), &bundle(&slow, "run-a", 6));
+    assert!(
+        text.contains("25 Hz") && text.contains("expected 50 Hz"),
+        "{text}"
+    );
+    let at_100_hz = Expected::new(String::new(), Some(100.0), 1, Vec::new());
+    let text = refusal(&at_100_hz, &bundle(&robot(CommandInterface::Effort), "run-a", 1));
+    assert!(
+        text.contains("50 Hz") && text.contains("expected 100 Hz"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bundle_of_other_sizes_or_joints_is_refused_with_the_difference() {
+    let mut other = robot(CommandInterface::Effort);
+    other.observation.terms.pop();
+    let text = refusal(&with_version_5_live(), &bundle(&other, "run-a", 6));
+    assert!(text.contains("observation size: expected 5, got 4"), "{text}");
+    let mut other = robot(CommandInterface::Effort);
+    other.joints.swap(0, 1);
+    let text = refusal(&with_version_5_live(), &bundle(&other, "run-a", 6));
+    assert!(text.contains("joints: expected a, b, got b, a"), "{text}");
+    let text = refusal(
+        &with_version_5_live(),
+        &bundle(&robot(CommandInterface::Velocity), "run-a", 6),
+    );
+    assert!(text.contains("expected N m, got rad/s"), "{text}");
+}
+
+#[test]
+fn versions_rise_within_a_run() {
+    let spec = robot(CommandInterface::Effort);
+    let mut expected = with_version_5_live();
+    for version in [4, 5] {
+        let text = refusal(&expected, &bundle(&spec, "run-a", version));
+        assert!(
+            text.contains(&format!("version {version}")) && text.contains("above 5"),
+            "{text}"
+        );
+    }
+    let six = expected.validate(&bundle(&spec, "run-a", 6)).unwrap();
+    expected.went_live(&six);
+    assert!(refusal(&expected, &bundle(&spec, "run-a", 6)).contains("above 6"));
+}
+
+#[test]
+fn publishing_the_live_bundle_again_is_no_mistake() {
+    let bytes = bundle(&robot(CommandInterface::Effort), "run-a", 5);
+    let mut expected = expected();
+    expected.went_live(&expected.validate(&bytes).unwrap());
+    assert!(expected.validate_new(&bytes).unwrap().is_none());
+}
+
+#[test]
+fn another_run_takes_over_only_where_the_parameter_names_it() {
+    let spec = robot(CommandInterface::Effort);
+    let text = refusal(&with_version_5_live(), &bundle(&spec, "run-b", 9));
+    assert!(
+        text.contains("'run-b'") && text.contains("[run-a]") && text.contains("accept_runs"),
+        "{text}"
+    );
+    for allowed in ["run-b", "*"] {
+        let mut expected = with_version_5_live();
+        expected.accept_runs = vec![allowed.into()];
+        // Versions are compared within a run only.
+        assert!(expected.validate(&bundle(&spec, "run-b", 1)).is_ok());
+    }
+}
+
+#[test]
+fn best_of_n_needs_critics_in_the_bundle() {
+    let expected = Expected::new(String::new(), None, 4, Vec::new());
+    let text = refusal(&expected, &bundle(&robot(CommandInterface::Effort), "run-a", 1));
+    assert!(
+        text.contains("no critics") && text.contains("candidates is 4"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_policy_that_takes_too_long_for_its_period_is_refused() {
+    let mut fast = robot(CommandInterface::Effort);
+    fast.control_period_ns = 100;
+    let text = refusal(&expected(), &bundle(&fast, "run-a", 1));
+    assert!(text.contains("us an action; expected at most"), "{text}");
+}
+
+#[test]
+fn a_fallback_that_does_not_fit_the_robot_stops_the_node_before_it_starts() {
+    let spec = robot(CommandInterface::Position);
+    let mut settings = settings();
+    settings.fallback = FallbackChoice::Damp;
+    assert!(ControlLoop::new(&spec, policy(&spec, 1), settings).is_err());
+}

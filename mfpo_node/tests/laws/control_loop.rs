@@ -1,0 +1,201 @@
+//! The control loop, step by step.
+
+use mfpo_node::control_loop::{Decision, Reason};
+use mfpo_node::safety::Verdict;
+use mfpo_policy::spec::CommandInterface;
+
+use super::support::{MS, allocations, at, control_loop, policy, robot, send};
+
+/// What a step sent, and whether the fallback did; `None` when nothing was sent.
+fn sent(decision: &Decision<'_>) -> Option<(Vec<f64>, bool)> {
+    match decision {
+        Decision::Wait(_) => None,
+        Decision::Command(tick) => Some((tick.command.values().to_vec(), tick.fallback.is_some())),
+    }
+}
+
+#[test]
+fn nothing_is_commanded_before_every_joint_has_reported() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    assert!(sent(&control.step(&states, at(0.0))).is_none());
+    send(&mut states, at(0.0), &["a"], &[0.1], &[0.0]).unwrap();
+    let decision = control.step(&states, at(1.0));
+    assert!(
+        matches!(
+            decision,
+            Decision::Wait(Reason::States(Verdict::Missing { joint: 1 }))
+        ),
+        "{decision:?}"
+    );
+    send(&mut states, at(2.0), &["b"], &[0.1], &[0.0]).unwrap();
+    assert!(matches!(sent(&control.step(&states, at(3.0))), Some((_, false))));
+}
+
+#[test]
+fn states_that_are_stale_from_the_start_command_nothing() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    assert!(sent(&control.step(&states, at(51.0))).is_none());
+}
+
+#[test]
+fn stale_state_falls_back_within_one_tick() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.4, 2.0]).unwrap();
+    assert!(matches!(sent(&control.step(&states, at(50.0))), Some((_, false))));
+    let (command, is_fallback) = sent(&control.step(&states, at(51.0))).unwrap();
+    assert!(is_fallback);
+    assert_eq!(command, [0.0, 0.0], "no velocity is fresh: no effort");
+}
+
+#[test]
+fn one_stale_joint_is_enough_and_the_others_are_damped() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.4, 2.0]).unwrap();
+    control.step(&states, at(1.0));
+    send(&mut states, at(60.0), &["a"], &[0.1], &[0.4]).unwrap();
+    let decision = control.step(&states, at(61.0));
+    let Decision::Command(tick) = &decision else {
+        panic!("{decision:?}")
+    };
+    assert!(matches!(
+        tick.fallback,
+        Some(Reason::States(Verdict::Stale { joint: 1, age })) if age == 61 * MS
+    ));
+    assert_eq!(
+        tick.command.values(),
+        [0.0, -0.1],
+        "0.25 N m s/rad times 0.4 rad/s on a"
+    );
+}
+
+#[test]
+fn a_position_is_held_while_states_are_stale() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Position));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    let (last, _) = sent(&control.step(&states, at(1.0))).unwrap();
+    for ms in [60.0, 80.0, 100.0] {
+        assert_eq!(sent(&control.step(&states, at(ms))), Some((last.clone(), true)));
+    }
+}
+
+#[test]
+fn the_policy_takes_over_again_once_every_joint_is_fresh() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    control.step(&states, at(1.0));
+    assert!(sent(&control.step(&states, at(80.0))).unwrap().1);
+    send(&mut states, at(90.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    assert!(!sent(&control.step(&states, at(91.0))).unwrap().1);
+}
+
+#[test]
+fn the_same_seed_and_states_give_the_same_commands() {
+    let run = || {
+        let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+        let mut commands = Vec::new();
+        for k in 0..50 {
+            let ms = 20.0 * f64::from(k);
+            send(&mut states, at(ms), &["a", "b"], &[0.01 * ms, 0.1], &[0.5, 0.0]).unwrap();
+            commands.push(sent(&control.step(&states, at(ms))).unwrap());
+        }
+        commands
+    };
+    let first = run();
+    assert_eq!(first, run());
+    assert!(first.windows(2).any(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn a_swap_takes_effect_at_the_next_step_and_a_rollback_takes_it_back() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut control, _) = control_loop(&spec);
+    let version =
+        |control: &mfpo_node::control_loop::ControlLoop| control.slot().current().identity().version;
+    assert!(!control.slot_mut().rollback(), "there is nothing to go back to");
+    assert!(control.slot_mut().swap(policy(&spec, 2)).is_none());
+    assert_eq!(version(&control), 2);
+    assert_eq!(control.slot().previous().unwrap().identity().version, 1);
+    let freed = control.slot_mut().swap(policy(&spec, 3)).unwrap();
+    assert_eq!((freed.identity().version, version(&control)), (1, 3));
+    assert!(control.slot_mut().rollback());
+    assert_eq!(version(&control), 2);
+    assert_eq!(control.slot().previous().unwrap().identity().version, 3);
+}
+
+#[test]
+fn a_stop_ends_at_zero_effort_and_where_a_position_is() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
+    assert!(
+        control.stop().is_none(),
+        "nothing was commanded, so that nothing has to be stopped"
+    );
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    control.step(&states, at(1.0));
+    let (command, there) = control.stop().unwrap();
+    assert_eq!((command.values(), there), (&[0.0, 0.0][..], true));
+
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Position));
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    let (last, _) = sent(&control.step(&states, at(1.0))).unwrap();
+    let (command, there) = control.stop().unwrap();
+    assert_eq!((command.values(), there), (&last[..], true));
+}
+
+#[test]
+fn a_velocity_is_stopped_by_a_ramp() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Velocity));
+    send(&mut states, at(0.0), &["a", "b"], &[0.0, 0.0], &[2.0, 2.0]).unwrap();
+    control.step(&states, at(1.0));
+    let mut steps = 0;
+    loop {
+        steps += 1;
+        let (command, there) = control.stop().unwrap();
+        if there {
+            assert_eq!(command.values(), [0.0, 0.0]);
+            break;
+        }
+        assert!(steps < 50, "the ramp does not end");
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing_whether_the_policy_or_the_fallback_commands() {
+    for interface in [
+        CommandInterface::Position,
+        CommandInterface::Velocity,
+        CommandInterface::Effort,
+    ] {
+        let (mut control, mut states) = control_loop(&robot(interface));
+        assert!(
+            allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0,
+            "the counter counts"
+        );
+        assert_eq!(allocations(|| drop(control.step(&states, at(0.0)))), 0);
+        for k in 0..100u32 {
+            let ms = 20.0 * f64::from(k);
+            send(&mut states, at(ms), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+            assert_eq!(allocations(|| drop(control.step(&states, at(ms)))), 0);
+        }
+        assert!(sent(&control.step(&states, at(5_000.0))).unwrap().1);
+        assert_eq!(allocations(|| drop(control.step(&states, at(5_020.0)))), 0);
+    }
+}
+
+#[test]
+fn taking_over_a_joint_state_allocates_nothing() {
+    let (_, mut states) = control_loop(&robot(CommandInterface::Effort));
+    let names = ["a".to_owned(), "b".to_owned(), "gripper".to_owned()];
+    let message = mfpo_node::joint_states::JointStateMessage {
+        stamp: 0,
+        names: &names,
+        positions: &[0.0; 3],
+        velocities: &[],
+    };
+    let count = allocations(|| {
+        for k in 0..100u32 {
+            states.apply(message, at(f64::from(k))).unwrap();
+        }
+    });
+    assert_eq!(count, 0);
+}

@@ -1,0 +1,227 @@
+//! Joint states: each joint its own age, several publishers, nothing half-applied.
+
+use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
+use mfpo_policy::observation::RobotState;
+use mfpo_policy::spec::CommandInterface;
+use proptest::prelude::*;
+
+use super::support::{MS, STALE_AFTER, at, robot, send};
+
+fn states() -> JointStates {
+    JointStates::new(&robot(CommandInterface::Effort), STALE_AFTER)
+}
+
+fn written(states: &JointStates, ms: f64) -> (RobotState, bool) {
+    let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+    let complete = states.write(at(ms), &mut state);
+    (state, complete)
+}
+
+#[test]
+fn joints_are_found_by_name_in_any_order_among_others() {
+    let mut states = states();
+    send(
+        &mut states,
+        at(0.0),
+        &["gripper", "b", "a"],
+        &[9.0, 2.0, 1.0],
+        &[9.0, 0.2, 0.1],
+    )
+    .unwrap();
+    let (state, complete) = written(&states, 0.0);
+    assert!(complete);
+    assert_eq!(state.positions.as_slice(), [1.0, 2.0]);
+    assert_eq!(state.velocities.as_slice(), [0.1, 0.2]);
+}
+
+#[test]
+fn partial_messages_keep_the_age_of_each_joint() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a"], &[1.0], &[0.0]).unwrap();
+    assert_eq!(states.age(1, at(5.0)), None);
+    send(&mut states, at(10.0), &["b"], &[2.0], &[0.0]).unwrap();
+    assert_eq!(states.age(0, at(15.0)), Some(15 * MS));
+    assert_eq!(states.age(1, at(15.0)), Some(5 * MS));
+    let (_, oldest) = states.oldest().unwrap();
+    assert_eq!(oldest, at(0.0));
+}
+
+#[test]
+fn a_round_is_complete_when_every_joint_has_reported_anew() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a"], &[1.0], &[0.0]).unwrap();
+    send(&mut states, at(1.0), &["a"], &[1.0], &[0.0]).unwrap();
+    assert!(!states.all_collected());
+    send(&mut states, at(2.0), &["b"], &[1.0], &[0.0]).unwrap();
+    assert!(states.all_collected());
+    states.start_collecting();
+    assert!(!states.all_collected());
+}
+
+#[test]
+fn an_absent_velocity_is_the_difference_of_positions_from_the_second_sample_on() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.0, 0.0], &[]).unwrap();
+    assert!(!written(&states, 0.0).1, "one sample gives no velocity");
+    send(&mut states, at(10.0), &["a", "b"], &[0.01, -0.02], &[]).unwrap();
+    let (state, complete) = written(&states, 10.0);
+    assert!(complete);
+    assert!((state.velocities[0] - 1.0).abs() < 1e-9 && (state.velocities[1] + 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn stamps_give_the_time_between_two_positions_where_there_are_stamps() {
+    let mut states = states();
+    let names = ["a".to_owned(), "b".to_owned()];
+    for (arrival, stamp, position) in [(0.0, 1_000, 0.0), (17.0, 1_010, 0.01)] {
+        let message = JointStateMessage {
+            stamp: stamp * MS as i64,
+            names: &names,
+            positions: &[position, position],
+            velocities: &[],
+        };
+        states.apply(message, at(arrival)).unwrap();
+    }
+    assert!((states.fresh_velocity(0, at(17.0)).unwrap() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_continuous_joint_that_wraps_does_not_seem_to_spin() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.0, 3.14], &[]).unwrap();
+    send(&mut states, at(10.0), &["a", "b"], &[0.0, -3.14], &[]).unwrap();
+    let velocity = states.fresh_velocity(1, at(10.0)).unwrap();
+    assert!((0.0..1.0).contains(&velocity), "{velocity}");
+}
+
+#[test]
+fn a_velocity_that_is_nan_is_absent_as_ros2_control_means_it() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.0, 0.0], &[f64::NAN, 0.3]).unwrap();
+    assert_eq!(states.fresh_velocity(0, at(0.0)), None);
+    assert_eq!(states.fresh_velocity(1, at(0.0)), Some(0.3));
+}
+
+#[test]
+fn positions_and_velocities_may_come_from_two_publishers() {
+    let mut states = states();
+    for ms in [0.0, 10.0] {
+        send(&mut states, at(ms), &["a", "b"], &[0.1 * ms, 0.0], &[]).unwrap();
+        send(&mut states, at(ms + 1.0), &["a", "b"], &[], &[7.0, 8.0]).unwrap();
+    }
+    assert_eq!(states.fresh_velocity(0, at(11.0)), Some(7.0));
+    assert_eq!(
+        states.age(0, at(11.0)),
+        Some(MS),
+        "velocities do not make a position newer"
+    );
+}
+
+#[test]
+fn a_gap_longer_than_the_stale_timeout_gives_no_velocity() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.0, 0.0], &[]).unwrap();
+    send(&mut states, at(60.0), &["a", "b"], &[1.0, 1.0], &[]).unwrap();
+    assert_eq!(states.fresh_velocity(0, at(60.0)), None);
+}
+
+/// Every refusal names what is wrong, and leaves everything as it was.
+fn assert_refused(names: &[&str], positions: &[f64], velocities: &[f64], parts: &[&str]) {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.5, 0.6], &[0.1, 0.2]).unwrap();
+    let before = written(&states, 0.0);
+    let refusal = send(&mut states, at(10.0), names, positions, velocities).unwrap_err();
+    let text = refusal.to_string();
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    assert_eq!(written(&states, 0.0), before, "something was applied: {text}");
+    assert_eq!(states.age(0, at(10.0)), Some(10 * MS));
+}
+
+#[test]
+fn nan_and_infinite_positions_are_refused_whole_with_joint_and_value() {
+    assert_refused(
+        &["a", "b"],
+        &[0.0, f64::NAN],
+        &[],
+        &["position of joint 'b' is NaN"],
+    );
+    assert_refused(&["b", "a"], &[0.0, f64::INFINITY], &[], &["joint 'a' is inf"]);
+    assert_refused(
+        &["a", "b"],
+        &[0.0, 0.0],
+        &[f64::NEG_INFINITY, 0.0],
+        &["velocity of joint 'a' is -inf"],
+    );
+}
+
+#[test]
+fn wrong_lengths_are_refused_with_expected_and_got() {
+    assert_refused(&["a", "b"], &[0.0], &[], &["position has 1", "2 names"]);
+    assert_refused(
+        &["a", "b"],
+        &[0.0, 0.0],
+        &[0.0; 3],
+        &["velocity has 3", "2 names"],
+    );
+    assert_refused(&["a"], &[], &[], &["neither positions nor velocities"]);
+    assert_refused(&[], &[], &[], &["no names"]);
+}
+
+#[test]
+fn a_duplicate_joint_is_refused_by_name() {
+    assert_refused(
+        &["a", "b", "a"],
+        &[0.0, 0.0, 0.0],
+        &[],
+        &["joint 'a' appears twice"],
+    );
+}
+
+#[test]
+fn a_message_without_a_known_joint_is_refused_with_both_lists() {
+    assert_refused(&["x", "y"], &[0.0, 0.0], &[], &["[a, b]", "[x, y]"]);
+}
+
+#[test]
+fn unknown_joints_are_named() {
+    let names = ["a".to_owned(), "gripper".to_owned()];
+    let states = states();
+    assert_eq!(states.unknown(&names).collect::<Vec<_>>(), ["gripper"]);
+}
+
+#[test]
+fn a_stamp_that_goes_back_is_refused_until_the_joint_is_stale() {
+    let mut states = states();
+    let names = ["a".to_owned(), "b".to_owned()];
+    let mut apply = |ms: f64, stamp: i64| {
+        let message = JointStateMessage {
+            stamp: stamp * MS as i64,
+            names: &names,
+            positions: &[0.0, 0.0],
+            velocities: &[0.0, 0.0],
+        };
+        states.apply(message, at(ms))
+    };
+    apply(0.0, 100).unwrap();
+    assert!(matches!(apply(5.0, 95), Err(Refusal::OutOfOrder { .. })));
+    apply(60.0, 3).unwrap();
+}
+
+proptest! {
+    /// Whatever a message holds: it is taken over with finite values, or refused with nothing applied.
+    #[test]
+    fn no_message_puts_a_value_that_is_not_finite_into_the_state(
+        names in proptest::collection::vec(prop_oneof!["a", "b", "c"], 0..4),
+        positions in proptest::collection::vec(proptest::num::f64::ANY, 0..4),
+        velocities in proptest::collection::vec(proptest::num::f64::ANY, 0..4),
+    ) {
+        let mut states = states();
+        send(&mut states, at(0.0), &["a", "b"], &[0.5, 0.6], &[0.1, 0.2]).unwrap();
+        let before = written(&states, 1.0).0;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let refused = send(&mut states, at(1.0), &names, &positions, &velocities).is_err();
+        let after = written(&states, 1.0).0;
+        prop_assert!(after.positions.iter().chain(after.velocities.iter()).all(|v| v.is_finite()));
+        prop_assert!(!refused || after == before);
+    }
+}

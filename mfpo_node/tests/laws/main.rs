@@ -1,0 +1,11 @@
+//! The laws of the control node, on its real parts with a clock and a seed of their own. The same over real DDS is
+//! in the crate `mfpo_tests`.
+
+mod bundles;
+mod control_loop;
+mod joint_states;
+mod safety;
+mod support;
+
+#[global_allocator]
+static COUNTING: support::CountingAllocator = support::CountingAllocator;

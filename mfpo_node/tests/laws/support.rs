@@ -1,0 +1,159 @@
+//! Robots, bundles and a clock for tests.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use candle_core::Device;
+use mfpo_node::control_loop::{ControlLoop, Settings};
+use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
+use mfpo_node::safety::FallbackChoice;
+use mfpo_node::time::MonoTime;
+use mfpo_node::weights::{Expected, Policy};
+use mfpo_policy::bundle::{SealRequest, seal};
+use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::spec::{
+    ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
+};
+
+pub const MS: u64 = 1_000_000;
+pub const STALE_AFTER: u64 = 50 * MS;
+
+/// Test time: milliseconds after some instant.
+pub fn at(ms: f64) -> MonoTime {
+    MonoTime::from_nanos(5_000 * MS + (ms * MS as f64) as u64)
+}
+
+/// Joints `a` (limited) and `b` (continuous), 50 Hz.
+pub fn robot(interface: CommandInterface) -> RobotSpec {
+    let joint = |name: &str, limit: Option<f64>| JointSpec {
+        name: name.into(),
+        position_min: limit.map(|l| -l),
+        position_max: limit,
+        velocity_max: 2.0,
+        effort_max: 1.0,
+        command_rate_max: None,
+    };
+    let terms = ["a", "b"].into_iter().flat_map(|name| {
+        [
+            ObservationTerm::SinPosition { joint: name.into() },
+            ObservationTerm::Velocity {
+                joint: name.into(),
+                scale: 0.1,
+            },
+        ]
+    });
+    RobotSpec {
+        robot: "two_joints".into(),
+        joints: vec![joint("a", Some(1.0)), joint("b", None)],
+        observation: ObservationSpec {
+            terms: terms
+                .chain([ObservationTerm::PreviousAction { index: 1 }])
+                .collect(),
+        },
+        action: ActionSpec {
+            interface,
+            // Not the order of the joints: commands follow this one.
+            joints: ["b", "a"]
+                .map(|name| ActionJoint {
+                    joint: name.into(),
+                    offset: 0.0,
+                    scale: 0.5,
+                })
+                .into(),
+        },
+        control_period_ns: 20 * MS,
+    }
+}
+
+/// A sealed bundle with random weights.
+pub fn bundle(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
+    let sizes = (spec.observation_size(), spec.action_size(), spec.action_size());
+    let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).unwrap();
+    seal(&SealRequest {
+        robot: spec,
+        run,
+        version,
+        sampling_steps: 2,
+        actor: &actor,
+        critics: None,
+        normalizer: None,
+        probe_observations: Vec::new(),
+    })
+    .unwrap()
+}
+
+pub fn expected() -> Expected {
+    Expected::new(String::new(), None, 1, Vec::new())
+}
+
+pub fn policy(spec: &RobotSpec, version: u64) -> Box<Policy> {
+    Box::new(expected().validate(&bundle(spec, "run", version)).unwrap())
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        candidates: 1,
+        seed: 7,
+        stale_after: STALE_AFTER,
+        fallback: FallbackChoice::Auto,
+        damping: 0.25,
+    }
+}
+
+pub fn control_loop(spec: &RobotSpec) -> (ControlLoop, JointStates) {
+    let control = ControlLoop::new(spec, policy(spec, 1), settings()).unwrap();
+    (control, JointStates::new(spec, STALE_AFTER))
+}
+
+/// Sends a message without a stamp.
+pub fn send(
+    states: &mut JointStates,
+    now: MonoTime,
+    names: &[&str],
+    positions: &[f64],
+    velocities: &[f64],
+) -> Result<(), Refusal> {
+    let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+    let message = JointStateMessage {
+        stamp: 0,
+        names: &names,
+        positions,
+        velocities,
+    };
+    states.apply(message, now)
+}
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts what this thread asks of it.
+pub struct CountingAllocator;
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// Calls to the allocator, of any kind, that `run` makes on this thread.
+pub fn allocations(run: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    run();
+    ALLOCATIONS.with(Cell::get) - before
+}
