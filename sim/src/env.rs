@@ -111,5 +111,6 @@ pub fn evaluation_seed(seed: u64, index: u64) -> u64 {
         .wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    // 53 bits, so that a seed survives JSON readers that know only doubles.
+    (z ^ (z >> 31)) >> 11
 }
