@@ -83,7 +83,7 @@ impl Status {
             } => {
                 let how = if is_swap { "swapped to" } else { "starting with" };
                 tracing::info!(
-                    "{how} policy version {} of run '{}' for robot '{}' ({:.0} us an action)",
+                    "{how} policy version {} of run '{}' for robot '{}' ({:.1} us an action)",
                     current.version,
                     current.run,
                     current.robot,
