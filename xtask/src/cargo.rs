@@ -11,7 +11,13 @@ use crate::environment::Environment;
 use crate::workspace::Workspace;
 
 /// What every build of the whole workspace is told, so that all share the same artefacts.
-pub const WHOLE: [&str; 3] = ["--workspace", "--release", "--locked"];
+pub const WHOLE: [&str; 5] = [
+    "--workspace",
+    "--release",
+    "--locked",
+    "--features",
+    "mfpo_sim/ros,mfpo_sim/renderer",
+];
 
 /// A `cargo` command in the repository, with nothing that an outer cargo or another folder has set.
 pub fn command(workspace: &Workspace, environment: &Environment) -> Command {
