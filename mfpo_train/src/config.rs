@@ -381,7 +381,7 @@ mod tests {
         assert!(text.contains("did you mean 'evaluation.episodes'?"), "{text}");
         let text = refusal(&["environment.delay=0.5"]);
         assert!(
-            text.contains("'environment.delay'") && text.contains("action_delay_max_ms"),
+            text.contains("'environment.delay'") && text.contains("action_delay_max"),
             "{text}"
         );
     }

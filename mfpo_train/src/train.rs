@@ -106,7 +106,7 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
         if !random && step % run.config.run.publish_every == 0 {
             run.publish(step)?;
         }
-        if step % run.config.evaluation.every == 0 {
+        if !random && step % run.config.evaluation.every == 0 {
             run.evaluate(step)?;
         }
         run.recorder.report(step)?;
@@ -130,6 +130,8 @@ struct Run {
     rng: ChaCha12Rng,
     /// The newest bundle and the step it was sealed at.
     sealed: Option<(u64, SealedBundle)>,
+    /// The newest measurement and its step.
+    evaluated: Option<(u64, Evaluation)>,
 }
 
 impl Run {
@@ -169,6 +171,7 @@ impl Run {
             publisher: Publisher::new(&folder, options.sink)?,
             rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
             sealed: None,
+            evaluated: None,
             config,
             env,
             evaluation_env,
@@ -208,12 +211,11 @@ impl Run {
 
     /// Measures the policy as it is now, through a bundle as the robot gets it.
     fn evaluate(&mut self, step: u64) -> anyhow::Result<Evaluation> {
-        if self
-            .sealed
-            .as_ref()
-            .is_none_or(|(sealed_at, _)| *sealed_at != step)
-            && self.recorder.updates() > 0
-        {
+        if let Some((_, evaluation)) = self.evaluated.as_ref().filter(|(at, _)| *at == step) {
+            return Ok(evaluation.clone());
+        }
+        let current = self.sealed.as_ref().is_some_and(|(at, _)| *at == step);
+        if !current && self.recorder.updates() > 0 {
             self.publish(step)?;
         }
         let (_, bundle) = self.sealed.as_ref().context("nothing was sealed yet")?;
@@ -228,6 +230,7 @@ impl Run {
         };
         let evaluation = evaluate::evaluate(self.evaluation_env.as_mut(), &mut sampler, plan)?;
         self.recorder.evaluation(step, &evaluation)?;
+        self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)
     }
 
