@@ -294,6 +294,11 @@ impl FastCritic {
         self.trunk.share(observations, out);
     }
 
+    /// Number of observations, G, in `[G, S]`.
+    pub fn groups(&self, observations: &[f32]) -> usize {
+        observations.len() / self.trunk.observation_size
+    }
+
     /// `Q(s, a)` of all rows, `[G K]`.
     pub fn value(&self, rows: Rows<'_>, scratch: &mut Scratch, out: &mut [f32]) {
         let (minimum, step) = (self.support.minimum as f32, self.support.step() as f32);

@@ -347,11 +347,17 @@ fn expected_value_generic<M: Arithmetic>(
         for c in 0..atoms {
             highest = highest.max(row[c] + bias[c]);
         }
-        let (total, weighted) = sums(atoms, |c| {
-            let e = exp::<M>(row[c] + bias[c] - highest);
-            (e, e * c as f32)
-        });
-        *value = M::fma(step, weighted / total, minimum);
+        // Relative to the middle atom and in double precision: the values are small differences of large atoms, and
+        // they are divided by the temperature.
+        let middle = 0.5 * (atoms - 1) as f64;
+        let (mut total, mut weighted) = ([0.0f64; LANES], [0.0f64; LANES]);
+        for c in 0..atoms {
+            let e = f64::from(exp::<M>(row[c] + bias[c] - highest));
+            total[c % LANES] += e;
+            weighted[c % LANES] += e * (c as f64 - middle);
+        }
+        let mean = weighted.iter().sum::<f64>() / total.iter().sum::<f64>();
+        *value = (f64::from(minimum) + f64::from(step) * (middle + mean)) as f32;
     }
 }
 

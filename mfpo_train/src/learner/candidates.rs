@@ -1,0 +1,188 @@
+//! Policy samples and their values, without gradients: three quarters of an update's time.
+
+use candle_core::{Device, Tensor};
+use mfpo_policy::critic::Critic;
+use mfpo_policy::fast::{FastCritic, FastSampler, Rows, Scratch};
+use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::sampler;
+
+use super::LearnerError;
+
+/// The policy, frozen: packed on CPU, candle elsewhere.
+pub(super) enum PackedPolicy {
+    Fast(Box<FastSampler>),
+    Candle {
+        actor: Box<MeanFlow>,
+        divergence: Box<MeanFlow>,
+        steps: usize,
+        device: Device,
+    },
+}
+
+impl PackedPolicy {
+    pub(super) fn new(
+        actor: MeanFlow,
+        divergence: MeanFlow,
+        steps: usize,
+        device: &Device,
+    ) -> Result<Self, LearnerError> {
+        if device.is_cpu() {
+            let sampler = FastSampler::new(&actor, Some(&divergence), steps)?;
+            return Ok(Self::Fast(Box::new(sampler)));
+        }
+        let (actor, divergence) = (Box::new(actor), Box::new(divergence));
+        Ok(Self::Candle {
+            actor,
+            divergence,
+            steps,
+            device: device.clone(),
+        })
+    }
+
+    /// Noise `[G K, A]` in `x` becomes actions for observations `[G, S]`.
+    pub(super) fn sample(
+        &mut self,
+        observations: &[f32],
+        group: usize,
+        x: &mut [f32],
+    ) -> Result<(), LearnerError> {
+        match self {
+            Self::Fast(sampler) => sampler.sample(observations, group, x, None),
+            Self::Candle { .. } => {
+                let rows = x.len();
+                self.sample_with_log_prob(observations, group, x, &mut vec![0.0; rows])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`PackedPolicy::sample`], with log-probabilities `[G K]`; their number says how many rows there are.
+    pub(super) fn sample_with_log_prob(
+        &mut self,
+        observations: &[f32],
+        group: usize,
+        x: &mut [f32],
+        log_probs: &mut [f32],
+    ) -> Result<(), LearnerError> {
+        match self {
+            Self::Fast(sampler) => sampler.sample(observations, group, x, Some(log_probs)),
+            Self::Candle {
+                actor,
+                divergence,
+                steps,
+                device,
+            } => {
+                let (s, a) = (actor.observation_size(), actor.action_size());
+                let observations = repeat(observations, s, group, device)?;
+                let noise = Tensor::from_slice(x, (x.len() / a, a), device)?;
+                let networks = (&**actor, &**divergence);
+                let (actions, l) = sampler::sample_with_log_prob(networks, &observations, &noise, *steps)?;
+                x.copy_from_slice(&actions.flatten_all()?.to_vec1::<f32>()?);
+                let l = l.to_vec1::<f32>()?;
+                let count = l.len().min(log_probs.len());
+                log_probs[..count].copy_from_slice(&l[..count]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two critics, frozen.
+pub(super) enum PackedCritics {
+    Fast {
+        critics: Box<[FastCritic; 2]>,
+        clipped: bool,
+    },
+    Candle {
+        critics: Box<[Critic; 2]>,
+        clipped: bool,
+        observation_size: usize,
+        device: Device,
+    },
+}
+
+impl PackedCritics {
+    pub(super) fn new(
+        critics: [Critic; 2],
+        observation_size: usize,
+        clipped: bool,
+        device: &Device,
+    ) -> Result<Self, LearnerError> {
+        if device.is_cpu() {
+            let [a, b] = &critics;
+            let critics = [
+                FastCritic::new(a, observation_size)?,
+                FastCritic::new(b, observation_size)?,
+            ];
+            return Ok(Self::Fast {
+                critics: Box::new(critics),
+                clipped,
+            });
+        }
+        let (critics, device) = (Box::new(critics), device.clone());
+        Ok(Self::Candle {
+            critics,
+            clipped,
+            observation_size,
+            device,
+        })
+    }
+
+    /// `min(Q1, Q2)` or their mean, `[G K]`, of observations `[G, S]` and actions `[G K, A]`.
+    pub(super) fn values(
+        &self,
+        observations: &[f32],
+        actions: &[f32],
+        group: usize,
+    ) -> Result<Vec<f32>, LearnerError> {
+        let (first, second, clipped) = match self {
+            Self::Fast { critics, clipped } => {
+                let rows = |critic: &FastCritic| fast_values(critic, observations, actions, group);
+                (rows(&critics[0]), rows(&critics[1]), *clipped)
+            }
+            Self::Candle {
+                critics,
+                clipped,
+                observation_size,
+                device,
+            } => {
+                let observations = repeat(observations, *observation_size, group, device)?;
+                let rows = observations.dims2()?.0;
+                let actions = Tensor::from_slice(actions, (rows, actions.len() / rows), device)?;
+                let values = |c: &Critic| -> Result<Vec<f32>, LearnerError> {
+                    Ok(c.value(&observations, &actions)?.to_vec1()?)
+                };
+                (values(&critics[0])?, values(&critics[1])?, *clipped)
+            }
+        };
+        let join = |(a, b): (&f32, &f32)| if clipped { a.min(*b) } else { 0.5 * (a + b) };
+        Ok(first.iter().zip(&second).map(join).collect())
+    }
+}
+
+fn fast_values(critic: &FastCritic, observations: &[f32], actions: &[f32], group: usize) -> Vec<f32> {
+    let groups = critic.groups(observations);
+    let mut share = vec![0.0; groups * critic.share_width()];
+    critic.share(observations, &mut share);
+    let mut out = vec![0.0; groups * group];
+    critic.value(
+        Rows {
+            x: actions,
+            share: &share,
+            group,
+        },
+        &mut Scratch::default(),
+        &mut out,
+    );
+    out
+}
+
+/// Observations `[G, S]` with each row `group` times, `[G K, S]`.
+fn repeat(observations: &[f32], size: usize, group: usize, device: &Device) -> Result<Tensor, LearnerError> {
+    let groups = observations.len() / size;
+    let rows = Tensor::from_slice(observations, (groups, 1, size), device)?;
+    Ok(rows
+        .broadcast_as((groups, group, size))?
+        .contiguous()?
+        .reshape((groups * group, size))?)
+}

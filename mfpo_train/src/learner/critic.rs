@@ -1,0 +1,153 @@
+//! The critics' loss: cross-entropy to the projected soft Bellman target (C51 with clipped double critics).
+
+use candle_core::Tensor;
+use mfpo_policy::critic::{ValueSupport, log_softmax, softmax};
+
+use super::{BatchTensors, Draws, LearnerError, MfpoLearner, Trace, UpdateInfo};
+use crate::replay_buffer::Batch;
+
+impl MfpoLearner {
+    /// Both critics on the same target, then the target critics: `target <- tau new + (1 - tau) target`.
+    pub(super) fn update_critics(
+        &mut self,
+        batch: &Batch,
+        tensors: &BatchTensors,
+        draws: &mut dyn Draws,
+        info: &mut UpdateInfo,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let target = self.critic_target(batch, draws, trace)?;
+        let mut losses = [0.0; 2];
+        for (i, critic) in self.critics.iter_mut().enumerate() {
+            let logits = critic.network().logits(&tensors.observations, &tensors.actions)?;
+            let loss = (&target * log_softmax(&logits)?)?.sum(1)?.mean_all()?.neg()?;
+            losses[i] = f64::from(loss.to_scalar::<f32>()?);
+            let value = critic.network().expected_value(&logits.detach())?;
+            if i == 0 {
+                info.q_mean = f64::from(value.mean_all()?.to_scalar::<f32>()?);
+            }
+            trace.tensor(&format!("critic_logits_{}", i + 1), &logits)?;
+            trace.tensor(&format!("critic_value_{}", i + 1), &value)?;
+            trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
+            critic.descend(&loss, &format!("critic_{}", i + 1), trace)?;
+        }
+        [info.critic_loss_1, info.critic_loss_2] = losses;
+        for (critic, (target, _)) in self.critics.iter().zip(&self.targets) {
+            for ((_, new), (_, target)) in critic.parameters().iter().zip(target.iter()) {
+                super::optimizer::move_towards(target, new, self.config.tau)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The projected target distribution `m`, `[B, atoms]`.
+    fn critic_target(
+        &mut self,
+        batch: &Batch,
+        draws: &mut dyn Draws,
+        trace: &mut Trace,
+    ) -> Result<Tensor, LearnerError> {
+        let (b, atoms, support) = (batch.size, self.config.atoms, self.config.support());
+        let mut actions = vec![0.0; b * self.config.action_size];
+        let mut log_probs = vec![0.0; b];
+        draws.next_action_noise(&mut actions);
+        let policy = self.packed_policy()?;
+        policy.sample_with_log_prob(&batch.next_observations, 1, &mut actions, &mut log_probs)?;
+        trace.slice("next_actions", &actions);
+        trace.slice("next_logps", &log_probs);
+        let y = self.target_atoms(batch, &log_probs);
+        trace.slice("target_atoms", &y);
+        let observations = Tensor::from_slice(
+            &batch.next_observations,
+            (b, self.config.observation_size),
+            &self.device,
+        )?;
+        let actions = Tensor::from_slice(&actions, (b, self.config.action_size), &self.device)?;
+        let mut projected = Vec::with_capacity(2);
+        for (i, (_, critic)) in self.targets.iter().enumerate() {
+            let logits = critic.logits(&observations, &actions)?;
+            trace.tensor(&format!("next_logits_{}", i + 1), &logits)?;
+            let p: Vec<f32> = softmax(&logits)?.flatten_all()?.to_vec1()?;
+            let m = project(&p, &y, &support);
+            trace.slice(&format!("target_probs_{}", i + 1), &m);
+            trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
+            projected.push(m);
+        }
+        let m = self.join(&projected[0], &projected[1]);
+        trace.slice("target_probs", &m);
+        Ok(Tensor::from_vec(m, (b, atoms), &self.device)?)
+    }
+
+    /// `y_j = clip(R + gamma mask (z_j - alpha log p'), v_min, v_max)`, `[B, atoms]`.
+    fn target_atoms(&self, batch: &Batch, log_probs: &[f32]) -> Vec<f32> {
+        let support = self.config.support();
+        let (low, high, alpha) = (
+            support.minimum as f32,
+            support.maximum as f32,
+            self.temperature.alpha(),
+        );
+        let mut y = Vec::with_capacity(batch.size * support.atoms);
+        for (row, log_prob) in log_probs.iter().enumerate() {
+            let discount = self.config.discount as f32 * batch.masks[row];
+            for j in 0..support.atoms {
+                let z = (support.minimum + j as f64 * support.step()) as f32;
+                y.push((batch.rewards[row] + discount * (z - alpha * log_prob)).clamp(low, high));
+            }
+        }
+        y
+    }
+
+    /// Row by row the whole distribution with the smaller mean (a tie takes the second), or the average of both.
+    fn join(&self, first: &[f32], second: &[f32]) -> Vec<f32> {
+        if !self.config.clipped_double_q {
+            return first.iter().zip(second).map(|(a, b)| 0.5 * (a + b)).collect();
+        }
+        let support = self.config.support();
+        let (a, b) = (means(first, &support), means(second, &support));
+        let rows = first
+            .chunks_exact(support.atoms)
+            .zip(second.chunks_exact(support.atoms));
+        rows.zip(a.iter().zip(&b))
+            .flat_map(|((first, second), (a, b))| if a < b { first } else { second })
+            .copied()
+            .collect()
+    }
+}
+
+/// `sum_j m_j z_j` of each row.
+fn means(m: &[f32], support: &ValueSupport) -> Vec<f32> {
+    let mean = |row: &[f32]| {
+        let sum: f64 = row
+            .iter()
+            .enumerate()
+            .map(|(j, p)| f64::from(*p) * (support.minimum + j as f64 * support.step()))
+            .sum();
+        sum as f32
+    };
+    m.chunks_exact(support.atoms).map(mean).collect()
+}
+
+/// The C51 projection: probabilities `[R, atoms]` at values `y` (`[R, atoms]`, clipped to the support) spread over the two
+/// nearest atoms; a value on an atom gives it everything, so that no mass is lost.
+pub fn project(probabilities: &[f32], y: &[f32], support: &ValueSupport) -> Vec<f32> {
+    let (atoms, last) = (support.atoms, support.atoms - 1);
+    let (low, high) = (support.minimum as f32, support.maximum as f32);
+    // The reference divides in single precision; the last bit decides which atom a value lands on.
+    let step = (high - low) / last as f32;
+    let mut out = vec![0.0f32; probabilities.len()];
+    let rows = probabilities.chunks_exact(atoms).zip(y.chunks_exact(atoms));
+    for ((p, y), m) in rows.zip(out.chunks_exact_mut(atoms)) {
+        for (p, y) in p.iter().zip(y) {
+            let b = (y.clamp(low, high) - low) / step;
+            let lower = (b.floor().max(0.0) as usize).min(last);
+            let upper = (b.ceil().max(0.0) as usize).min(last);
+            if lower == upper {
+                m[lower] += p;
+            } else {
+                m[lower] += p * (upper as f32 - b);
+                m[upper] += p * (b - lower as f32);
+            }
+        }
+    }
+    out
+}

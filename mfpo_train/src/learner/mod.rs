@@ -1,0 +1,392 @@
+//! Mean Flow Policy Optimization (arXiv 2604.14698): one update of the critics, the policy, its divergence network and
+//! the temperature, in this order. Each file beside this one is one loss.
+//!
+//! Shapes: B rows of a mini-batch, S observation, A action, K1 policy samples, K2 Gaussian samples, T sampling steps,
+//! N probes. Stages without gradient run on packed networks (CPU) or candle (other devices).
+
+mod actor;
+mod candidates;
+mod config;
+mod critic;
+mod divergence;
+mod draws;
+mod network;
+mod optimizer;
+mod temperature;
+mod trace;
+mod velocity;
+
+use candle_core::{Device, Tensor};
+use mfpo_policy::bundle::CriticManifest;
+use mfpo_policy::critic::Critic;
+use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::parameters::{NetworkError, Parameters};
+use mfpo_policy::sampler::{ActionSampler, PolicyNetworks, SampleError};
+use serde::Serialize;
+use thiserror::Error;
+
+pub use config::{LearnerConfig, LearnerConfigError};
+pub use critic::project;
+pub use draws::{Draws, RandomDraws, Times, truncated_normal};
+pub use optimizer::{Adam, ScalarAdam};
+pub use trace::Trace;
+pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velocity};
+
+use crate::replay_buffer::Batch;
+use candidates::{PackedCritics, PackedPolicy};
+use network::TrainedNetwork;
+use temperature::Temperature;
+
+/// Why a learner could not be made or an update not be done.
+#[derive(Debug, Error)]
+pub enum LearnerError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] LearnerConfigError),
+    /// A mini-batch has other sizes than the configuration.
+    #[error("{what} of the mini-batch holds {got} numbers; expected {expected}")]
+    Batch {
+        /// The part of the batch.
+        what: &'static str,
+        /// The number that was expected.
+        expected: usize,
+        /// The number that came.
+        got: usize,
+    },
+    /// A loss is NaN or infinite.
+    #[error("{what} is {value} at update {update}; the run stops before it damages the networks")]
+    NotFinite {
+        /// The loss or metric.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Number of the update.
+        update: u64,
+    },
+    /// A parameter got no gradient.
+    #[error("parameter '{0}' got no gradient")]
+    NoGradient(String),
+    /// A network refused its input.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// An action could not be sampled.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+}
+
+impl From<candle_core::Error> for LearnerError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Network(error.into())
+    }
+}
+
+/// What one update says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct UpdateInfo {
+    /// Cross-entropy of critic 1, nats.
+    pub critic_loss_1: f64,
+    /// Cross-entropy of critic 2, nats.
+    pub critic_loss_2: f64,
+    /// Mean value of the first critic on the batch.
+    pub q_mean: f64,
+    /// Mean squared error of the average velocity.
+    pub actor_loss: f64,
+    /// Mean squared error of the average divergence.
+    pub divergence_loss: f64,
+    /// `alpha (H - target)`.
+    pub temperature_loss: f64,
+    /// alpha after the update.
+    pub temperature: f64,
+    /// Estimated entropy of the policy before the update, nats.
+    pub entropy: f64,
+    /// Mean effective sample size of the policy samples, 1 to K1.
+    pub ess_policy: f64,
+    /// Mean effective sample size of the Gaussian samples, 1 to K2.
+    pub ess_clean: f64,
+}
+
+/// The mini-batch as tensors.
+struct BatchTensors {
+    observations: Tensor,
+    actions: Tensor,
+}
+
+/// Everything that learns.
+pub struct MfpoLearner {
+    config: LearnerConfig,
+    device: Device,
+    actor: TrainedNetwork<MeanFlow>,
+    divergence: TrainedNetwork<MeanFlow>,
+    critics: [TrainedNetwork<Critic>; 2],
+    targets: [(Parameters, Critic); 2],
+    temperature: Temperature,
+    draws: RandomDraws,
+    noise: NormalNoise,
+    policy: Option<PackedPolicy>,
+    updates: u64,
+}
+
+/// The initial parameters of every network.
+pub struct InitialParameters {
+    /// Average velocity.
+    pub actor: Parameters,
+    /// Average divergence.
+    pub divergence: Parameters,
+    /// The two critics.
+    pub critics: [Parameters; 2],
+    /// The two target critics; `None` copies the critics.
+    pub targets: Option<[Parameters; 2]>,
+    /// Logarithm of the temperature.
+    pub log_temperature: f32,
+}
+
+impl MfpoLearner {
+    /// Fresh networks. The same seed gives the same networks and the same draws.
+    ///
+    /// # Errors
+    /// When the configuration is not valid or the device has no memory left.
+    pub fn new(config: LearnerConfig, seed: u64, device: &Device) -> Result<Self, LearnerError> {
+        config.validate()?;
+        let (s, a, hidden) = (config.observation_size, config.action_size, &config.hidden_sizes);
+        let network = |offset: u64| seed.wrapping_mul(8).wrapping_add(offset);
+        let initial = InitialParameters {
+            actor: MeanFlow::initialize(network(0), (s, a, a), hidden, device)?,
+            divergence: MeanFlow::initialize(network(1), (s, a, 1), hidden, device)?,
+            critics: [
+                Critic::initialize(network(2), (s, a, config.atoms), hidden, device)?,
+                Critic::initialize(network(3), (s, a, config.atoms), hidden, device)?,
+            ],
+            targets: None,
+            log_temperature: config.initial_temperature.ln() as f32,
+        };
+        Self::with_parameters(config, initial, network(4), device)
+    }
+
+    /// Given networks, with fresh optimiser moments; sizes must fit the configuration.
+    ///
+    /// # Errors
+    /// When the configuration is not valid or a shape does not fit.
+    pub fn with_parameters(
+        config: LearnerConfig,
+        initial: InitialParameters,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, LearnerError> {
+        config.validate()?;
+        let (a, support, rate) = (config.action_size, config.support(), config.learning_rate);
+        let flow = |p: Parameters| TrainedNetwork::new(p, rate, device, move |p| MeanFlow::load(p, a));
+        let critic = |p: Parameters| TrainedNetwork::new(p, rate, device, move |p| Critic::load(p, support));
+        let [first, second] = initial.critics;
+        let critics = [critic(first)?, critic(second)?];
+        let copies = match initial.targets {
+            Some(targets) => targets,
+            None => [
+                critics[0].parameters().copied()?,
+                critics[1].parameters().copied()?,
+            ],
+        };
+        let target = |p: &Parameters| -> Result<(Parameters, Critic), LearnerError> {
+            let p = p.to_device(device)?.copied()?;
+            let network = Critic::load(&p, support)?;
+            Ok((p, network))
+        };
+        Ok(Self {
+            actor: flow(initial.actor)?,
+            divergence: flow(initial.divergence)?,
+            targets: [target(&copies[0])?, target(&copies[1])?],
+            critics,
+            temperature: Temperature::new(initial.log_temperature, rate as f32),
+            draws: RandomDraws::new(seed),
+            noise: NormalNoise::new(seed.wrapping_add(1)),
+            policy: None,
+            updates: 0,
+            device: device.clone(),
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LearnerConfig {
+        &self.config
+    }
+
+    /// Updates done so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The temperature alpha.
+    pub fn temperature(&self) -> f64 {
+        f64::from(self.temperature.alpha())
+    }
+
+    /// One update from a mini-batch.
+    ///
+    /// # Errors
+    /// When the batch has other sizes, or a loss is not finite.
+    pub fn update(&mut self, batch: &Batch) -> Result<UpdateInfo, LearnerError> {
+        // The draws are taken out for the call, because every stage borrows the learner as a whole.
+        let mut draws = std::mem::replace(&mut self.draws, RandomDraws::new(0));
+        let info = self.update_with(batch, &mut draws, &mut Trace::off());
+        self.draws = draws;
+        info
+    }
+
+    /// [`MfpoLearner::update`] with given random numbers, recording intermediate results where `trace` is on.
+    ///
+    /// # Errors
+    /// As [`MfpoLearner::update`].
+    pub fn update_with(
+        &mut self,
+        batch: &Batch,
+        draws: &mut dyn Draws,
+        trace: &mut Trace,
+    ) -> Result<UpdateInfo, LearnerError> {
+        self.check(batch)?;
+        let rows = (batch.size, self.config.observation_size, self.config.action_size);
+        let tensors = BatchTensors {
+            observations: Tensor::from_slice(&batch.observations, (rows.0, rows.1), &self.device)?,
+            actions: Tensor::from_slice(&batch.actions, (rows.0, rows.2), &self.device)?,
+        };
+        let mut info = UpdateInfo::default();
+        self.update_critics(batch, &tensors, draws, &mut info, trace)?;
+        let first_actions = self.update_actor(batch, &tensors, draws, &mut info, trace)?;
+        self.update_divergence(&tensors, &first_actions, draws, &mut info, trace)?;
+        self.update_temperature(&mut info, trace);
+        self.updates += 1;
+        self.check_finite(&info)?;
+        Ok(info)
+    }
+
+    fn check(&self, batch: &Batch) -> Result<(), LearnerError> {
+        let (b, s, a) = (batch.size, self.config.observation_size, self.config.action_size);
+        let parts = [
+            ("observations", b * s, batch.observations.len()),
+            ("actions", b * a, batch.actions.len()),
+            ("rewards", b, batch.rewards.len()),
+            ("masks", b, batch.masks.len()),
+            ("next_observations", b * s, batch.next_observations.len()),
+        ];
+        match parts
+            .into_iter()
+            .find(|(_, expected, got)| expected != got || *expected == 0)
+        {
+            None => Ok(()),
+            Some((what, expected, got)) => Err(LearnerError::Batch { what, expected, got }),
+        }
+    }
+
+    fn check_finite(&self, info: &UpdateInfo) -> Result<(), LearnerError> {
+        let values = [
+            ("critic_loss_1", info.critic_loss_1),
+            ("critic_loss_2", info.critic_loss_2),
+            ("actor_loss", info.actor_loss),
+            ("divergence_loss", info.divergence_loss),
+            ("temperature", info.temperature),
+            ("entropy", info.entropy),
+        ];
+        match values.into_iter().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((what, value)) => Err(LearnerError::NotFinite {
+                what,
+                value,
+                update: self.updates,
+            }),
+        }
+    }
+
+    /// The policy packed for sampling, made anew after each change of its weights.
+    fn packed_policy(&mut self) -> Result<&mut PackedPolicy, LearnerError> {
+        let policy = match self.policy.take() {
+            Some(policy) => policy,
+            None => PackedPolicy::new(
+                self.actor.detached()?,
+                self.divergence.detached()?,
+                self.config.sampling_steps,
+                &self.device,
+            )?,
+        };
+        Ok(self.policy.insert(policy))
+    }
+
+    fn packed_critics(&self) -> Result<PackedCritics, LearnerError> {
+        let critics = [self.critics[0].detached()?, self.critics[1].detached()?];
+        PackedCritics::new(
+            critics,
+            self.config.observation_size,
+            self.config.clipped_double_q,
+            &self.device,
+        )
+    }
+
+    /// One action in `[-1, 1]` for data collection: one sample, no selection.
+    ///
+    /// # Errors
+    /// When the observation has another size.
+    pub fn sample_action(&mut self, observation: &[f32]) -> Result<Vec<f32>, LearnerError> {
+        let (expected, got) = (self.config.observation_size, observation.len());
+        if expected != got {
+            let what = "the observation";
+            return Err(SampleError::Length { what, expected, got }.into());
+        }
+        let mut action = vec![0.0; self.config.action_size];
+        self.noise.fill(&mut action);
+        self.packed_policy()?.sample(observation, 1, &mut action)?;
+        Ok(action)
+    }
+
+    /// Copies of the actor and of the target critics, for evaluation and for a bundle.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn policy_networks(&self) -> Result<PolicyNetworks, LearnerError> {
+        let support = self.config.support();
+        let target = |i: usize| -> Result<Critic, NetworkError> {
+            Critic::load(&self.targets[i].0.copied()?, support)
+        };
+        Ok(PolicyNetworks {
+            actor: MeanFlow::load(&self.actor.parameters().copied()?, self.config.action_size)?,
+            critics: Some([target(0)?, target(1)?]),
+            clipped_double_q: self.config.clipped_double_q,
+            steps: self.config.sampling_steps,
+            normalizer: None,
+        })
+    }
+
+    /// A sampler of the current policy with best of N by the target critics; does not touch the training's draws.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn action_sampler(&self) -> Result<ActionSampler, LearnerError> {
+        Ok(ActionSampler::new(&self.policy_networks()?, &self.device)?)
+    }
+
+    /// Parameters of the actor.
+    pub fn actor_parameters(&self) -> &Parameters {
+        self.actor.parameters()
+    }
+
+    /// Parameters of the divergence network.
+    pub fn divergence_parameters(&self) -> &Parameters {
+        self.divergence.parameters()
+    }
+
+    /// Parameters of the critics.
+    pub fn critic_parameters(&self) -> [&Parameters; 2] {
+        [self.critics[0].parameters(), self.critics[1].parameters()]
+    }
+
+    /// Parameters of the target critics.
+    pub fn target_parameters(&self) -> [&Parameters; 2] {
+        [&self.targets[0].0, &self.targets[1].0]
+    }
+
+    /// What a bundle says of the critics.
+    pub fn critic_manifest(&self) -> CriticManifest {
+        CriticManifest {
+            support: self.config.support(),
+            clipped_double_q: self.config.clipped_double_q,
+        }
+    }
+}

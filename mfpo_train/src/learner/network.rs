@@ -1,0 +1,86 @@
+//! A network with its variables and its optimiser.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var};
+use mfpo_policy::parameters::{NetworkError, Parameters};
+
+use super::{Adam, LearnerError, Trace};
+
+/// Builds a network from its parameters.
+type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send>;
+
+/// A network that learns.
+pub(super) struct TrainedNetwork<N> {
+    names: Vec<String>,
+    vars: Vec<Var>,
+    parameters: Parameters,
+    network: N,
+    adam: Adam,
+    load: Load<N>,
+}
+
+impl<N> TrainedNetwork<N> {
+    pub(super) fn new(
+        initial: Parameters,
+        learning_rate: f64,
+        device: &Device,
+        load: impl Fn(&Parameters) -> Result<N, NetworkError> + Send + 'static,
+    ) -> Result<Self, LearnerError> {
+        let (mut names, mut vars, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (name, tensor) in initial.iter() {
+            let var = Var::from_tensor(&tensor.to_device(device)?)?;
+            tensors.insert(name.clone(), var.as_tensor().clone());
+            names.push(name.clone());
+            vars.push(var);
+        }
+        let parameters = Parameters::new(tensors);
+        let network = load(&parameters)?;
+        let adam = Adam::new(vars.clone(), learning_rate)?;
+        Ok(Self {
+            names,
+            vars,
+            parameters,
+            network,
+            adam,
+            load: Box::new(load),
+        })
+    }
+
+    /// The network; gradients flow to its variables.
+    pub(super) fn network(&self) -> &N {
+        &self.network
+    }
+
+    /// The same weights (shared storage) without gradients.
+    pub(super) fn detached(&self) -> Result<N, NetworkError> {
+        (self.load)(&self.parameters.detached())
+    }
+
+    pub(super) fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Backward pass of `loss` and one optimiser step. Every parameter must get a gradient.
+    pub(super) fn descend(
+        &mut self,
+        loss: &Tensor,
+        name: &str,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let store = loss.backward()?;
+        let mut gradients = Vec::with_capacity(self.vars.len());
+        for (parameter, var) in self.names.iter().zip(&self.vars) {
+            let gradient = store
+                .get(var)
+                .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
+            trace.tensor(&format!("grad/{name}/{parameter}"), gradient)?;
+            gradients.push(gradient.clone());
+        }
+        self.adam.step(&gradients)?;
+        for (parameter, moment) in self.names.iter().zip(self.adam.first_moments()) {
+            trace.tensor(&format!("moment/{name}/{parameter}"), moment)?;
+        }
+        Ok(())
+    }
+}

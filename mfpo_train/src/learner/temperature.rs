@@ -1,0 +1,46 @@
+//! The temperature's loss `alpha (H - target)`: alpha falls while the entropy is above its target.
+
+use super::{MfpoLearner, ScalarAdam, Trace, UpdateInfo};
+
+/// `alpha = exp(log_alpha)` and its optimiser.
+#[derive(Debug, Clone)]
+pub(super) struct Temperature {
+    log_alpha: f32,
+    learning_rate: f32,
+    adam: ScalarAdam,
+}
+
+impl Temperature {
+    pub(super) fn new(log_alpha: f32, learning_rate: f32) -> Self {
+        Self {
+            log_alpha,
+            learning_rate,
+            adam: ScalarAdam::default(),
+        }
+    }
+
+    pub(super) fn alpha(&self) -> f32 {
+        self.log_alpha.exp()
+    }
+}
+
+impl MfpoLearner {
+    /// Uses the entropy of the old policy, which the actor's update has estimated.
+    pub(super) fn update_temperature(&mut self, info: &mut UpdateInfo, trace: &mut Trace) {
+        let alpha = self.temperature.alpha();
+        // The gradient with respect to log alpha equals the loss.
+        let loss = alpha * (info.entropy - self.config.target_entropy()) as f32;
+        trace.number("temperature_before", f64::from(alpha));
+        trace.number("temp_loss", f64::from(loss));
+        trace.slice("grad/temp/log_temp", &[loss]);
+        let Temperature {
+            log_alpha,
+            learning_rate,
+            adam,
+        } = &mut self.temperature;
+        adam.step(log_alpha, loss, *learning_rate);
+        trace.slice("after/temp/log_temp", &[*log_alpha]);
+        info.temperature_loss = f64::from(loss);
+        info.temperature = f64::from(self.temperature.alpha());
+    }
+}

@@ -1,0 +1,141 @@
+//! The marginal velocity of the optimal (Boltzmann) policy at `x_t`, by self-normalised importance sampling from two
+//! proposals, weighted by their effective sample sizes.
+//!
+//! Policy samples `a_k ~ pi(.|s)`: `log w = Q/alpha - |x_t - (1-t) a|^2 / (2 t^2) - log p`.
+//! Gaussian samples `b = (x_t - t eps) / (1 - t)`, `eps` truncated so that b lies in `[-1, 1]`: `log w = Q/alpha`.
+//! Each gives `v = sum_k w_k (x_t - a_k) / t` and `ESS = 1 / sum w^2`; `lam = ESS1 / (ESS1 + ESS2 + 1e-10)`.
+
+/// The samples of one proposal with their values, for all rows.
+#[derive(Debug, Clone, Copy)]
+pub struct ProposalSet<'a> {
+    /// `[B, K, A]`.
+    pub actions: &'a [f32],
+    /// `Q(s, a)`, `[B, K]`.
+    pub values: &'a [f32],
+}
+
+/// Where the velocity is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct VelocityProblem<'a> {
+    /// Points on the flow, `[B, A]`.
+    pub x_t: &'a [f32],
+    /// Times, `[B]`.
+    pub t: &'a [f32],
+    /// Temperature.
+    pub alpha: f32,
+    /// Policy samples.
+    pub policy: ProposalSet<'a>,
+    /// Their log-probabilities, `[B, K1]`.
+    pub log_probs: &'a [f32],
+    /// Gaussian samples.
+    pub clean: ProposalSet<'a>,
+}
+
+/// The velocity and everything on the way to it.
+#[derive(Debug, Clone, Default)]
+pub struct VelocityEstimate {
+    /// `[B, A]`.
+    pub velocity: Vec<f32>,
+    /// From the policy samples, `[B, A]`.
+    pub velocity_policy: Vec<f32>,
+    /// From the Gaussian samples, `[B, A]`.
+    pub velocity_clean: Vec<f32>,
+    /// `log w` of the policy samples, `[B, K1]`.
+    pub log_weight_policy: Vec<f32>,
+    /// Normalised weights of the policy samples, `[B, K1]`.
+    pub weight_policy: Vec<f32>,
+    /// Normalised weights of the Gaussian samples, `[B, K2]`.
+    pub weight_clean: Vec<f32>,
+    /// `[B]`, 1 to K1.
+    pub ess_policy: Vec<f32>,
+    /// `[B]`, 1 to K2.
+    pub ess_clean: Vec<f32>,
+    /// `lam`, `[B]`.
+    pub policy_share: Vec<f32>,
+}
+
+/// Both estimates and their combination.
+pub fn estimate_velocity(problem: &VelocityProblem<'_>) -> VelocityEstimate {
+    let rows = problem.t.len();
+    let mut estimate = VelocityEstimate::default();
+    for row in 0..rows {
+        let log_weights = policy_log_weights(problem, row);
+        let policy = normalise(&log_weights);
+        let values = of_row(problem.clean.values, rows, row);
+        let clean = normalise(&values.iter().map(|q| q / problem.alpha).collect::<Vec<_>>());
+        let v1 = weighted_velocity(problem, problem.policy.actions, &policy.weights, row);
+        let v2 = weighted_velocity(problem, problem.clean.actions, &clean.weights, row);
+        let share = policy.ess / (policy.ess + clean.ess + 1e-10);
+        let joined = v1.iter().zip(&v2).map(|(a, b)| share * a + (1.0 - share) * b);
+        estimate.velocity.extend(joined);
+        estimate.velocity_policy.extend(v1);
+        estimate.velocity_clean.extend(v2);
+        estimate.log_weight_policy.extend(log_weights);
+        estimate.weight_policy.extend(policy.weights);
+        estimate.weight_clean.extend(clean.weights);
+        estimate.ess_policy.push(policy.ess);
+        estimate.ess_clean.push(clean.ess);
+        estimate.policy_share.push(share);
+    }
+    estimate
+}
+
+fn of_row(values: &[f32], rows: usize, row: usize) -> &[f32] {
+    let width = values.len() / rows;
+    &values[row * width..(row + 1) * width]
+}
+
+fn policy_log_weights(problem: &VelocityProblem<'_>, row: usize) -> Vec<f32> {
+    let rows = problem.t.len();
+    let (t, x) = (problem.t[row], of_row(problem.x_t, rows, row));
+    let actions = of_row(problem.policy.actions, rows, row).chunks_exact(x.len());
+    let values = of_row(problem.policy.values, rows, row);
+    let log_probs = of_row(problem.log_probs, rows, row);
+    actions
+        .zip(values.iter().zip(log_probs))
+        .map(|(action, (q, log_prob))| {
+            let square: f32 = x
+                .iter()
+                .zip(action)
+                .map(|(x, a)| (x - (1.0 - t) * a).powi(2))
+                .sum();
+            q / problem.alpha - square / (2.0 * t * t) - log_prob
+        })
+        .collect()
+}
+
+struct Weights {
+    weights: Vec<f32>,
+    ess: f32,
+}
+
+/// Softmax and effective sample size.
+fn normalise(log_weights: &[f32]) -> Weights {
+    let highest = log_weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut weights: Vec<f32> = log_weights.iter().map(|l| (l - highest).exp()).collect();
+    let total: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|w| *w /= total);
+    let squares: f32 = weights.iter().map(|w| w * w).sum();
+    Weights {
+        weights,
+        ess: 1.0 / squares,
+    }
+}
+
+/// `sum_k w_k (x_t - a_k) / t`, `[A]`.
+fn weighted_velocity(
+    problem: &VelocityProblem<'_>,
+    actions: &[f32],
+    weights: &[f32],
+    row: usize,
+) -> Vec<f32> {
+    let rows = problem.t.len();
+    let (t, x) = (problem.t[row], of_row(problem.x_t, rows, row));
+    let mut velocity = vec![0.0; x.len()];
+    for (action, w) in of_row(actions, rows, row).chunks_exact(x.len()).zip(weights) {
+        for ((v, x), a) in velocity.iter_mut().zip(x).zip(action) {
+            *v += w * (x - a) / t;
+        }
+    }
+    velocity
+}
