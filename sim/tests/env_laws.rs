@@ -197,3 +197,22 @@ fn an_option_outside_its_range_is_refused() {
     };
     assert!(error.to_string().contains("action_delay_max"), "{error}");
 }
+
+#[test]
+fn an_environment_step_is_cheap() {
+    const STEPS: u32 = 10_000;
+    let mut env = registry::make("swing_arm", &EnvOptions::default()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    env.reset(0).unwrap();
+    let began = std::time::Instant::now();
+    for k in 1..=STEPS {
+        let step = env.step(&[rng.random_range(-1.0..=1.0)]).unwrap();
+        if step.truncated {
+            env.reset(u64::from(k)).unwrap();
+        }
+    }
+    let step = began.elapsed() / STEPS;
+    println!("swing_arm: {step:?} a step of 20 physics steps");
+    // A few tens of microseconds on a free core; the bound leaves room for a busy machine.
+    assert!(step.as_micros() < 500, "{step:?}");
+}
