@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use mfpo_policy::sampler::ActionSampler;
-use mfpo_ros::parameters::{Check, Declared, ParameterError, Parameters, closest};
-use mfpo_ros::r2r::ParameterValue as Value;
+use mfpo_ros::parameters::{Check, Declared, ParameterError, ParameterValue as Value, Parameters, closest};
 
 use crate::safety::FallbackChoice;
 use crate::schedule::Trigger;

@@ -36,6 +36,16 @@ pub enum CannotControl {
     /// The fallback that was asked for does not fit the robot.
     #[error(transparent)]
     Fallback(#[from] DoesNotFit),
+    /// States would be stale between two ticks.
+    #[error(
+        "parameter stale_timeout is {got} s; expected at least the policy's control period, {expected} s: raise it"
+    )]
+    StaleTimeout {
+        /// The control period, s.
+        expected: f64,
+        /// The parameter, s.
+        got: f64,
+    },
 }
 
 /// Why the policy does not act in this tick.
@@ -91,9 +101,15 @@ impl ControlLoop {
     /// A loop that has commanded nothing yet.
     ///
     /// # Errors
-    /// When the fallback does not fit the robot's command interface.
+    /// When the fallback or the stale timeout does not fit the robot.
     pub fn new(spec: &RobotSpec, policy: Box<Policy>, settings: Settings) -> Result<Self, CannotControl> {
         let observations = ObservationBuilder::new(spec)?;
+        if settings.stale_after < spec.control_period_ns {
+            return Err(CannotControl::StaleTimeout {
+                expected: spec.control_period(),
+                got: settings.stale_after as f64 * 1e-9,
+            });
+        }
         Ok(Self {
             slot: Slot::new(policy),
             watchdog: Watchdog::new(spec.joints.len(), settings.stale_after),

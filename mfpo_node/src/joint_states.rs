@@ -5,6 +5,7 @@
 //! - Each joint has its own age: the time since its newest position arrived, on the node's own clock. Stamps only
 //!   order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot
 //!   that restarts may restart its clock).
+//! - A position that comes again with the same stamp is no news: a driver that repeats its last message goes stale.
 //! - An absent velocity (no array, or NaN, as ros2_control's broadcaster writes) is the difference of the last two
 //!   positions over the difference of their stamps (of their arrivals where stamps are 0 or equal), from the second
 //!   sample on. A measured velocity wins while it is fresh, so that one publisher may send positions and another
@@ -169,9 +170,9 @@ impl JointStates {
                 joint.measured_velocity = Some((velocity, now));
             }
             if let Some(position) = message.positions.get(i) {
-                joint.take_position(*position, message.stamp, now, self.stale_after);
+                let is_news = joint.take_position(*position, message.stamp, now, self.stale_after);
                 if let Some(collected) = target.and_then(|t| self.collected.get_mut(t)) {
-                    *collected = true;
+                    *collected |= is_news;
                 }
             }
         }
@@ -316,7 +317,11 @@ impl Joint {
             })
     }
 
-    fn take_position(&mut self, position: f64, stamp: i64, now: MonoTime, stale_after: u64) {
+    /// `false` when it is what is known already.
+    fn take_position(&mut self, position: f64, stamp: i64, now: MonoTime, stale_after: u64) -> bool {
+        if stamp != 0 && stamp == self.stamp && position == self.position && self.received.is_some() {
+            return false;
+        }
         if self.is_stale(now, stale_after) {
             // The first sample, or the first after a gap: there is nothing to difference with.
             self.differenced_velocity = None;
@@ -335,6 +340,7 @@ impl Joint {
         self.position = position;
         self.stamp = stamp;
         self.received = Some(now);
+        true
     }
 
     fn short_way(&self, difference: f64) -> f64 {

@@ -6,6 +6,7 @@ mod control_thread;
 mod messages;
 mod service;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
@@ -82,14 +83,21 @@ pub fn run() -> anyhow::Result<()> {
     let inputs = Inputs {
         bundles,
         changes: Box::pin(changes),
-        handler: Box::pin(handler),
     };
-    runtime.block_on(service.serve(inputs, &thread));
-    let ended = thread.join();
+    // r2r panics when it cannot answer; on a task of its own that ends the parameter services and nothing else.
+    let answering = runtime.spawn(handler);
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(service.serve(inputs, &thread))
+    }));
+    // Whatever has happened here: the robot gets its last safe command.
+    shutdown::request();
+    let controlled = thread.join();
+    answering.abort();
     drop(spin);
-    match ended {
-        Ok(()) => Ok(()),
-        Err(_) => anyhow::bail!("the control thread panicked; the robot's own command timeout has to act"),
+    match (served, controlled) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Err(_), _) => anyhow::bail!("the service panicked; the robot was stopped"),
+        (_, Err(_)) => anyhow::bail!("the control thread panicked; the robot was told to stop"),
     }
 }
 

@@ -2,8 +2,10 @@
 //! unknown name with a reason.
 
 use r2r::indexmap::IndexMap;
-use r2r::{Parameter, ParameterValue, RosParams};
+use r2r::{Parameter, RosParams};
 use thiserror::Error;
+
+pub use r2r::ParameterValue;
 
 /// What a value must hold besides its type.
 pub type Check = fn(&ParameterValue) -> Result<(), String>;

@@ -1,6 +1,7 @@
 //! The control thread: it spins its node inline, drains the joint states at every wake-up, and ticks. What it has to
 //! tell goes into rings that it never waits on; policies arrive in a ring and leave in one, to be freed elsewhere.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,12 +129,17 @@ impl ControlThread {
     /// Until the process is asked to end; the robot then has its last safe command.
     pub fn run(mut self) {
         precise_timers();
-        while !shutdown::requested() {
-            self.wait();
-            self.take_orders();
-            self.tick_if_due();
-        }
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            while !shutdown::requested() {
+                self.wait();
+                self.take_orders();
+                self.tick_if_due();
+            }
+        }));
         self.stop();
+        if let Err(panic) = ended {
+            resume_unwind(panic);
+        }
     }
 
     /// Waits for a state or a deadline, whichever the trigger asks for, and takes over the states that came.

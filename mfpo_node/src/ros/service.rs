@@ -42,13 +42,11 @@ pub struct FromLoop {
 }
 
 /// What the service waits for.
-pub struct Inputs<H, C> {
+pub struct Inputs<C> {
     /// Topic `policy/bundle`.
     pub bundles: Inbox<PolicyBundle>,
     /// Parameters that were set.
     pub changes: Pin<Box<C>>,
-    /// Answers the parameter services.
-    pub handler: Pin<Box<H>>,
 }
 
 /// How the check of a bundle ended.
@@ -132,15 +130,13 @@ impl Service {
     }
 
     /// Serves until the control thread has ended.
-    pub async fn serve<H, C>(&mut self, inputs: Inputs<H, C>, control: &JoinHandle<()>)
+    pub async fn serve<C>(&mut self, inputs: Inputs<C>, control: &JoinHandle<()>)
     where
-        H: Future<Output = ()>,
         C: futures::Stream<Item = (String, r2r::ParameterValue)>,
     {
         let Inputs {
             mut bundles,
             mut changes,
-            mut handler,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -152,7 +148,6 @@ impl Service {
             tokio::select! {
                 Some(bundle) = bundles.next() => self.offered(bundle),
                 Some((name, value)) = next(&mut changes) => self.parameter_set(&name, &value),
-                () = &mut handler => {}
                 checked = finished(&mut check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
@@ -219,6 +214,9 @@ impl Service {
     /// Hands a checked policy to the control loop.
     fn install(&mut self, policy: Box<Policy>) -> anyhow::Result<()> {
         self.free_retired();
+        if self.orders.is_full() {
+            anyhow::bail!("the control loop has not taken over the last policies yet");
+        }
         let order = if self.has_robot {
             self.expected.went_live(&policy);
             Order::Swap(policy)
@@ -238,9 +236,8 @@ impl Service {
                 period: spec.control_period_ns,
             }))
         };
-        if self.orders.push(order).is_err() {
-            anyhow::bail!("the control loop has not taken over the last policies yet");
-        }
+        // It is not full, and nobody else pushes.
+        let _ = self.orders.push(order);
         Ok(())
     }
 

@@ -157,6 +157,21 @@ fn a_policy_that_takes_too_long_for_its_period_is_refused() {
 }
 
 #[test]
+fn a_stale_timeout_below_the_control_period_is_refused_with_both() {
+    let spec = robot(CommandInterface::Effort);
+    let mut settings = settings();
+    settings.stale_after = 10_000_000;
+    let Err(error) = ControlLoop::new(&spec, policy(&spec, 1), settings) else {
+        panic!("accepted")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("stale_timeout is 0.01 s") && text.contains("0.02 s"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_fallback_that_does_not_fit_the_robot_stops_the_node_before_it_starts() {
     let spec = robot(CommandInterface::Position);
     let mut settings = settings();

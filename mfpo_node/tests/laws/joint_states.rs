@@ -125,6 +125,23 @@ fn a_gap_longer_than_the_stale_timeout_gives_no_velocity() {
     assert_eq!(states.fresh_velocity(0, at(60.0)), None);
 }
 
+#[test]
+fn a_driver_that_repeats_its_last_message_goes_stale() {
+    let mut states = states();
+    let names = ["a".to_owned(), "b".to_owned()];
+    for ms in [0.0, 20.0, 40.0, 60.0] {
+        let message = JointStateMessage {
+            stamp: 1_000 * MS as i64,
+            names: &names,
+            positions: &[0.1, 0.2],
+            velocities: &[0.0, 0.0],
+        };
+        states.apply(message, at(ms)).unwrap();
+    }
+    assert_eq!(states.age(0, at(60.0)), Some(60 * MS));
+    assert_eq!(states.age(1, at(60.0)), Some(60 * MS));
+}
+
 /// Every refusal names what is wrong, and leaves everything as it was.
 fn assert_refused(names: &[&str], positions: &[f64], velocities: &[f64], parts: &[&str]) {
     let mut states = states();
