@@ -159,12 +159,6 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(run_id(&args.task, args.seed)));
-    tracing::info!(
-        "training {} with seed {} into {}",
-        args.task,
-        args.seed,
-        folder.display()
-    );
     let outcome = train::train(train::Options {
         sink: sink(args.topic)?,
         progress: progress_mode(&args),

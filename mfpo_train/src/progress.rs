@@ -147,19 +147,20 @@ impl Write for LogWriter {
 pub struct Rate {
     count: u64,
     since: Instant,
-    per_second: f64,
+    /// `None` before the first interval has passed.
+    per_second: Option<f64>,
 }
 
 /// The time constant of [`Rate`].
 const WINDOW: Duration = Duration::from_secs(3);
 
 impl Rate {
-    /// Nothing happened before `now`.
-    pub fn new(now: Instant) -> Self {
+    /// A rate that knows nothing of the `count` events that happened before `now`.
+    pub fn new(count: u64, now: Instant) -> Self {
         Self {
-            count: 0,
+            count,
             since: now,
-            per_second: 0.0,
+            per_second: None,
         }
     }
 
@@ -168,15 +169,14 @@ impl Rate {
         let seconds = now.duration_since(self.since).as_secs_f64();
         if seconds > 0.0 {
             let latest = count.saturating_sub(self.count) as f64 / seconds;
-            let keep = if self.count == 0 {
-                0.0
-            } else {
-                (-seconds / WINDOW.as_secs_f64()).exp()
-            };
-            self.per_second = keep * self.per_second + (1.0 - keep) * latest;
+            let keep = (-seconds / WINDOW.as_secs_f64()).exp();
+            self.per_second = Some(
+                self.per_second
+                    .map_or(latest, |before| keep * before + (1.0 - keep) * latest),
+            );
             (self.count, self.since) = (count, now);
         }
-        self.per_second
+        self.per_second.unwrap_or(0.0)
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_steady_rate_is_told_as_it_is() {
         let start = Instant::now();
-        let mut rate = Rate::new(start);
+        let mut rate = Rate::new(0, start);
         assert_eq!(rate.update(0, start), 0.0);
         for tenth in 1..=50 {
             let told = rate.update(20 * tenth, start + Duration::from_millis(100 * tenth));
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_change_of_rate_is_seen_within_the_window() {
         let start = Instant::now();
-        let mut rate = Rate::new(start);
+        let mut rate = Rate::new(0, start);
         rate.update(1_000, start + Duration::from_secs(10));
         let told = rate.update(1_030, start + Duration::from_secs(13));
         let expected = 100.0 * (-1.0_f64).exp() + 10.0 * (1.0 - (-1.0_f64).exp());

@@ -74,8 +74,8 @@ impl Recorder {
                 ..Report::default()
             },
             started: now,
-            step_rate: Rate::new(now),
-            update_rate: Rate::new(now),
+            step_rate: Rate::new(0, now),
+            update_rate: Rate::new(0, now),
             episode: EpisodeLine::default(),
             last_update: None,
             successes_in_a_row: 0,
@@ -86,6 +86,11 @@ impl Recorder {
     /// An update happened; a number that is not finite is an error.
     pub fn update(&mut self, step: u64, info: &UpdateInfo) -> anyhow::Result<()> {
         finite_fields("update", step, info)?;
+        if self.report.updates == 0 {
+            // Steps without updates are hundreds of times as fast.
+            let now = Instant::now();
+            (self.step_rate, self.update_rate) = (Rate::new(step - 1, now), Rate::new(0, now));
+        }
         self.report.updates += 1;
         self.report.temperature = Some(info.temperature);
         self.report.entropy = Some(info.entropy);

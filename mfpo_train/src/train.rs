@@ -148,6 +148,7 @@ impl Run {
         let (observation_size, action_size) = (env.spec().observation_size, env.spec().action_size);
         config.set_sizes(observation_size, action_size)?;
         create_run_folder(&folder, &config)?;
+        tracing::info!("training {task} with seed {seed} into {}", folder.display());
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
         let mut seeds = ChaCha12Rng::seed_from_u64(seed);
         let recorder = Recorder::create(recorder::Setup {
