@@ -14,6 +14,8 @@ const GRAVITY_TORQUE: f64 = 0.4905;
 const INERTIA: f64 = 0.009_564;
 /// Torque limit, N m.
 const TORQUE_MAX: f64 = 0.25;
+/// Energy to pump to, in units of the gravity torque; a little more than the top has at rest, to get there sooner.
+const ENERGY_AT_TOP: f64 = 0.1;
 
 impl Policy for EnergyController {
     fn action(&self, observation: &[f32]) -> f32 {
@@ -27,7 +29,7 @@ impl Policy for EnergyController {
         } else {
             let energy = 0.5 * INERTIA * velocity * velocity + GRAVITY_TORQUE * (angle.cos() - 1.0);
             let direction = if velocity < 0.0 { -1.0 } else { 1.0 };
-            direction * (-20.0 * energy / GRAVITY_TORQUE).clamp(-1.0, 1.0) * TORQUE_MAX
+            direction * (20.0 * (ENERGY_AT_TOP - energy / GRAVITY_TORQUE)).clamp(-1.0, 1.0) * TORQUE_MAX
         };
         (torque / TORQUE_MAX).clamp(-1.0, 1.0) as f32
     }
