@@ -146,9 +146,8 @@ struct Measured {
 
 impl Case {
     fn measure(&self, control: &Path) -> anyhow::Result<Measured> {
-        let folder = std::env::temp_dir().join(format!("mfpo_bench_tick_{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        let bundle = folder.join("twelve_joints.safetensors");
+        let folder = tempfile::tempdir()?;
+        let bundle = folder.path().join("twelve_joints.safetensors");
         std::fs::write(&bundle, twelve_joint_bundle(self.rate)?)?;
         let node = Node::start(control, &bundle, self)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -160,7 +159,6 @@ impl Case {
         stop.store(true, Ordering::Relaxed);
         let published = publisher.join();
         drop(node);
-        std::fs::remove_dir_all(&folder)?;
         match published {
             Ok(result) => result?,
             Err(_) => bail!("the publisher thread panicked"),
