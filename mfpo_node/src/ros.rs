@@ -1,5 +1,5 @@
 //! Everything of this crate that knows ROS. Two nodes on two threads, so that nothing that happens on one delays the
-//! other: [`control_thread`] takes joint states and sends commands; the node made here serves parameters, takes
+//! other: `control_thread` takes joint states and sends commands; the node made here serves parameters, takes
 //! bundles, checks them and publishes the status. Between them are rings that nobody waits on.
 
 mod control_thread;

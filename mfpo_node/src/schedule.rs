@@ -10,7 +10,7 @@
 //! - [`Trigger::FixedRate`] ticks at each deadline, with the newest state.
 //! - [`Trigger::OnState`] ticks when every joint has reported anew, at the arrival that is nearest to the deadline:
 //!   a robot may publish faster than the policy runs (the rest is left out), or at the policy's rate with jitter
-//!   (then each state gives one tick). Where no arrival comes, the newest states serve at [`GRACE`] of a period
+//!   (then each state gives one tick). Where no arrival comes, the newest states serve at three quarters of a period
 //!   after the deadline, or the fallback when they are stale. Two clocks never run equally fast, so that the
 //!   schedule follows the robot's clock by at most 1/512 of a period at each tick (0.2 %).
 

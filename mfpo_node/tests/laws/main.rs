@@ -5,6 +5,7 @@ mod bundles;
 mod control_loop;
 mod joint_states;
 mod safety;
+mod status;
 mod support;
 
 #[global_allocator]
