@@ -15,6 +15,7 @@ use crate::process;
 use crate::progress::Step;
 use crate::ros::Ros;
 use crate::stamp::{self, Stamp};
+use crate::venv::Venv;
 use crate::workspace::Workspace;
 
 /// The prefix that mfpo_msgs is installed into.
@@ -41,9 +42,13 @@ impl Overlay {
         &self.prefix
     }
 
-    /// Whether the messages are built.
-    pub fn is_current(&self) -> bool {
-        self.stamp.is_current()
+    /// Whether the messages are built, for the Python that `venv` has where it holds ROS 2.
+    pub fn is_current(&self, venv: &Venv) -> bool {
+        let fits = || match venv.python_packages() {
+            Some(packages) => self.prefix.join(packages).is_dir(),
+            None => true,
+        };
+        self.stamp.is_current() && fits()
     }
 
     /// Builds and installs the messages, in the environment without themselves.

@@ -22,7 +22,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
     workspace.lock()?;
     let venv = Venv::new(workspace, &ros);
     let overlay = Overlay::new(workspace, &ros)?;
-    if !(venv.is_current() && mujoco::is_current(workspace) && overlay.is_current()) {
+    if !(venv.is_current() && mujoco::is_current(workspace) && overlay.is_current(&venv)) {
         work(workspace, &ros, &venv, &overlay)?;
     }
     let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
@@ -35,7 +35,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
 pub fn found(workspace: &Workspace, ros: &Ros) -> Option<Environment> {
     let venv = Venv::new(workspace, ros);
     let overlay = Overlay::new(workspace, ros).ok()?;
-    let complete = venv.is_current() && mujoco::is_current(workspace) && overlay.is_current();
+    let complete = venv.is_current() && mujoco::is_current(workspace) && overlay.is_current(&venv);
     complete.then(|| environment(workspace, ros, &venv, Some(&overlay)).ok())?
 }
 
@@ -48,7 +48,7 @@ fn work(workspace: &Workspace, ros: &Ros, venv: &Venv, overlay: &Overlay) -> Res
     if !mujoco::is_current(workspace) {
         mujoco::install(workspace, venv)?;
     }
-    if !overlay.is_current() {
+    if !overlay.is_current(venv) {
         overlay.build(workspace, &environment(workspace, ros, venv, None)?)?;
     }
     Ok(())

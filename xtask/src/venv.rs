@@ -69,6 +69,13 @@ impl Venv {
             .with_context(|| format!("no site-packages in {}", lib.display()))
     }
 
+    /// Where packages of this Python go in a prefix that builds on this one, as `lib/python3.11/site-packages`;
+    /// `None` where this one holds no ROS 2.
+    pub fn python_packages(&self) -> Option<PathBuf> {
+        let folder = self.site_packages().ok().filter(|_| self.holds_ros)?;
+        Some(folder.strip_prefix(&self.folder).ok()?.to_owned())
+    }
+
     /// Installs all, anew if an earlier try was not finished.
     pub fn install(&self, workspace: &Workspace) -> Result<()> {
         let stamp = self.stamp();
