@@ -7,10 +7,9 @@ use mfpo_node::status::{Cause, LoopEvent, Status};
 use super::support::{MS, at};
 
 fn status() -> Status {
-    Status {
-        joint_names: vec!["a".into(), "b".into()],
-        ..Status::default()
-    }
+    let mut status = Status::default();
+    status.joint_names = vec!["a".into(), "b".into()];
+    status
 }
 
 #[test]
