@@ -1,6 +1,6 @@
 //! `cargo xtask bench NAME`: set-up, build, one benchmark; with `--json` its last line is checked to be an object.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -86,7 +86,7 @@ fn run_json(mut bench: Command) -> Result<()> {
     let mut last = String::new();
     for text in BufReader::new(stdout).lines() {
         last = text?;
-        println!("{last}");
+        writeln!(std::io::stdout(), "{last}")?;
     }
     let status = child.wait()?;
     if !status.success() {

@@ -66,8 +66,8 @@ fn run(args: Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match args.command {
         Command::Setup => setup::run(&workspace).map(|environment| {
-            println!("All is there: {}.", environment.summary());
-            println!("For plain cargo and colcon: source .deps/setup.bash");
+            eprintln!("All is there: {}.", environment.summary());
+            eprintln!("For plain cargo and colcon: source .deps/setup.bash");
             ExitCode::SUCCESS
         }),
         Command::Doctor => doctor::run(&workspace),
