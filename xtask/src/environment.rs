@@ -175,11 +175,11 @@ const CARGO_HEAD: &str =
 const BASH_HEAD: &str = r#"# Written by `cargo xtask setup`; source it, do not edit it.
 _mfpo_deps="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 _mfpo_prepend() { # NAME FOLDER: puts FOLDER first in NAME unless it is in there
-  case ":${!1}:" in *":$2:"*) ;; *) export "$1=$2${!1:+:${!1}}" ;; esac
+  case ":${!1:-}:" in *":$2:"*) ;; *) export "$1=$2${!1:+:${!1}}" ;; esac
 }
 "#;
 
-const BASH_NO_OTHER_ROS: &str = r#"IFS=: read -ra _mfpo_prefixes <<<"$AMENT_PREFIX_PATH"
+const BASH_NO_OTHER_ROS: &str = r#"IFS=: read -ra _mfpo_prefixes <<<"${AMENT_PREFIX_PATH:-}"
 for _mfpo_prefix in "${_mfpo_prefixes[@]}"; do
   if [[ -e "$_mfpo_prefix/lib/librcl.so" && "$_mfpo_prefix" != "$_mfpo_deps"/* ]]; then
     echo "The ROS 2 in $_mfpo_prefix is sourced, but the last set-up was made without it: run cargo xtask setup in this shell." >&2
@@ -195,7 +195,7 @@ fn bash_same_ros(prefixes: &[PathBuf], distro: &str) -> String {
         .map(|prefix| escape(&text(prefix)))
         .unwrap_or_default();
     format!(
-        r#"case ":$AMENT_PREFIX_PATH:" in
+        r#"case ":${{AMENT_PREFIX_PATH:-}}:" in
   *":{base}:"*) ;;
   *)
     echo "The last set-up was made for the ROS 2 ({distro}) in {base}: source that first, or run cargo xtask setup in this shell." >&2

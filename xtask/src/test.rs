@@ -38,6 +38,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         &cargo::WHOLE
     };
     test.arg("test").args(scope).args(&args.words);
+    keep_to_this_machine(&mut test);
     cargo::run(test)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -49,10 +50,15 @@ fn names_package(words: &[String]) -> bool {
         .any(|word| word.starts_with("-p") || word.starts_with("--package"))
 }
 
+/// Robots on the network neither see the tests nor are seen by them.
+fn keep_to_this_machine(command: &mut Command) {
+    command.env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+}
+
 fn check_messages(environment: &Environment) -> Result<()> {
     let mut command = Command::new("python3");
     environment.apply(&mut command);
-    command.env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+    keep_to_this_machine(&mut command);
     command.env("ROS_DOMAIN_ID", (1 + std::process::id() % 100).to_string());
     cargo::run_named(command.args(["-c", MESSAGES]), "mfpo_msgs from rclpy")
 }
