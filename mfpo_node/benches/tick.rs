@@ -52,6 +52,9 @@ struct Arguments {
     /// The program `control`.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_control"))]
     control: PathBuf,
+    /// Real-time priority of the control thread, 1 to 99; 0 is none.
+    #[arg(long, default_value_t = 0)]
+    realtime_priority: u64,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -88,6 +91,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         for (trigger, samples) in modes {
             if samples > 0 {
                 let case = Case {
+                    realtime_priority: arguments.realtime_priority,
                     rate,
                     trigger,
                     samples,
@@ -130,6 +134,7 @@ fn isolate() {
 }
 
 struct Case {
+    realtime_priority: u64,
     rate: f64,
     trigger: &'static str,
     samples: usize,
@@ -177,6 +182,7 @@ impl Node {
         Command::new(control)
             .args(["--ros-args", "-p", &format!("policy:={}", bundle.display())])
             .args(["-p", &format!("trigger:={}", case.trigger), "-r", "__ns:=/bench"])
+            .args(["-p", &format!("realtime_priority:={}", case.realtime_priority)])
             .env(
                 "RUST_LOG",
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()),
@@ -381,7 +387,8 @@ impl Measured {
             self.missed()
         );
         json!({
-            "what": what, "trigger": case.trigger, "rate_hz": case.rate, "samples": histogram.len(),
+            "what": what, "trigger": case.trigger, "rate_hz": case.rate,
+            "realtime_priority": case.realtime_priority, "samples": histogram.len(),
             "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": max,
             "missed_ticks": self.missed(), "ticks": self.status.ticks,
             "node_p50_us": self.status.latency_p50 * 1e6, "node_p99_us": self.status.latency_p99 * 1e6,

@@ -55,6 +55,8 @@ pub struct Config {
     pub command_topic: CommandTopic,
     /// The robot that a bundle must be for; empty is any.
     pub robot: String,
+    /// SCHED_FIFO priority of the control thread; 0 is none.
+    pub realtime_priority: u64,
 }
 
 /// The parameters at their defaults.
@@ -149,6 +151,12 @@ pub fn declared() -> Vec<Declared> {
             any,
             "Name of the robot that a bundle must be for; empty takes the first bundle's",
         ),
+        fixed(
+            "realtime_priority",
+            Value::Integer(0),
+            priority,
+            "SCHED_FIFO priority of the control thread, 1 to 99; 0 leaves it to the ordinary scheduler",
+        ),
     ]
 }
 
@@ -182,6 +190,7 @@ impl Config {
                 _ => None,
             })?,
             robot: read.text("robot")?,
+            realtime_priority: read.whole("realtime_priority")?,
         })
     }
 }
@@ -295,6 +304,13 @@ fn not_negative_integer(value: &Value) -> Result<(), String> {
     }
 }
 
+fn priority(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(0..=99) => Ok(()),
+        other => Err(format!("expected a whole number from 0 to 99, got {other:?}")),
+    }
+}
+
 fn candidates(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(n) if (1..=MOST_CANDIDATES).contains(n) => Ok(()),
@@ -346,6 +362,7 @@ mod tests {
             ("fallback", Value::String("freeze".into()), "expected one of auto"),
             ("candidates", Value::Integer(0), "whole number from 1 to"),
             ("seed", Value::Integer(-1), "from 0"),
+            ("realtime_priority", Value::Integer(100), "from 0 to 99"),
             ("stale_timeout", Value::Double(0.0), "above 0"),
             ("device", Value::String("gpu".into()), "cuda:N"),
             ("accept_bundles", Value::String("yes".into()), "expected boolean"),

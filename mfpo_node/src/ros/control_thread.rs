@@ -79,6 +79,7 @@ pub struct ControlThread {
     rings: Rings,
     trigger: Trigger,
     candidates: usize,
+    realtime_priority: u64,
     running: Option<Running>,
     refusals: Refusals,
 }
@@ -121,6 +122,7 @@ impl ControlThread {
             rings,
             trigger: config.trigger,
             candidates: config.candidates,
+            realtime_priority: config.realtime_priority,
             running: None,
             refusals: Refusals::default(),
         })
@@ -129,6 +131,9 @@ impl ControlThread {
     /// Until the process is asked to end; the robot then has its last safe command.
     pub fn run(mut self) {
         precise_timers();
+        if self.realtime_priority > 0 {
+            go_realtime(self.realtime_priority);
+        }
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
                 self.wait();
@@ -388,6 +393,25 @@ fn cause_if_new(state: LoopState, reason: &Reason) -> Cause {
         Reason::Policy(_) if matches!(state, LoopState::Fallback) => Cause::States(Verdict::Fresh),
         Reason::Policy(error) => Cause::Policy(error.to_string()),
     }
+}
+
+/// Puts this thread before every ordinary one; where that is not permitted, says what to do and goes on without.
+fn go_realtime(priority: u64) {
+    let parameters = libc::sched_param {
+        sched_priority: i32::try_from(priority).unwrap_or(1),
+    };
+    // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
+    if result == 0 {
+        tracing::info!("the control thread runs with real-time priority {priority}");
+        return;
+    }
+    tracing::warn!(
+        "real-time priority {priority} is not permitted ({}); going on without. To permit it, write the line \
+         '@realtime - rtprio 98' to /etc/security/limits.d/realtime.conf, add the user to the group realtime, and log \
+         in again",
+        std::io::Error::last_os_error()
+    );
 }
 
 /// Asks the kernel to end this thread's sleeps on time, not up to 50 us later.
