@@ -351,10 +351,19 @@ fn expected_value_generic<M: Arithmetic>(
         // they are divided by the temperature.
         let middle = 0.5 * (atoms - 1) as f64;
         let (mut total, mut weighted) = ([0.0f64; LANES], [0.0f64; LANES]);
-        for c in 0..atoms {
+        let mut add = |c: usize, lane: usize| {
             let e = f64::from(exp::<M>(row[c] + bias[c] - highest));
-            total[c % LANES] += e;
-            weighted[c % LANES] += e * (c as f64 - middle);
+            total[lane] += e;
+            weighted[lane] += e * (c as f64 - middle);
+        };
+        let whole = atoms - atoms % LANES;
+        for start in (0..whole).step_by(LANES) {
+            for lane in 0..LANES {
+                add(start + lane, lane);
+            }
+        }
+        for c in whole..atoms {
+            add(c, c - whole);
         }
         let mean = weighted.iter().sum::<f64>() / total.iter().sum::<f64>();
         *value = (f64::from(minimum) + f64::from(step) * (middle + mean)) as f32;
