@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
@@ -61,8 +62,11 @@ struct TrainArgs {
     #[arg(long)]
     steps: Option<u64>,
     /// End once two evaluations in a row have this share of successes, 0 to 1
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     until_success: Option<f64>,
+    /// Take at least this long, so that a robot can follow on a machine that learns faster
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    min_seconds: u64,
     /// Run folder [default: runs/<run>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -105,6 +109,15 @@ struct EvalArgs {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+/// A share of successes.
+fn share(text: &str) -> Result<f64, String> {
+    let value = text
+        .parse::<f64>()
+        .ok()
+        .filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -163,6 +176,7 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         sink: sink(args.topic)?,
         progress: progress_mode(&args),
         until_success: args.until_success,
+        least: Duration::from_secs(args.min_seconds),
         task: args.task,
         seed: args.seed,
         folder,

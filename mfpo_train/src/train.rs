@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use candle_core::Device;
@@ -22,6 +23,8 @@ use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
 
+/// A run that is ahead of its time waits no longer than this at each step.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// Golden probes in a bundle.
 const PROBES: usize = 4;
 
@@ -41,6 +44,8 @@ pub struct Options {
     pub sink: Option<Box<dyn BundleSink>>,
     /// Ends the run early once two evaluations in a row have this share of successes.
     pub until_success: Option<f64>,
+    /// The updates are spread over at least this long, so that a robot can follow.
+    pub least: Duration,
     /// Raised to end the run early; the last bundle is sealed then, too.
     pub stop: Arc<AtomicBool>,
 }
@@ -110,6 +115,7 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
             run.evaluate(step)?;
         }
         run.recorder.report(step)?;
+        run.wait_for_its_time();
     }
     run.finish(step)
 }
@@ -127,6 +133,8 @@ struct Run {
     batch: Batch,
     publisher: Publisher,
     recorder: Recorder,
+    /// The least duration of the whole run.
+    least: Duration,
     rng: ChaCha12Rng,
     /// The newest bundle and the step it was sealed at.
     sealed: Option<(u64, SealedBundle)>,
@@ -170,6 +178,7 @@ impl Run {
             ),
             batch: Batch::default(),
             publisher: Publisher::new(&folder, options.sink)?,
+            least: options.least,
             rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
             sealed: None,
             evaluated: None,
@@ -178,6 +187,16 @@ impl Run {
             evaluation_env,
             recorder,
         })
+    }
+
+    /// Sleeps while the run is faster than its least duration allows; briefly, so that a request to stop is seen.
+    fn wait_for_its_time(&self) {
+        let all = self.config.run.steps.saturating_sub(self.config.run.random_steps);
+        let due = self.least.as_secs_f64() * self.recorder.updates() as f64 / all.max(1) as f64;
+        let ahead = due - self.recorder.seconds();
+        if ahead > 0.0 {
+            std::thread::sleep(Duration::from_secs_f64(ahead).min(LONGEST_WAIT));
+        }
     }
 
     fn random_action(&mut self) -> Vec<f32> {

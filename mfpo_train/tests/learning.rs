@@ -20,6 +20,7 @@ fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
         progress: ProgressMode::Quiet,
         sink: None,
         until_success: None,
+        least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
     })
     .unwrap()
