@@ -46,7 +46,7 @@ impl Deps {
         let script = "for _ in $(seq $TIMES); do source \"$0/setup.bash\" || exit 1; done; /usr/bin/env -0";
         let mut command = Command::new("/bin/bash");
         command
-            .args(["--norc", "--noprofile", "-c", script])
+            .args(["--norc", "--noprofile", "-u", "-c", script])
             .arg(folder)
             .env_clear();
         command
