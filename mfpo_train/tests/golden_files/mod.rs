@@ -143,7 +143,7 @@ impl Judge {
         if ratio > self.worst.0 {
             self.worst = (ratio, format!("{}:{name}", file.stem));
         }
-        if !(error <= tolerance) {
+        if error > tolerance || error.is_nan() {
             self.errors.push(format!(
                 "{}:{name}: off by {error:.3e}, allowed {tolerance:.3e}",
                 file.stem
