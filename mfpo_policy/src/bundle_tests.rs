@@ -1,6 +1,7 @@
 //! Laws of the bundle: what was sealed opens; whatever was changed is refused with the reason.
 
 use super::*;
+use crate::critic::ValueSupport;
 use crate::testing::one_joint_robot;
 use proptest::prelude::*;
 
@@ -164,7 +165,7 @@ proptest! {
 }
 
 #[test]
-fn sampling_allocates_nothing_and_reuses_every_buffer() {
+fn the_same_noise_gives_the_same_action_and_a_value_in_the_support() {
     let bundle = open(&sealed(1)).unwrap();
     let mut sampler = bundle.sampler(&Device::Cpu).unwrap();
     let (mut first, mut second) = ([0.0], [0.0]);

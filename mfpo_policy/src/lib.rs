@@ -6,6 +6,7 @@ pub mod critic;
 pub mod fast;
 pub mod fused;
 pub mod kernel;
+pub mod manifest;
 pub mod mean_flow;
 pub mod nn;
 pub mod noise;
