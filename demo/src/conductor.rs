@@ -25,6 +25,8 @@ use crate::trial::{Episode, Trial};
 
 /// Task of the demo.
 const TASK: &str = "swing_arm";
+/// The control thread goes before everything else; where that is not permitted, the node goes on without.
+const REALTIME: &str = "realtime_priority:=50";
 /// Until the policy commands the robot for the first time.
 const STARTING: Duration = Duration::from_secs(60);
 /// A control node that is silent for longer has failed.
@@ -448,7 +450,12 @@ fn control(options: &Options, policy: &Path) -> Program {
     let seed = format!("seed:={}", options.seed);
     let robot = format!("robot:={TASK}");
     let mut words = vec!["--ros-args"];
-    for parameter in [&policy, "accept_bundles:=false", &robot, &seed] {
+    let fixed = ["accept_bundles:=false", REALTIME];
+    for parameter in [&policy, &robot, &seed]
+        .into_iter()
+        .map(String::as_str)
+        .chain(fixed)
+    {
         words.extend(["-p", parameter]);
     }
     program(options, "control", "control", &words)
@@ -460,5 +467,6 @@ fn program(options: &Options, name: &'static str, executable: &str, words: &[&st
         path: options.programs.join(executable),
         arguments: words.iter().map(|word| (*word).to_owned()).collect(),
         log: options.folder.join(format!("{name}.log")),
+        urgent: name != "trainer",
     }
 }

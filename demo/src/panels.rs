@@ -51,7 +51,7 @@ pub fn draw(frame: &mut Frame<'_>, story: &Story) {
     .areas(middle);
     let [training, control] = Layout::vertical([Constraint::Min(7), Constraint::Length(6)]).areas(right);
     draw_title(frame, title, story);
-    frame.render_widget(phase_line(story), phases);
+    draw_phases(frame, phases, story);
     draw_robot(frame, robot, story);
     draw_training(frame, training, story);
     draw_control(frame, control, story);
@@ -91,8 +91,9 @@ fn clock(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
-/// What is over, what is going on, what is to come; then the processes.
-fn phase_line(story: &Story) -> Line<'static> {
+/// What is over, what is going on, what is to come; on the right the processes.
+fn draw_phases(frame: &mut Frame<'_>, area: Rect, story: &Story) {
+    let [left, right] = Layout::horizontal([Constraint::Min(10), Constraint::Length(30)]).areas(area);
     let mut spans = vec![Span::from(" ")];
     for phase in Phase::ALL {
         let (mark, style) = if phase < story.phase {
@@ -102,8 +103,10 @@ fn phase_line(story: &Story) -> Line<'static> {
         } else {
             ("·", Style::new().fg(QUIET))
         };
-        spans.push(Span::styled(format!("{mark} {}   ", phase.name()), style));
+        spans.push(Span::styled(format!("{mark} {}  ", phase.name()), style));
     }
+    frame.render_widget(Line::from(spans), left);
+    let mut spans = Vec::new();
     for part in story.parts {
         let (mark, color) = match part.state {
             PartState::Waiting => ("○", QUIET),
@@ -112,9 +115,9 @@ fn phase_line(story: &Story) -> Line<'static> {
             PartState::Died => ("✖", BAD),
         };
         spans.push(Span::from(format!(" {mark}")).fg(color));
-        spans.push(Span::from(format!(" {}", part.name)).fg(QUIET));
+        spans.push(Span::from(format!(" {} ", part.name)).fg(QUIET));
     }
-    Line::from(spans)
+    frame.render_widget(Line::from(spans).right_aligned(), right);
 }
 
 fn phase_in_words(story: &Story) -> String {
@@ -187,16 +190,12 @@ fn robot_caption(story: &Story) -> String {
 }
 
 fn draw_training(frame: &mut Frame<'_>, area: Rect, story: &Story) {
-    let block = panel("Trainer: MFPO, lowest priority");
+    let curve_name = Line::from(" return of each training episode ").fg(QUIET);
+    let block = panel("Trainer: MFPO, lowest priority").title_bottom(curve_name.right_aligned());
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let [bar, numbers, label, curve] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Min(1),
-    ])
-    .areas(inner);
+    let [bar, numbers, curve] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)]).areas(inner);
     let report = &story.training.report;
     let gauge = Gauge::default()
         .ratio(story.training.share())
@@ -225,7 +224,6 @@ fn draw_training(frame: &mut Frame<'_>, area: Rect, story: &Story) {
     line.push(Span::from("   updates/s ").fg(QUIET));
     line.push(format!("{:.0}", report.updates_per_s).bold());
     frame.render_widget(Line::from(line), numbers);
-    frame.render_widget(Line::from("return of each training episode").fg(QUIET), label);
     let data = bars(&story.training.returns, usize::from(curve.width));
     frame.render_widget(
         Sparkline::default()
@@ -306,14 +304,19 @@ fn control_lines(node: &NodeStatus) -> Vec<Line<'static>> {
             microseconds(node.latency_p99),
         ]),
         match node.state {
-            NodeState::Active => Line::from(node.message.clone()).fg(QUIET),
+            NodeState::Active => Line::from(newest_clause(&node.message)).fg(QUIET),
             _ => Line::from(node.message.clone()).fg(BAD),
         },
     ]
 }
 
+/// What comes after the last semicolon: `the policy commands the robot; a newer bundle waits`.
+fn newest_clause(message: &str) -> String {
+    message.rsplit("; ").next().unwrap_or(message).to_owned()
+}
+
 fn draw_success(frame: &mut Frame<'_>, area: Rect, story: &Story) {
-    let block = panel("Success on the robot, at starts that the trainer never sees");
+    let block = panel("Success on the robot, each at the same unseen starts");
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let newest: Vec<Option<bool>> = story

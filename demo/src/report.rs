@@ -19,6 +19,10 @@ const LEARNT: f64 = 0.7;
 const BETTER: f64 = 0.3;
 /// Poses in the picture of the robot.
 const POSES: usize = 8;
+/// The first states of an episode arrive this late at most, ns.
+const ARRIVAL: i64 = 80_000_000;
+/// Cosine of an angle that counts as upright.
+const UPRIGHT: f64 = 0.99;
 /// Drawing may take this long.
 const DRAWING: Duration = Duration::from_secs(30);
 /// What a machine lacks that cannot draw.
@@ -228,18 +232,20 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The poses of a successful episode, evenly spread over its time.
+/// The poses of a successful episode: evenly spread over the swing up, and the last one.
 pub fn poses(angles: impl IntoIterator<Item = (i64, f64)>, episode: &Episode) -> Vec<f64> {
+    let began = episode.began + ARRIVAL;
     let angles: Vec<f64> = angles
         .into_iter()
-        .filter(|(at, _)| (episode.began..episode.ended).contains(at))
+        .filter(|(at, _)| (began..episode.ended).contains(at))
         .map(|(_, angle)| angle)
         .collect();
-    if angles.len() < POSES {
-        return angles;
-    }
-    let pick = |k: usize| angles.get(k * (angles.len() - 1) / (POSES - 1)).copied();
-    (0..POSES).filter_map(pick).collect()
+    let upright = angles.iter().position(|angle| angle.cos() > UPRIGHT);
+    let (Some(last), Some(up)) = (angles.last(), upright) else {
+        return Vec::new();
+    };
+    let swing = (0..POSES - 1).filter_map(|k| angles.get(k * up / (POSES - 2)));
+    swing.chain([last]).copied().collect()
 }
 
 /// Draws the robot with `robot_picture`, where it was built and off-screen rendering works.
@@ -259,6 +265,7 @@ fn draw(folder: &Path, poses: &[f64], programs: &Path) -> Result<PathBuf, String
         path: program,
         arguments,
         log: log.clone(),
+        urgent: false,
     }
     .start()
     .map_err(|error| format!("{error:#}"))?;
@@ -391,20 +398,33 @@ mod tests {
     }
 
     #[test]
-    fn poses_are_those_of_the_episode_from_its_first_to_its_last() {
+    fn poses_are_those_of_the_swing_up_and_the_last_one() {
+        let millisecond = 1_000_000;
         let episode = Episode {
             index: 0,
-            began: 100,
-            ended: 200,
+            began: 0,
+            ended: 2_500 * millisecond,
             success: true,
             episode_return: 0.0,
             real_time_factor: 1.0,
         };
-        let angles = (0..300).map(|at| (at, at as f64));
+        // Upright at first, which is the episode before; then up from below within 1.6 s, and past the end.
+        let angles = (0..300_i64).map(|k| {
+            let time = 10 * k;
+            let angle = match time {
+                ..80 => 0.0,
+                80..1_600 => 3.1 * (1.0 - time as f64 / 1_600.0),
+                1_600..2_500 => 0.01,
+                _ => 3.0,
+            };
+            (time * millisecond, angle)
+        });
         let poses = poses(angles, &episode);
-        assert_eq!(
-            (poses.len(), poses.first(), poses.last()),
-            (POSES, Some(&100.0), Some(&199.0))
+        assert_eq!((poses.len(), poses.last()), (POSES, Some(&0.01)));
+        assert!(
+            poses[0] > 2.9 && poses.windows(2).all(|pair| pair[0] > pair[1]),
+            "{poses:?}"
         );
+        assert!(poses[6].cos() > UPRIGHT && poses[5].cos() < UPRIGHT);
     }
 }
