@@ -1,0 +1,172 @@
+"""A ROS 2 program made of rclpy that does what lines of JSON on standard input say.
+
+Each line holds one order and is answered by one line `{"answer": ...}` or `{"error": ...}`. What arrives on a topic
+is told as `{"topic": ..., "message": ...}`. Numbers that JSON lacks are strings: "nan", "inf".
+"""
+
+import array
+import importlib
+import json
+import math
+import re
+import sys
+import threading
+import time
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+
+PATIENCE = 30.0
+QOS = {
+    "sensor": qos_profile_sensor_data,
+    "reliable": QoSProfile(depth=100),
+    "latched": QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+    "best_effort": QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+}
+WRITING = threading.Lock()
+
+
+def tell(**line):
+    """Writes one line."""
+    with WRITING:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+def interface(kind, group="msg"):
+    """The class of `package/Name`."""
+    package, name = kind.split("/")
+    return getattr(importlib.import_module(f"{package}.{group}"), name)
+
+
+def plain(value):
+    """A message as JSON."""
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (str, int)):
+        return value
+    if isinstance(value, bytes):
+        return value[0]
+    return [plain(each) for each in value]
+
+
+class Robot:
+    """The node and what it is busy with."""
+
+    def __init__(self, namespace):
+        self.node = rclpy.create_node("peer", namespace=namespace)
+        self.publishers = {}
+        self.timers = {}
+        self.heard = []
+
+    def fill(self, message, values):
+        """Writes JSON into a message."""
+        kinds = message.get_fields_and_field_types()
+        for name, value in values.items():
+            setattr(message, name, self.value(kinds[name], getattr(message, name), value))
+        return message
+
+    def value(self, kind, default, value):
+        """The value of a field."""
+        if value == "now":
+            return self.node.get_clock().now().to_msg()
+        if isinstance(value, dict) and "file" in value:
+            with open(value["file"], "rb") as file:
+                return array.array("B", file.read())
+        if isinstance(value, dict):
+            return self.fill(default, value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            inner = re.fullmatch(r"sequence<(.+?)(, \d+)?>", kind).group(1)
+            return [self.fill(interface(inner)(), each) for each in value]
+        if "double" in kind or "float" in kind:
+            return [float(each) for each in value] if isinstance(value, list) else float(value)
+        return value
+
+    def publisher(self, order):
+        """The publisher of an order's topic, made once."""
+        key = (order["topic"], order["type"])
+        if key not in self.publishers:
+            kind = interface(order["type"])
+            self.publishers[key] = self.node.create_publisher(kind, order["topic"], QOS[order["qos"]])
+        return self.publishers[key]
+
+    def listen(self, order):
+        """Tells every message of a topic."""
+        topic = order["topic"]
+        self.heard.append(topic)
+        self.node.create_subscription(
+            interface(order["type"]),
+            topic,
+            lambda message: tell(topic=topic, message=plain(message)),
+            QOS[order["qos"]],
+        )
+
+    def publish(self, order):
+        """Sends one message once somebody else listens."""
+        publisher = self.publisher(order)
+        end = time.monotonic() + PATIENCE
+        while publisher.get_subscription_count() <= self.heard.count(order["topic"]):
+            if time.monotonic() > end:
+                raise TimeoutError(f"nobody listens to {order['topic']}")
+            time.sleep(0.01)
+        publisher.publish(self.fill(interface(order["type"])(), order["message"]))
+
+    def repeat(self, order):
+        """Sends a message again and again, in place of what was repeated under that name; a rate of 0 ends it."""
+        running = self.timers.pop(order["name"], None)
+        if running:
+            self.node.destroy_timer(running)
+        if order["hz"] > 0:
+            publisher, kind = self.publisher(order), interface(order["type"])
+            self.timers[order["name"]] = self.node.create_timer(
+                1.0 / order["hz"], lambda: publisher.publish(self.fill(kind(), order["message"]))
+            )
+
+    def call(self, order):
+        """Calls a service and returns its answer."""
+        kind = interface(order["type"], "srv")
+        client = self.node.create_client(kind, order["service"])
+        if not client.wait_for_service(PATIENCE):
+            raise TimeoutError(f"no service {order['service']}")
+        done = threading.Event()
+        future = client.call_async(self.fill(kind.Request(), order["request"]))
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(PATIENCE):
+            raise TimeoutError(f"service {order['service']} does not answer")
+        return plain(future.result())
+
+    def graph(self, _order):
+        """Names of nodes, and types of topics by name."""
+        nodes = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.node.get_node_names_and_namespaces()]
+        return {"nodes": nodes, "topics": dict(self.node.get_topic_names_and_types())}
+
+    def fields(self, order):
+        """Names and types of a message's fields, and its constants."""
+        kind = interface(order["type"])
+        constants = {name: plain(getattr(kind, name)) for name in order["constants"]}
+        return {"fields": kind.get_fields_and_field_types(), "constants": constants}
+
+
+def main():
+    """Orders in, answers out, until standard input ends."""
+    rclpy.init(args=[])
+    robot = Robot(sys.argv[1] or "/")
+    executor = SingleThreadedExecutor()
+    executor.add_node(robot.node)
+    spinning = threading.Thread(target=executor.spin, daemon=True)
+    spinning.start()
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            tell(answer=getattr(robot, order.pop("do"))(order))
+        except Exception as error:  # whatever it is, the test has to see it
+            tell(error=f"{type(error).__name__}: {error}")
+    rclpy.try_shutdown()
+    spinning.join(timeout=1.0)
+
+
+if __name__ == "__main__":
+    main()

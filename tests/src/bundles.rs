@@ -1,0 +1,125 @@
+//! Robots and policies of tests: bundles with random weights as `seal` makes them, and bundles that nobody seals.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::Device;
+use mfpo_policy::bundle::{self, METADATA_KEY, Manifest, SealRequest};
+use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::spec::{
+    ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
+};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
+
+/// The training run that bundles are of unless told otherwise.
+pub const RUN: &str = "run-a";
+
+/// Robot `two_joints`: `elbow` (limited to 1 rad) and `wrist` (continuous), 50 Hz. Commands are for `wrist`, then
+/// `elbow`.
+pub fn two_joints(interface: CommandInterface) -> RobotSpec {
+    let joint = |name: &str, limit: Option<f64>| JointSpec {
+        name: name.into(),
+        position_min: limit.map(|l| -l),
+        position_max: limit,
+        velocity_max: 2.0,
+        effort_max: 1.0,
+        command_rate_max: None,
+    };
+    let terms = ["elbow", "wrist"].into_iter().flat_map(|name| {
+        let joint = || name.to_owned();
+        [
+            ObservationTerm::SinPosition { joint: joint() },
+            ObservationTerm::Velocity {
+                joint: joint(),
+                scale: 0.1,
+            },
+        ]
+    });
+    RobotSpec {
+        robot: "two_joints".into(),
+        joints: vec![joint("elbow", Some(1.0)), joint("wrist", None)],
+        observation: ObservationSpec {
+            terms: terms.collect(),
+        },
+        action: ActionSpec {
+            interface,
+            joints: ["wrist", "elbow"]
+                .map(|name| ActionJoint {
+                    joint: name.into(),
+                    offset: 0.0,
+                    scale: 0.5,
+                })
+                .into(),
+        },
+        control_period_ns: 20_000_000,
+    }
+}
+
+/// A sealed bundle of [`RUN`] with random weights.
+pub fn sealed(spec: &RobotSpec, version: u64) -> Vec<u8> {
+    sealed_in(RUN, spec, version)
+}
+
+/// A sealed bundle of any run with random weights.
+pub fn sealed_in(run: &str, spec: &RobotSpec, version: u64) -> Vec<u8> {
+    let sizes = (spec.observation_size(), spec.action_size(), spec.action_size());
+    let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).expect("an actor");
+    bundle::seal(&SealRequest {
+        robot: spec,
+        run,
+        version,
+        sampling_steps: 2,
+        actor: &actor,
+        critics: None,
+        normalizer: None,
+        probe_observations: Vec::new(),
+    })
+    .expect("a bundle")
+}
+
+/// The digest that a valid bundle states.
+pub fn digest_of(bundle: &[u8]) -> String {
+    bundle::open(bundle).expect("a valid bundle").digest().to_owned()
+}
+
+/// Shape and little-endian bytes of each tensor by name.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+/// Changes a bundle behind the back of `seal` and signs it again, so that its digest is right and only what was
+/// changed is wrong. This is a second implementation of the format, written from its description.
+pub fn forged(bundle: &[u8], change: impl FnOnce(&mut Manifest, &mut Tensors)) -> Vec<u8> {
+    let mut manifest = bundle::open(bundle).expect("a valid bundle").manifest().clone();
+    let file = SafeTensors::deserialize(bundle).expect("a safetensors file");
+    let mut tensors: Tensors = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    change(&mut manifest, &mut tensors);
+    manifest.digest = digest(&manifest, &tensors);
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a tensor");
+        (name, view)
+    });
+    let json = serde_json::to_string(&manifest).expect("a manifest");
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
+    safetensors::serialize(views, Some(metadata)).expect("a file")
+}
+
+/// SHA-256 of the manifest with an empty digest, then of each tensor's name, shape and bytes.
+fn digest(manifest: &Manifest, tensors: &Tensors) -> String {
+    let mut blank = manifest.clone();
+    blank.digest.clear();
+    let number = |n: usize| (n as u64).to_le_bytes();
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_vec(&blank).expect("a manifest"));
+    for (name, (shape, bytes)) in tensors {
+        hash.update(number(name.len()));
+        hash.update(name.as_bytes());
+        hash.update(number(shape.len()));
+        shape.iter().for_each(|size| hash.update(number(*size)));
+        hash.update(bytes);
+    }
+    hex::encode(hash.finalize())
+}

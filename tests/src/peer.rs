@@ -1,0 +1,241 @@
+//! The other side of the topics: a program made of rclpy that publishes, listens and calls services for a test.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::ChildStdin;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::{PATIENCE, Process, TestEnv, repository, until};
+
+/// Quality of service, as rclpy names it.
+#[derive(Debug, Clone, Copy)]
+pub enum Qos {
+    /// Sensor data: best effort.
+    Sensor,
+    /// Reliable, volatile.
+    Reliable,
+    /// Reliable, transient local.
+    Latched,
+}
+
+impl Qos {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sensor => "sensor",
+            Self::Reliable => "reliable",
+            Self::Latched => "latched",
+        }
+    }
+}
+
+/// Everything that has arrived, by topic.
+type Arrived = Arc<Mutex<HashMap<String, Vec<Value>>>>;
+
+/// A rclpy program under the test's command. It listens to `policy/status`, `policy/action` and `commands`.
+pub struct Peer {
+    orders: ChildStdin,
+    answers: Receiver<Value>,
+    arrived: Arrived,
+    process: Process,
+}
+
+impl Peer {
+    pub(crate) fn start(env: &TestEnv, namespace: &str) -> Self {
+        let script = repository().join("tests/python/peer.py");
+        let mut command = env.command(Path::new("python3"));
+        command.arg(script).arg(namespace);
+        let (process, orders, output) = Process::start_connected("peer", command, &env.log_path("peer"));
+        let (sender, answers) = channel();
+        let arrived = Arrived::default();
+        let inbox = Arc::clone(&arrived);
+        std::thread::spawn(move || read(BufReader::new(output), &sender, &inbox));
+        let mut peer = Self {
+            orders,
+            answers,
+            arrived,
+            process,
+        };
+        peer.listen("policy/status", "mfpo_msgs/PolicyStatus", Qos::Latched);
+        peer.listen("policy/action", "mfpo_msgs/PolicyAction", Qos::Reliable);
+        peer.listen("commands", "std_msgs/Float64MultiArray", Qos::Reliable);
+        peer
+    }
+
+    /// Keeps every message of a topic from now on.
+    pub fn listen(&mut self, topic: &str, kind: &str, qos: Qos) {
+        self.ask(json!({"do": "listen", "topic": topic, "type": kind, "qos": qos.name()}));
+    }
+
+    /// Publishes once, when somebody listens.
+    pub fn publish(&mut self, topic: &str, kind: &str, qos: Qos, message: Value) {
+        self.ask(
+            json!({"do": "publish", "topic": topic, "type": kind, "qos": qos.name(), "message": message}),
+        );
+    }
+
+    /// Publishes the file of a bundle on `policy/bundle`. Nothing but the file says what it holds.
+    pub fn offer(&mut self, bundle: &Path) {
+        let message = json!({"stamp": "now", "data": {"file": bundle}});
+        self.publish("policy/bundle", "mfpo_msgs/PolicyBundle", Qos::Latched, message);
+    }
+
+    /// Publishes `message` on `joint_states` 100 times a second from now on, in place of what was repeated under
+    /// this name before.
+    pub fn repeat_states(&mut self, name: &str, message: &Value) {
+        self.repeat(name, message, 100);
+    }
+
+    /// Ends [`Peer::repeat_states`].
+    pub fn silence(&mut self, name: &str) {
+        self.repeat(name, &Value::Null, 0);
+    }
+
+    fn repeat(&mut self, name: &str, message: &Value, hz: u32) {
+        self.ask(
+            json!({"do": "repeat", "name": name, "topic": "joint_states", "hz": hz,
+            "type": "sensor_msgs/JointState", "qos": "sensor", "message": message}),
+        );
+    }
+
+    /// States of both joints of `two_joints`, at rest.
+    pub fn report_both_joints(&mut self) {
+        self.repeat_states("robot", &states(&["elbow", "wrist"], &[0.1, 0.2], &[0.0, 0.0]));
+    }
+
+    /// Calls a service.
+    pub fn call(&mut self, service: &str, kind: &str, request: Value) -> Value {
+        self.ask(json!({"do": "call", "service": service, "type": kind, "request": request}))
+    }
+
+    /// Sets one parameter of `/control`: success and reason. `value` as in rcl_interfaces/ParameterValue.
+    pub fn set_parameter(&mut self, name: &str, value: Value) -> (bool, String) {
+        let request = json!({"parameters": [{"name": name, "value": value}]});
+        let answer = self.call("/control/set_parameters", "rcl_interfaces/SetParameters", request);
+        let result = &answer["results"][0];
+        let reason = result["reason"].as_str().unwrap_or_default().to_owned();
+        (result["successful"] == true, reason)
+    }
+
+    /// Names of `nodes`, and types of `topics` by name.
+    pub fn graph(&mut self) -> Value {
+        self.ask(json!({"do": "graph"}))
+    }
+
+    /// Types of the fields of a message by name, and the values of `constants`.
+    pub fn fields(&mut self, kind: &str, constants: &[&str]) -> Value {
+        self.ask(json!({"do": "fields", "type": kind, "constants": constants}))
+    }
+
+    /// Number of messages of a topic so far.
+    pub fn count(&self, topic: &str) -> usize {
+        self.all().get(topic).map_or(0, Vec::len)
+    }
+
+    /// The messages of a topic from number `first` on.
+    pub fn messages(&self, topic: &str, first: usize) -> Vec<Value> {
+        let all = self.all();
+        let of_topic = all.get(topic).map(Vec::as_slice).unwrap_or_default();
+        of_topic.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// The newest message of a topic.
+    pub fn newest(&self, topic: &str) -> Option<Value> {
+        self.all().get(topic).and_then(|all| all.last().cloned())
+    }
+
+    /// Waits for `more` messages of a topic and returns them.
+    pub fn next(&self, topic: &str, more: usize) -> Vec<Value> {
+        let first = self.count(topic);
+        until(&format!("{more} messages arrive on {topic}"), || {
+            (self.count(topic) >= first + more).then(|| self.messages(topic, first))
+        })
+    }
+
+    /// Waits until the newest `policy/status` is as `law` asks, and returns it.
+    pub fn status(&self, what: &str, law: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until(what, || {
+                last = self.newest("policy/status").unwrap_or_default();
+                law(&last).then(|| last.clone())
+            })
+        }));
+        found.unwrap_or_else(|_| panic!("policy/status never showed: {what}; the last one: {last:#}"))
+    }
+
+    /// Waits until the policy commands the robot.
+    pub fn active(&self) -> Value {
+        self.status("the policy commands the robot", |s| s["state"] == state::ACTIVE)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Vec<Value>>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&mut self, order: Value) -> Value {
+        writeln!(self.orders, "{order}").unwrap_or_else(|error| panic!("the peer has ended: {error}"));
+        let answer = self.answers.recv_timeout(PATIENCE);
+        let mut answer = answer.unwrap_or_else(|error| panic!("the peer does not answer {order}: {error}"));
+        assert!(answer["error"].is_null(), "{order}: {}", answer["error"]);
+        answer["answer"].take()
+    }
+
+    /// Has it ended, whatever the reason?
+    pub fn has_ended(&mut self) -> bool {
+        self.process.has_ended().is_some()
+    }
+}
+
+/// The states of `mfpo_msgs/PolicyStatus`.
+pub mod state {
+    /// No bundle was accepted yet.
+    pub const WAITING_FOR_POLICY: u8 = 0;
+    /// Some joint has not reported.
+    pub const WAITING_FOR_STATES: u8 = 1;
+    /// The policy commands the robot.
+    pub const ACTIVE: u8 = 2;
+    /// The watchdog commands the robot.
+    pub const FALLBACK: u8 = 3;
+    /// The last safe command was sent.
+    pub const STOPPED: u8 = 4;
+}
+
+/// A `sensor_msgs/JointState` stamped when it is sent.
+pub fn states(names: &[&str], positions: &[f64], velocities: &[f64]) -> Value {
+    json!({"header": {"stamp": "now"}, "name": names, "position": numbers(positions),
+        "velocity": numbers(velocities)})
+}
+
+/// JSON has no NaN and no infinity.
+fn numbers(values: &[f64]) -> Vec<Value> {
+    values
+        .iter()
+        .map(|v| {
+            if v.is_finite() {
+                json!(v)
+            } else {
+                json!(v.to_string())
+            }
+        })
+        .collect()
+}
+
+fn read(output: impl BufRead, answers: &Sender<Value>, arrived: &Arrived) {
+    for line in output.lines().map_while(Result::ok) {
+        let Ok(mut line) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        match line["topic"].as_str().map(str::to_owned) {
+            Some(topic) => {
+                let mut all = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(topic).or_default().push(line["message"].take());
+            }
+            // The test may have ended.
+            None => drop(answers.send(line)),
+        }
+    }
+}

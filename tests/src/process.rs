@@ -1,0 +1,138 @@
+//! A program that a test has started. It ends with the test, however the test ends, and what it wrote is shown when
+//! the test fails.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::until;
+
+/// A program that is asked to end has this long before it is killed.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Lines of a log that a failure shows.
+const SHOWN_LINES: usize = 40;
+
+/// A running program.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own; what it prints goes into the file `log`.
+    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Self {
+        let file = File::create(log).expect("a log file");
+        let output = file.try_clone().expect("a second handle of the log file");
+        command.stdin(Stdio::null()).stdout(output).stderr(file);
+        Self::spawn(name, command, log)
+    }
+
+    /// [`Process::start`] with standard input and output connected to the test.
+    pub(crate) fn start_connected(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+    ) -> (Self, ChildStdin, ChildStdout) {
+        let file = File::create(log).expect("a log file");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        let mut process = Self::spawn(name, command, log);
+        let input = process.child.stdin.take().expect("its standard input");
+        let output = process.child.stdout.take().expect("its standard output");
+        (process, input, output)
+    }
+
+    fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
+        command.process_group(0);
+        // SAFETY: prctl is async-signal-safe. The kernel then kills the program when this test's thread is gone, also
+        // when the whole test program is killed and nothing is dropped.
+        unsafe {
+            command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+        }
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+            ended: None,
+        }
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until its log holds all of `words` in one line, and returns that line.
+    pub fn says(&self, words: &[&str]) -> String {
+        until(&format!("'{}' writes a line with {words:?}", self.name), || {
+            let log = self.log();
+            let line = log
+                .lines()
+                .find(|line| words.iter().all(|word| line.contains(word)));
+            line.map(str::to_owned)
+        })
+    }
+
+    /// Sends `signal` to it.
+    pub fn signal(&self, signal: Signal) {
+        killpg(self.group(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    /// Waits until it has ended by itself or by a signal.
+    pub fn ended(&mut self) -> ExitStatus {
+        until(&format!("'{}' has ended", self.name), || self.has_ended())
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("its state");
+        }
+        self.ended
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    /// Asks it to end, then makes it end.
+    fn end(&mut self) {
+        if self.has_ended().is_some() {
+            return;
+        }
+        // It may end on its own between two lines; then there is nobody to tell.
+        let _ = killpg(self.group(), Signal::SIGTERM);
+        let deadline = Instant::now() + GOODBYE;
+        while self.has_ended().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.ended.is_none() {
+            let _ = killpg(self.group(), Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let is_failure = std::thread::panicking();
+        self.end();
+        if is_failure {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("---- last lines of {} ----\n{}", self.name, tail.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Laws of the repository itself: who depends on whom, where ROS and MuJoCo are named, what launch files declare.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mfpo_tests::repository;
+use serde_json::Value;
+
+/// Who may use whom, as ARCHITECTURE.md states it: normal, build and development dependencies alike.
+const MAY_USE: [(&str, &[&str]); 6] = [
+    ("mfpo_policy", &[]),
+    ("mfpo_ros", &["mfpo_policy"]),
+    ("mfpo_sim", &["mfpo_policy", "mfpo_ros"]),
+    ("mfpo_train", &["mfpo_policy", "mfpo_sim", "mfpo_ros"]),
+    ("mfpo_node", &["mfpo_policy", "mfpo_ros"]),
+    ("xtask", &[]),
+];
+/// What stands above all others; nobody depends on these.
+const ABOVE_ALL: [&str; 2] = ["mfpo_tests", "mfpo_demo"];
+/// Who uses mfpo_ros only with the cargo feature `ros`.
+const OPTIONAL_ROS: [&str; 2] = ["mfpo_sim", "mfpo_train"];
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--locked", "--offline"])
+        .current_dir(repository())
+        .output()
+        .expect("cargo");
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn packages() -> BTreeMap<String, Value> {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let mut metadata: Value = serde_json::from_str(&metadata).expect("JSON");
+    let packages = metadata["packages"].take();
+    let packages = packages.as_array().expect("packages").clone();
+    let named = packages
+        .into_iter()
+        .map(|p| (p["name"].as_str().unwrap_or_default().to_owned(), p));
+    named.collect()
+}
+
+#[test]
+fn packages_depend_on_each_other_as_the_architecture_says() {
+    let packages = packages();
+    let members: BTreeSet<&String> = packages.keys().collect();
+    let ruled: BTreeSet<String> = MAY_USE
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(ABOVE_ALL)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(members, ruled.iter().collect(), "every package has its place");
+    for (name, may_use) in MAY_USE {
+        for dependency in packages[name]["dependencies"].as_array().expect("dependencies") {
+            let used = dependency["name"].as_str().unwrap_or_default();
+            if !packages.contains_key(used) {
+                continue;
+            }
+            assert!(
+                may_use.contains(&used),
+                "{name} may not use {used}; it may use {may_use:?}"
+            );
+            if OPTIONAL_ROS.contains(&name) && used == "mfpo_ros" {
+                assert_eq!(
+                    dependency["optional"], true,
+                    "{name} uses mfpo_ros without its feature"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_feature_ros_brings_ros() {
+    let packages = packages();
+    for name in OPTIONAL_ROS {
+        let features = packages[name]["features"].as_object().expect("features");
+        let brings = |needs: &Value| needs.to_string().contains("mfpo_ros");
+        let bringing: Vec<&String> = features
+            .iter()
+            .filter(|(_, n)| brings(n))
+            .map(|(f, _)| f)
+            .collect();
+        assert_eq!(bringing, ["ros"], "{name}");
+    }
+}
+
+/// Names of all packages that a build of `package` needs.
+fn needs(package: &str, features: &[&str]) -> BTreeSet<String> {
+    let base = [
+        "tree",
+        "--prefix",
+        "none",
+        "--edges",
+        "normal,build",
+        "--format",
+        "{p}",
+        "-p",
+        package,
+    ];
+    let text = cargo(&[&base[..], features].concat());
+    let name = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    text.lines().map(name).collect()
+}
+
+#[test]
+fn the_trainer_builds_without_ros_and_the_node_without_mujoco() {
+    let without_ros: &[&str] = &["--no-default-features"];
+    for (package, features, needed, forbidden) in [
+        ("mfpo_train", without_ros, "mujoco-rs", "r2r"),
+        ("mfpo_train", &[], "r2r", "xtask"),
+        ("mfpo_sim", without_ros, "mujoco-rs", "r2r"),
+        ("mfpo_node", &[], "r2r", "mujoco-rs"),
+        ("mfpo_ros", &[], "r2r", "mujoco-rs"),
+        ("mfpo_policy", &[], "candle-core", "r2r"),
+        ("mfpo_policy", &[], "candle-core", "mujoco-rs"),
+        ("xtask", &[], "anyhow", "r2r"),
+    ] {
+        let needs = needs(package, features);
+        assert!(
+            needs.contains(needed),
+            "{package} {features:?} needs {needed}: {needs:?}"
+        );
+        assert!(
+            !needs.contains(forbidden),
+            "{package} {features:?} must not need {forbidden}"
+        );
+    }
+    assert!(!needs("mfpo_node", &[]).contains("mfpo_sim"));
+}
+
+/// Rust sources under a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a source folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Sources of a folder with `word` outside of comments, as paths within the repository.
+fn naming(word: &str, folder: &str) -> Vec<String> {
+    let root = repository();
+    let names = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).expect("a source");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        code.into_iter().any(|line| line.contains(word))
+    };
+    let mut found: Vec<String> = sources(&root.join(folder))
+        .iter()
+        .filter(|path| names(path))
+        .map(|path| path.strip_prefix(&root).unwrap_or(path).display().to_string())
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn one_place_of_each_package_names_ros_and_one_names_mujoco() {
+    assert_eq!(naming("r2r", "sim/src"), ["sim/src/ros.rs"]);
+    assert_eq!(naming("r2r", "mfpo_train/src"), ["mfpo_train/src/ros.rs"]);
+    let node = naming("r2r", "mfpo_node/src");
+    assert!(node.contains(&"mfpo_node/src/ros.rs".to_owned()));
+    assert!(
+        node.iter().all(|file| file.starts_with("mfpo_node/src/ros")),
+        "{node:?}"
+    );
+    assert!(naming("r2r", "mfpo_policy/src").is_empty());
+    assert_eq!(naming("mujoco_rs", "sim/src"), ["sim/src/physics.rs"]);
+    assert!(naming("mujoco_rs", "mfpo_train/src").is_empty());
+}
+
+/// Reads a launch file without running it: the names, defaults and descriptions of what it declares.
+const READ_LAUNCH_FILE: &str = r#"
+import ast, json, sys
+source = open(sys.argv[1]).read()
+tree = ast.parse(source, sys.argv[1])
+compile(tree, sys.argv[1], "exec")
+assert any(isinstance(n, ast.FunctionDef) and n.name == "generate_launch_description" for n in tree.body)
+calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "DeclareLaunchArgument"]
+def described(call):
+    words = {k.arg: k.value for k in call.keywords}
+    text = ast.literal_eval(words["description"])
+    return [ast.literal_eval(call.args[0]), text, "default_value" in words]
+print(json.dumps([described(call) for call in calls]))
+"#;
+
+fn python(program: &str, arguments: &[&str]) -> String {
+    // Away from the repository, whose folder `launch` would pass for the package of that name.
+    let output = Command::new("python3")
+        .args(["-B", "-c", program])
+        .args(arguments)
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("python3");
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn the_launch_file_declares_and_describes_its_arguments() {
+    let file = repository().join("launch/control.launch.py");
+    let told = python(READ_LAUNCH_FILE, &[&file.display().to_string()]);
+    let declared: Vec<(String, String, bool)> = serde_json::from_str(&told).expect("JSON");
+    let names: Vec<&str> = declared.iter().map(|(name, ..)| name.as_str()).collect();
+    let promised = [
+        "policy",
+        "params_file",
+        "namespace",
+        "device",
+        "use_sim_time",
+        "log_level",
+    ];
+    assert_eq!(names, promised);
+    for (name, description, has_default) in &declared {
+        assert!(description.len() > 20, "{name}: {description}");
+        assert!(
+            has_default,
+            "{name} has no default, so that nothing starts without it"
+        );
+    }
+}
+
+#[test]
+fn every_launch_file_compiles() {
+    let folder = repository().join("launch");
+    let mut compiled = 0;
+    for entry in std::fs::read_dir(folder).expect("launch files").flatten() {
+        let path = entry.path();
+        if path.to_string_lossy().ends_with(".launch.py") {
+            let program = "import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')";
+            python(program, &[&path.display().to_string()]);
+            compiled += 1;
+        }
+    }
+    assert!(compiled >= 4, "{compiled} launch files");
+}

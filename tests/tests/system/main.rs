@@ -1,0 +1,10 @@
+//! The whole system over real ROS 2 and real MuJoCo: programs as processes, and DDS between them.
+
+mod bad_bundles;
+mod bad_input;
+mod gradient;
+mod messages;
+mod names;
+mod parameters;
+mod stopping;
+mod three_ways;
