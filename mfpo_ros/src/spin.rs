@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Nothing can wake a `spin_once` that waits, so that this is also the longest that stopping takes.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Spins one node on a thread of its own; the thread ends, and the node is destroyed, when this is dropped.
+/// Spins one node, which must have something to receive (rcl's wait returns at once otherwise), on a thread of its own; the thread ends, and the node is destroyed, when this is dropped.
 pub struct SpinThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

@@ -1,16 +1,17 @@
 //! The topic `policy/bundle`: every bundle goes to whoever listens, and the last one to whoever comes later.
 //! The only file of this crate that names r2r.
 
-use mfpo_ros::r2r::{Publisher, mfpo_msgs::msg::PolicyBundle};
-use mfpo_ros::{SpinThread, create_node, qos, time};
+use mfpo_ros::r2r::{self, Publisher, mfpo_msgs::msg::PolicyBundle};
+use mfpo_ros::{create_node, qos, time};
 
 use crate::publish::{BundleSink, SealedBundle};
 
 /// Publishes bundles on ROS 2.
 pub struct BundleTopic {
     publisher: Publisher<PolicyBundle>,
-    /// Serves the node (parameters of the middleware, discovery) until it is dropped.
-    _spin: SpinThread,
+    /// Lives as long as the publisher. It is not spun: it receives nothing, and rcl's wait returns at once where there
+    /// is nothing to wait for, so that a thread that spins it would take a whole core.
+    _node: r2r::Node,
 }
 
 impl BundleTopic {
@@ -20,7 +21,7 @@ impl BundleTopic {
         let publisher = node.create_publisher("policy/bundle", qos::POLICY_BUNDLE)?;
         Ok(Self {
             publisher,
-            _spin: SpinThread::start(node, "ros")?,
+            _node: node,
         })
     }
 }
