@@ -50,7 +50,7 @@ fn two_robots_run_side_by_side_under_namespaces() {
             ],
         );
         let policy = format!("policy:={}", policy.display());
-        let control = env.control_in(namespace, &[&policy, "stale_timeout:=1.0"]);
+        let control = env.control_in(namespace, &[&policy]);
         sides.push((namespace, version, peer, robot, control));
     }
     for (namespace, version, peer, ..) in &sides {

@@ -111,7 +111,7 @@ fn swaps_can_be_frozen_and_allowed_while_the_node_runs() {
     let spec = two_joints(CommandInterface::Effort);
     let policy = env.file("v1", &sealed(&spec, 1));
     let mut peer = env.peer("");
-    let control = env.control(&[&format!("policy:={}", policy.display()), "stale_timeout:=1.0"]);
+    let control = env.control(&[&format!("policy:={}", policy.display())]);
     peer.report_both_joints();
     peer.active();
     assert_eq!(

@@ -12,7 +12,7 @@ fn last_two_commands(interface: CommandInterface, signal: Signal) -> [Value; 2] 
     let env = TestEnv::new();
     let policy = env.file("policy", &sealed(&two_joints(interface), 1));
     let mut peer = env.peer("");
-    let mut control = env.control(&[&format!("policy:={}", policy.display()), "stale_timeout:=1.0"]);
+    let mut control = env.control(&[&format!("policy:={}", policy.display())]);
     peer.report_both_joints();
     peer.active();
     peer.next("commands", 10);

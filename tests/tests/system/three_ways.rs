@@ -69,6 +69,8 @@ fn a_policy_trained_for_position_commands_a_joint_trajectory() {
             "-p",
             &parameters,
             "-p",
+            "stale_timeout:=1.0",
+            "-p",
             "command_topic_type:=joint_trajectory",
             "-r",
             "commands:=trajectory",
@@ -90,7 +92,7 @@ fn arriving_states_trigger_ticks_at_the_policys_rate() {
     let policy = env.file("policy", &sealed(&two_joints(CommandInterface::Effort), 1));
     let mut peer = env.peer("");
     let policy = format!("policy:={}", policy.display());
-    let _control = env.control(&[&policy, "trigger:=on_state", "stale_timeout:=1.0"]);
+    let _control = env.control(&[&policy, "trigger:=on_state"]);
     peer.report_both_joints();
     peer.active();
     // States come at 100 Hz, the policy was trained for 50 Hz.
@@ -110,7 +112,7 @@ fn joints_of_several_publishers_without_velocities_are_put_together() {
     let env = TestEnv::new();
     let policy = env.file("policy", &sealed(&two_joints(CommandInterface::Effort), 0));
     let mut peer = env.peer("");
-    let control = env.control(&[&format!("policy:={}", policy.display()), "stale_timeout:=1.0"]);
+    let control = env.control(&[&format!("policy:={}", policy.display())]);
     peer.repeat_states("arm", &states(&["elbow"], &[0.1], &[]));
     let waiting = peer.status("it waits for the wrist", |s| {
         s["state"] == state::WAITING_FOR_STATES
@@ -147,7 +149,7 @@ impl LearningRobot {
         peer.listen("joint_states", "sensor_msgs/JointState", Qos::Sensor);
         let robot = env.start("robot", &["--rate", "100", "--episode-seconds", "0.5"]);
         // A tick must not be late because the machine paused for a moment; staleness is another test's.
-        let control = env.control(&["robot:=swing_arm", "stale_timeout:=1.0"]);
+        let control = env.control(&["robot:=swing_arm"]);
         let waiting = peer.status("it waits for a policy", |s| {
             s["state"] == state::WAITING_FOR_POLICY
         });
