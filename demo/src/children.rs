@@ -18,8 +18,12 @@ const GRACE: Duration = Duration::from_secs(3);
 const LAST_COMMAND: Duration = Duration::from_millis(1_500);
 /// How often the ends of processes are looked for.
 const LOOK: Duration = Duration::from_millis(20);
-/// Nice value of a process that must keep its deadlines.
-const URGENT: libc::c_int = -10;
+/// SCHED_RR priority of [`Priority::First`], below that of the control thread.
+const FIRST: libc::c_int = 40;
+/// Nice value of [`Priority::First`] where real-time priorities are not permitted.
+const FIRST_NICE: libc::c_int = -10;
+/// Nice value of [`Priority::Last`].
+const LAST_NICE: libc::c_int = 19;
 /// Lines of a log that are shown when its process has died.
 const TAIL: usize = 12;
 
@@ -43,8 +47,19 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// Where its output goes.
     pub log: PathBuf,
-    /// Does it run before everything else, where that is permitted?
-    pub urgent: bool,
+    /// When it gets a processor.
+    pub priority: Priority,
+}
+
+/// When a process gets a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Before every other process, where that is permitted.
+    First,
+    /// As everyone.
+    Ordinary,
+    /// When nobody else wants it.
+    Last,
 }
 
 impl Program {
@@ -70,15 +85,12 @@ impl Program {
             .stdout(if piped { Stdio::piped() } else { Stdio::from(log) })
             .process_group(0);
         let parent = nix::unistd::getpid();
-        let urgent = self.urgent;
+        let priority = self.priority;
         // SAFETY: between fork and exec only system calls are made, which are async-signal-safe.
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
-                if urgent {
-                    // Only root may; everyone else goes on with the ordinary priority.
-                    let _ = libc::setpriority(libc::PRIO_PROCESS, 0, URGENT);
-                }
+                priority.apply();
                 // The parent may have died before the line above.
                 if getppid() == parent {
                     Ok(())
@@ -99,6 +111,29 @@ impl Program {
             ended: None,
         };
         Ok((process, output))
+    }
+}
+
+impl Priority {
+    /// Gives it to the calling process, as far as that is permitted. Robot and control node stand for what has
+    /// processors of its own on a real robot.
+    fn apply(self) {
+        let parameters = libc::sched_param {
+            sched_priority: FIRST,
+        };
+        let nice = |nice| {
+            // SAFETY: takes numbers, is async-signal-safe, concerns the calling process, changes nothing on failure.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+        };
+        match self {
+            // SAFETY: as above; the pointer is valid for the call.
+            Self::First => match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &parameters) } {
+                0 => {}
+                _ => nice(FIRST_NICE),
+            },
+            Self::Ordinary => {}
+            Self::Last => nice(LAST_NICE),
+        }
     }
 }
 
@@ -221,7 +256,7 @@ mod tests {
             path: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             log: folder.join("shell.log"),
-            urgent: false,
+            priority: Priority::Ordinary,
         }
         .start()
         .unwrap()
@@ -293,7 +328,7 @@ mod tests {
             path: "/nowhere/robot".into(),
             arguments: Vec::new(),
             log: folder.path().join("robot.log"),
-            urgent: true,
+            priority: Priority::Ordinary,
         };
         let error = format!("{:#}", program.start().err().unwrap());
         assert!(error.contains("/nowhere/robot"), "{error}");

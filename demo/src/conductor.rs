@@ -16,7 +16,7 @@ use mfpo_ros::time::system_nanoseconds;
 use nix::sys::signal::Signal;
 
 use crate::budget;
-use crate::children::{self, Process, Program};
+use crate::children::{self, Priority, Process, Program};
 use crate::report;
 use crate::ros::{Heard, RosLink};
 use crate::story::{NodeState, PartState, Phase, Story};
@@ -433,14 +433,7 @@ fn trainer(options: &Options, starts: u64) -> Program {
     let out = options.folder.join("train").display().to_string();
     let least = budget::shortest_training(starts).as_secs().to_string();
     let mut words = vec!["train", "--task", TASK, "--seed", &seed, "--out", &out];
-    words.extend([
-        "--topic",
-        "--json-progress",
-        "--nice",
-        "19",
-        "--min-seconds",
-        &least,
-    ]);
+    words.extend(["--topic", "--json-progress", "--min-seconds", &least]);
     program(options, "trainer", "mfpo_train", &words)
 }
 
@@ -462,11 +455,15 @@ fn control(options: &Options, policy: &Path) -> Program {
 }
 
 fn program(options: &Options, name: &'static str, executable: &str, words: &[&str]) -> Program {
+    let priority = match name {
+        "trainer" => Priority::Last,
+        _ => Priority::First,
+    };
     Program {
         name,
         path: options.programs.join(executable),
         arguments: words.iter().map(|word| (*word).to_owned()).collect(),
         log: options.folder.join(format!("{name}.log")),
-        urgent: name != "trainer",
+        priority,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::children::Program;
+use crate::children::{Priority, Program};
 use crate::conductor::TrainerEnd;
 use crate::story::Story;
 use crate::trial::{Episode, Trial};
@@ -265,7 +265,7 @@ fn draw(folder: &Path, poses: &[f64], programs: &Path) -> Result<PathBuf, String
         path: program,
         arguments,
         log: log.clone(),
-        urgent: false,
+        priority: Priority::Ordinary,
     }
     .start()
     .map_err(|error| format!("{error:#}"))?;
