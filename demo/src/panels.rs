@@ -191,7 +191,7 @@ fn robot_caption(story: &Story) -> String {
 
 fn draw_training(frame: &mut Frame<'_>, area: Rect, story: &Story) {
     let curve_name = Line::from(" return of each training episode ").fg(QUIET);
-    let block = panel("Trainer: MFPO, lowest priority").title_bottom(curve_name.right_aligned());
+    let block = panel("Trainer: MFPO in its own simulator").title_bottom(curve_name.right_aligned());
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [bar, numbers, curve] =
@@ -214,7 +214,7 @@ fn draw_training(frame: &mut Frame<'_>, area: Rect, story: &Story) {
             .map_or("-".to_owned(), |r| format!("{r:.1}"))
             .bold(),
     );
-    line.push(Span::from("   in its simulator ").fg(QUIET));
+    line.push(Span::from("   success ").fg(QUIET));
     line.push(
         report
             .success
