@@ -144,7 +144,7 @@ struct LearningRobot {
 }
 
 impl LearningRobot {
-    fn start(env: &TestEnv) -> Self {
+    fn start(env: &TestEnv, run: &str) -> Self {
         let mut peer = env.peer("");
         peer.listen("joint_states", "sensor_msgs/JointState", Qos::Sensor);
         let robot = env.start("robot", &["--rate", "100", "--episode-seconds", "0.5"]);
@@ -154,7 +154,7 @@ impl LearningRobot {
             s["state"] == state::WAITING_FOR_POLICY
         });
         assert_eq!(waiting["version"], 0);
-        let folder = env.path("run");
+        let folder = env.path(run);
         let mut arguments = vec!["train", "--topic", "--quiet", "--nice", "19", "--seed", "5"];
         let out = format!("--out={}", folder.display());
         arguments.extend([&*out, "--steps=1000000", "--publish-every=40"]);
@@ -182,17 +182,20 @@ impl LearningRobot {
     }
 }
 
-/// Ticks are counted at 50 Hz; this late, the machine itself has been busy with something else.
+/// Of the policy: a command that is this late is a missed tick.
 const PERIOD: Duration = Duration::from_millis(20);
 
 #[test]
 fn a_trained_bundle_goes_live_in_a_moving_robot_without_a_missed_tick() {
     let env = TestEnv::alone();
     for attempt in 1..=4 {
+        let system = LearningRobot::start(&env, &format!("attempt{attempt}"));
         let witness = Witness::start(PERIOD);
-        let system = LearningRobot::start(&env);
-        let status = system.version_of_at_least(4);
-        assert!(status["swaps"].as_u64() >= Some(3), "{status}");
+        system.version_of_at_least(8);
+        let status = system
+            .peer
+            .status("five seconds of ticks", |s| s["ticks"].as_u64() > Some(250));
+        assert!(status["swaps"].as_u64() >= Some(4), "{status}");
         assert!(
             !status["previous_digest"].as_str().unwrap_or_default().is_empty(),
             "{status}"
@@ -207,11 +210,10 @@ fn a_trained_bundle_goes_live_in_a_moving_robot_without_a_missed_tick() {
         }
         // Where a thread that does nothing but sleep came late as well, the attempt says nothing of the swaps.
         assert!(
-            latest > PERIOD / 2,
+            latest > PERIOD,
             "missed ticks while the machine kept time within {latest:?}: {status:#}"
         );
         eprintln!("attempt {attempt} is void: the machine itself was {latest:?} late");
-        std::fs::remove_dir_all(env.path("run")).expect("the run folder");
     }
     panic!("the machine is too busy to tell whether ticks are missed");
 }
@@ -230,7 +232,7 @@ fn versions_rise_and_the_robot_moves(system: &LearningRobot) {
 #[test]
 fn a_killed_trainer_leaves_the_robot_running() {
     let env = TestEnv::new();
-    let mut system = LearningRobot::start(&env);
+    let mut system = LearningRobot::start(&env, "run");
     system.version_of_at_least(1);
     system.trainer.signal(Signal::SIGKILL);
     assert!(!system.trainer.ended().success());
