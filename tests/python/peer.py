@@ -143,6 +143,18 @@ class Robot:
         nodes = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.node.get_node_names_and_namespaces()]
         return {"nodes": nodes, "topics": dict(self.node.get_topic_names_and_types())}
 
+    def endpoints(self, order):
+        """Node, reliability and durability of the publishers and of the subscriptions of a topic."""
+        told = {}
+        for side in ["publishers", "subscriptions"]:
+            infos = getattr(self.node, f"get_{side}_info_by_topic")(order["topic"])
+            told[side] = [
+                [info.node_name, info.qos_profile.reliability.name, info.qos_profile.durability.name]
+                for info in infos
+                if info.node_name != "peer"
+            ]
+        return told
+
     def fields(self, order):
         """Names and types of a message's fields, and its constants."""
         kind = interface(order["type"])

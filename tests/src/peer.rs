@@ -125,6 +125,11 @@ impl Peer {
         self.ask(json!({"do": "graph"}))
     }
 
+    /// Node, reliability and durability of the other programs' `publishers` and `subscriptions` of a topic.
+    pub fn endpoints(&mut self, topic: &str) -> Value {
+        self.ask(json!({"do": "endpoints", "topic": topic}))
+    }
+
     /// Types of the fields of a message by name, and the values of `constants`.
     pub fn fields(&mut self, kind: &str, constants: &[&str]) -> Value {
         self.ask(json!({"do": "fields", "type": kind, "constants": constants}))

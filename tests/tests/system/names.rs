@@ -25,6 +25,36 @@ fn every_program_helps_and_tells_its_version() {
 }
 
 #[test]
+fn topics_have_the_quality_of_service_that_outside_programs_rely_on() {
+    let env = TestEnv::new();
+    let mut peer = env.peer("");
+    let _robot = env.start("robot", &["--rate", "50"]);
+    let _control = env.control(&[]);
+    let (reliable, latched) = (["RELIABLE", "VOLATILE"], ["RELIABLE", "TRANSIENT_LOCAL"]);
+    let sensor = ["BEST_EFFORT", "VOLATILE"];
+    for (topic, side, [reliability, durability]) in [
+        ("joint_states", "publishers", sensor),
+        ("joint_states", "subscriptions", sensor),
+        ("commands", "publishers", reliable),
+        ("commands", "subscriptions", reliable),
+        ("policy/action", "publishers", reliable),
+        ("policy/status", "publishers", latched),
+        ("policy/bundle", "subscriptions", latched),
+        ("robot/episode", "publishers", latched),
+    ] {
+        let found = until(&format!("{topic} has {side}"), || {
+            let found = peer.endpoints(topic)[side].take();
+            (found.as_array().map(Vec::len) == Some(1)).then_some(found)
+        });
+        assert_eq!(
+            (&found[0][1], &found[0][2]),
+            (&reliability.into(), &durability.into()),
+            "{topic}: {found}"
+        );
+    }
+}
+
+#[test]
 fn two_robots_run_side_by_side_under_namespaces() {
     let env = TestEnv::new();
     let spec = mfpo_sim::registry::robot("swing_arm")
