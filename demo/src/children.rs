@@ -146,6 +146,13 @@ impl Process {
         self.ended
     }
 
+    /// Does it run before ordinary processes?
+    pub fn is_realtime(&self) -> bool {
+        let id = libc::pid_t::try_from(self.child.id()).unwrap_or(0);
+        // SAFETY: takes a number and changes nothing.
+        unsafe { libc::sched_getscheduler(id) == libc::SCHED_RR }
+    }
+
     /// Sends a signal to its process group, if it is still there.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_some() {

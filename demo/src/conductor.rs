@@ -117,6 +117,11 @@ impl Conductor {
         story.parts[0].state = PartState::Running;
         story.parts[2].state = PartState::Running;
         story.say("robot and trainer started; waiting for the untrained policy");
+        story.realtime = robot.is_realtime();
+        if !story.realtime {
+            story
+                .say("no permission for real-time priorities: ticks may be missed while the machine is busy");
+        }
         if starts < budget::STARTS {
             story.say(format!(
                 "{} s hold only {starts} of {} starts before and after",

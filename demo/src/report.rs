@@ -69,6 +69,8 @@ pub struct Summary {
     pub fallback_ticks: u64,
     /// Bundles that the control node refused.
     pub rejections: u64,
+    /// Did robot and control node run with real-time priorities?
+    pub realtime: bool,
     /// The worst second's 99th percentile, us.
     pub tick_p99_worst_us: f64,
     /// The largest latency of all, us.
@@ -140,6 +142,7 @@ impl Summary {
             ticks: node.ticks,
             fallback_ticks: node.fallback_ticks,
             rejections: node.rejections,
+            realtime: story.realtime,
             tick_p99_worst_us: microseconds(story.latencies.worst_p99()),
             tick_max_us: microseconds(Some(node.latency_max)),
             results: vec![

@@ -57,7 +57,10 @@ fn is_stop(code: KeyCode, modifiers: KeyModifiers) -> bool {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // After a panic the hook has done so, and a second time would move the cursor into the message.
+        if !std::thread::panicking() {
+            ratatui::restore();
+        }
         give_standard_error_back();
     }
 }

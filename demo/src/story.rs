@@ -8,6 +8,8 @@ use crate::trial::{Episode, Trial};
 
 /// Joint angles are kept for this long, ns: an episode and a little more.
 const ANGLES_KEPT: i64 = 4_000_000_000;
+/// Missed ticks are told at most this often.
+const TELL_MISSED: Duration = Duration::from_secs(5);
 /// Pieces of news that are kept.
 const NEWS_KEPT: usize = 50;
 /// Episodes that are shown as the newest.
@@ -199,6 +201,11 @@ pub struct Story {
     pub news: VecDeque<(Duration, String)>,
     /// How many pieces of news there were.
     pub news_count: usize,
+    /// May robot and control node run before every other process?
+    pub realtime: bool,
+    /// Missed ticks that were news, and when they were.
+    missed_told: u64,
+    missed_told_at: Option<Instant>,
 }
 
 impl Story {
@@ -224,6 +231,9 @@ impl Story {
             angles: VecDeque::new(),
             news: VecDeque::new(),
             news_count: 0,
+            realtime: false,
+            missed_told: 0,
+            missed_told_at: None,
         }
     }
 
@@ -256,9 +266,10 @@ impl Story {
             if status.state != was.state && status.state == NodeState::Fallback {
                 news.push(status.message.clone());
             }
-            if status.missed_ticks > was.missed_ticks {
-                let missed = status.missed_ticks - was.missed_ticks;
-                news.push(format!("{missed} tick(s) missed"));
+            let untold = status.missed_ticks.saturating_sub(self.missed_told);
+            if untold > 0 && self.missed_told_at.is_none_or(|at| at.elapsed() >= TELL_MISSED) {
+                (self.missed_told, self.missed_told_at) = (status.missed_ticks, Some(Instant::now()));
+                news.push(format!("{untold} tick(s) missed"));
             }
             if status.digest != was.digest && !was.digest.is_empty() {
                 let version = status.version;
