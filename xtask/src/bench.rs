@@ -26,7 +26,7 @@ pub struct Args {
 /// Runs the benchmark.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let benches = Metadata::read(workspace)?.benches();
-    let package = find(&benches, &args.name)?;
+    find(&benches, &args.name)?;
     let environment = setup::run(workspace)?;
     // Benchmarks over DDS start the programs of the other packages.
     let mut build = cargo::command(workspace, &environment);
@@ -35,14 +35,17 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         .args(cargo::WHOLE)
         .args(["--bins", "--exclude", "xtask"]);
     cargo::run(build)?;
+    // The whole workspace with the features of every other command: for one package alone cargo would unify features
+    // differently and compile candle and r2r once more.
     let mut bench = cargo::command(workspace, &environment);
     bench.args([
         "bench",
         "--locked",
         "--profile",
         "release",
-        "--package",
-        package,
+        "--workspace",
+        "--features",
+        cargo::FEATURES,
         "--bench",
         &args.name,
         "--",

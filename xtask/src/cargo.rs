@@ -10,13 +10,16 @@ use serde_json::Value;
 use crate::environment::Environment;
 use crate::workspace::Workspace;
 
+/// Features that are off by default and on in every command of this program.
+pub const FEATURES: &str = "mfpo_sim/ros,mfpo_sim/renderer";
+
 /// What every build of the whole workspace is told, so that all share the same artefacts.
 pub const WHOLE: [&str; 5] = [
     "--workspace",
     "--release",
     "--locked",
     "--features",
-    "mfpo_sim/ros,mfpo_sim/renderer",
+    FEATURES,
 ];
 
 /// A `cargo` command in the repository, with nothing that an outer cargo or another folder has set.
