@@ -1,0 +1,8 @@
+//! Our networks, samplers, estimators, losses, gradients, optimiser and whole updates against the reference
+//! implementation's own numbers (tests/golden, or the folder that MFPO_GOLDEN_DIR names). Sizes come from the files; any
+//! subset of the files is accepted; every test prints how many tensors it compared.
+
+mod files;
+mod networks;
+mod reference;
+mod updates;

@@ -1,0 +1,217 @@
+//! Whole updates: intermediates, losses, gradients, Adam moments, parameters; with and without clipped double Q; four in
+//! a row.
+
+use mfpo_policy::critic::Critic;
+use mfpo_policy::mean_flow::{FlowPoint, MeanFlow};
+use mfpo_policy::sampler;
+use mfpo_train::learner::*;
+
+use crate::files::{File, Judge};
+use crate::reference::{RecordedDraws, batch, flat, learner, network, support, update_files};
+
+/// Compares everything an update has recorded with what the file holds under `prefix`.
+fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
+    for name in file
+        .names()
+        .iter()
+        .filter_map(|n| n.strip_prefix(prefix))
+        .filter(|n| !n.contains('/'))
+    {
+        // These two are the same value under two names.
+        let ours = if name == "temperature_before" {
+            "alpha"
+        } else {
+            name
+        };
+        match trace.get(ours) {
+            Some(values) => judge.compare(file, &format!("{prefix}{name}"), values, &format!("out/{name}")),
+            None => judge.missing(file, &format!("{prefix}{name}")),
+        }
+    }
+}
+
+#[test]
+fn golden_updates_with_clipped_double_q() {
+    let mut judge = Judge::new("one whole update: intermediates, losses, gradients, moments, parameters");
+    for file in &update_files() {
+        let mut learner = learner(file, true);
+        let mut trace = Trace::on();
+        let mut draws = RecordedDraws {
+            file,
+            prefix: "draw/".into(),
+        };
+        learner.update_with(&batch(file), &mut draws, &mut trace).unwrap();
+        compare_update(&mut judge, file, &trace, "out/");
+        for name in file.names().iter().filter(|n| n.starts_with("grad/")) {
+            let network = name.split('/').nth(1).unwrap();
+            let Some(values) = trace.get(name) else {
+                judge.missing(file, name);
+                continue;
+            };
+            judge.relative(file, name, values, &format!("grad/{network}"));
+            // After one step from zero the first moment is (1 - b1) times the gradient.
+            if let Some(moment) = trace.get(&name.replacen("grad/", "moment/", 1)) {
+                let scaled: Vec<f32> = moment.iter().map(|m| m * 10.0).collect();
+                judge.relative(file, name, &scaled, &format!("grad/{network}"));
+            }
+        }
+        compare_parameters(&mut judge, file, &learner, &trace);
+    }
+    judge.finish();
+}
+
+fn compare_parameters(judge: &mut Judge, file: &File, learner: &MfpoLearner, trace: &Trace) {
+    let [critic_1, critic_2] = learner.critic_parameters();
+    let [target_1, target_2] = learner.target_parameters();
+    let networks = [
+        ("actor", learner.actor_parameters()),
+        ("logp_mvel", learner.divergence_parameters()),
+        ("critic_1", critic_1),
+        ("critic_2", critic_2),
+        ("target_critic_1", target_1),
+        ("target_critic_2", target_2),
+    ];
+    for (network, parameters) in networks {
+        let prefix = format!("after/{network}/");
+        for name in file.names().iter().filter(|n| n.starts_with(&prefix)) {
+            let ours = flat(parameters.get(&name[prefix.len()..]).unwrap());
+            judge.quantiles(file, name, &ours, &format!("after/{network}"));
+        }
+    }
+    if file.has("after/temp/log_temp") {
+        let ours = trace.get("after/temp/log_temp").unwrap();
+        judge.quantiles(file, "after/temp/log_temp", ours, "after/temp");
+    }
+}
+
+#[test]
+fn golden_updates_without_clipped_double_q() {
+    let mut judge = Judge::new("one whole update without clipped double Q");
+    let files = update_files();
+    let base = files.iter().find(|f| f.stem == "small_perturbed");
+    for file in File::all().iter().filter(|f| f.stem.ends_with("_nocdq")) {
+        let Some(base) = base else {
+            println!(
+                "{} needs small_perturbed.safetensors, which is not there",
+                file.stem
+            );
+            continue;
+        };
+        let mut learner = learner(base, false);
+        let mut trace = Trace::on();
+        let mut draws = RecordedDraws {
+            file: base,
+            prefix: "draw/".into(),
+        };
+        learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
+        compare_update(&mut judge, file, &trace, "out/");
+    }
+    judge.finish();
+}
+
+#[test]
+fn golden_four_updates_in_a_row() {
+    let mut judge = Judge::new("four updates in a row");
+    let files = update_files();
+    let base = files.iter().find(|f| f.stem == "small_perturbed");
+    for file in File::all().iter().filter(|f| f.has("step0/draw/q_noise")) {
+        let Some(base) = base else {
+            println!(
+                "{} needs small_perturbed.safetensors, which is not there",
+                file.stem
+            );
+            continue;
+        };
+        let mut learner = learner(base, true);
+        for step in (0..).take_while(|step| file.has(&format!("step{step}/draw/q_noise"))) {
+            let mut trace = Trace::on();
+            let mut draws = RecordedDraws {
+                file,
+                prefix: format!("step{step}/draw/"),
+            };
+            learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
+            compare_update(&mut judge, file, &trace, &format!("step{step}/out/"));
+        }
+        judge.number(
+            file,
+            "final_alpha",
+            learner.temperature(),
+            f64::from(file.values("final_alpha")[0]),
+            "out/alpha",
+        );
+        compare_final(&mut judge, file, base, &learner);
+    }
+    judge.finish();
+}
+
+fn compare_final(judge: &mut Judge, file: &File, base: &File, learner: &MfpoLearner) {
+    let input = |name: &str| base.tensor(&format!("fwd/in/{name}"));
+    let (a, s, t, h, noise) = (input("a"), input("s"), input("t"), input("h"), input("noise"));
+    let actor = MeanFlow::load(learner.actor_parameters(), a.dims()[1]).unwrap();
+    let divergence = MeanFlow::load(learner.divergence_parameters(), a.dims()[1]).unwrap();
+    let at = FlowPoint {
+        observation: &s,
+        x: &a,
+        t: &t,
+        h: &h,
+    };
+    judge.compare(
+        file,
+        "final_fwd/out/actor_u",
+        &flat(&actor.forward(at).unwrap()),
+        "out/u_pred",
+    );
+    judge.compare(
+        file,
+        "final_fwd/out/logp_u",
+        &flat(&divergence.forward(at).unwrap()),
+        "out/u_pred",
+    );
+    let (action, log_prob) = sampler::sample_with_log_prob((&actor, &divergence), &s, &noise, 2).unwrap();
+    judge.compare(
+        file,
+        "final_fwd/out/sample_T2",
+        &flat(&action),
+        "out/policy_actions",
+    );
+    judge.compare(
+        file,
+        "final_fwd/out/sample_logp_T2",
+        &flat(&log_prob),
+        "out/policy_logps",
+    );
+    let a = a.clamp(-1f32, 1f32).unwrap();
+    let values = [
+        ("critic_1_value", learner.critic_parameters()[0]),
+        ("target_critic_1_value", learner.target_parameters()[0]),
+    ];
+    for (name, p) in values {
+        let value = Critic::load(p, support(p)).unwrap().value(&s, &a).unwrap();
+        judge.compare(
+            file,
+            &format!("final_fwd/out/{name}"),
+            &flat(&value),
+            "out/critic_value_1",
+        );
+    }
+    let networks = [
+        ("actor", learner.actor_parameters()),
+        ("logp_mvel", learner.divergence_parameters()),
+        ("critic_1", learner.critic_parameters()[0]),
+        ("critic_2", learner.critic_parameters()[1]),
+    ];
+    for (network, parameters) in networks {
+        let prefix = format!("final_l2/{network}/");
+        for name in file.names().iter().filter(|n| n.starts_with(&prefix)) {
+            let ours = flat(parameters.get(&name[prefix.len()..]).unwrap());
+            let norm = ours.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            judge.number(
+                file,
+                name,
+                norm,
+                f64::from(file.values(name)[0]),
+                "out/policy_actions",
+            );
+        }
+    }
+}
