@@ -14,13 +14,7 @@ use crate::workspace::Workspace;
 pub const FEATURES: &str = "mfpo_sim/ros,mfpo_sim/renderer";
 
 /// What every build of the whole workspace is told, so that all share the same artefacts.
-pub const WHOLE: [&str; 5] = [
-    "--workspace",
-    "--release",
-    "--locked",
-    "--features",
-    FEATURES,
-];
+pub const WHOLE: [&str; 5] = ["--workspace", "--release", "--locked", "--features", FEATURES];
 
 /// A `cargo` command in the repository, with nothing that an outer cargo or another folder has set.
 pub fn command(workspace: &Workspace, environment: &Environment) -> Command {
