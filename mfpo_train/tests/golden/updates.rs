@@ -7,7 +7,7 @@ use mfpo_policy::sampler;
 use mfpo_train::learner::*;
 
 use crate::files::{File, Judge};
-use crate::reference::{RecordedDraws, batch, flat, learner, network, support, update_files};
+use crate::reference::{RecordedDraws, batch, flat, learner, support, update_files};
 
 /// Compares everything an update has recorded with what the file holds under `prefix`.
 fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
