@@ -1,6 +1,6 @@
 //! Reads golden files and judges numbers by the tolerances beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
@@ -58,6 +58,19 @@ impl File {
 
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Does the file hold any tensor whose name begins like this?
+    pub fn holds(&self, prefix: &str) -> bool {
+        self.tensors.keys().any(|name| name.starts_with(prefix))
+    }
+
+    /// The numbers that follow `prefix` in the names of tensors, for example the steps of `step3/out/alpha`.
+    pub fn numbers_after(&self, prefix: &str) -> BTreeSet<usize> {
+        let after = self.tensors.keys().filter_map(|name| name.strip_prefix(prefix));
+        let digits =
+            after.map(|rest| &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]);
+        digits.filter_map(|digits| digits.parse().ok()).collect()
     }
 
     pub fn names(&self) -> Vec<&str> {
@@ -206,6 +219,16 @@ impl Judge {
         self.compared += 1;
         let tolerance = self.tolerance(file, key, want.abs());
         self.judge(file, name, (ours - want).abs(), tolerance);
+    }
+
+    /// The file is of a kind that holds this tensor.
+    pub fn require(&mut self, file: &File, name: &str) {
+        if !file.has(name) {
+            self.errors.push(format!(
+                "tensor '{name}' is missing from {}.safetensors",
+                file.stem
+            ));
+        }
     }
 
     pub fn missing(&mut self, file: &File, name: &str) {

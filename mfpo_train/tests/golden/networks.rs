@@ -15,7 +15,7 @@ use crate::reference::{flat, learner, network, support, update_files};
 #[test]
 fn golden_forward_passes_and_jvps() {
     let mut judge = Judge::new("forward passes and JVPs");
-    for file in update_files().iter().filter(|f| f.has("fwd/in/a")) {
+    for file in update_files().iter().filter(|f| f.holds("fwd/")) {
         let input = |name: &str| file.tensor(&format!("fwd/in/{name}"));
         let (a, s, t, h) = (input("a"), input("s"), input("t"), input("h"));
         let tangents = (input("tan_a"), input("tan_t"), input("tan_h"));
@@ -77,7 +77,7 @@ fn golden_forward_passes_and_jvps() {
 #[test]
 fn golden_directional_derivatives_and_exact_divergence() {
     let mut judge = Judge::new("derivatives along the flow, exact divergence");
-    for file in update_files().iter().filter(|f| f.has("fwd/in/a")) {
+    for file in update_files().iter().filter(|f| f.holds("fwd/")) {
         let input = |name: &str| file.tensor(&format!("fwd/in/{name}"));
         let (a, s, t, h) = (input("a"), input("s"), input("t"), input("h"));
         let actor = MeanFlow::load(&network(file, "param/", "actor"), a.dims()[1]).unwrap();
@@ -115,16 +115,19 @@ fn golden_directional_derivatives_and_exact_divergence() {
 #[test]
 fn golden_samplers_for_any_number_of_steps() {
     let mut judge = Judge::new("samplers");
-    for file in update_files().iter().filter(|f| f.has("fwd/in/noise")) {
+    for file in update_files().iter().filter(|f| f.holds("fwd/")) {
         let (s, noise) = (file.tensor("fwd/in/s"), file.tensor("fwd/in/noise"));
         let a = noise.dims()[1];
         let actor = MeanFlow::load(&network(file, "param/", "actor"), a).unwrap();
         let divergence = MeanFlow::load(&network(file, "param/", "logp_mvel"), a).unwrap();
-        let steps: BTreeSet<usize> = file
-            .names()
+        let kinds = ["sample_T", "sample_noclip_T", "sample_logp_T", "sample_logp_a_T"];
+        let steps: BTreeSet<usize> = kinds
             .iter()
-            .filter_map(|n| n.strip_prefix("fwd/out/sample_T")?.parse().ok())
+            .flat_map(|kind| file.numbers_after(&format!("fwd/out/{kind}")))
             .collect();
+        if steps.is_empty() {
+            judge.require(file, "fwd/out/sample_T2");
+        }
         for t in steps {
             let action = flat(&sampler::sample(&actor, &s, &noise, t).unwrap());
             judge.compare(
@@ -171,11 +174,11 @@ fn golden_samplers_for_any_number_of_steps() {
 fn golden_best_of_n_by_the_target_critics() {
     let mut judge = Judge::new("best of N");
     let files = update_files();
-    let cases = files.iter().filter(|f| f.has("eval/obs")).map(|f| (f, f, true));
+    let cases = files.iter().filter(|f| f.holds("eval/")).map(|f| (f, f, true));
     let nocdq = File::all();
     let pairs = nocdq
         .iter()
-        .filter(|f| f.has("eval/action") && !f.has("eval/obs"));
+        .filter(|f| f.holds("eval/") && f.stem.ends_with("_nocdq"));
     let base = |file: &File| {
         files
             .iter()
@@ -208,10 +211,12 @@ fn golden_best_of_n_by_the_target_critics() {
 fn golden_projection() {
     let mut judge = Judge::new("projection");
     for file in File::all() {
-        let cases: Vec<String> = file
+        let cases: BTreeSet<String> = file
             .names()
             .iter()
-            .filter_map(|n| Some(n.strip_suffix("/tz")?.to_owned()))
+            .filter_map(|name| name.split_once('/'))
+            .filter(|(_, part)| ["tz", "probs", "range", "out"].contains(part))
+            .map(|(case, _)| case.to_owned())
             .collect();
         for case in cases {
             let range = file.values(&format!("{case}/range"));
@@ -241,7 +246,7 @@ fn golden_projection() {
 #[test]
 fn golden_velocity_estimators() {
     let mut judge = Judge::new("velocity estimators");
-    for file in File::all().iter().filter(|f| f.has("in/q_policy")) {
+    for file in File::all().iter().filter(|f| f.holds("in/")) {
         let v = |name: &str| file.values(&format!("in/{name}"));
         let (x_t, t, log_probs) = (v("x_t"), v("t"), v("policy_logps"));
         let (policy, q_policy, clean, q_clean) = (
@@ -285,14 +290,12 @@ fn golden_velocity_estimators() {
 #[test]
 fn golden_adam() {
     let mut judge = Judge::new("Adam");
-    for file in File::all().iter().filter(|f| f.has("grad0")) {
+    for file in File::all().iter().filter(|f| !f.numbers_after("grad").is_empty()) {
         let var = Var::from_tensor(&file.tensor("param0")).unwrap();
         let mut adam = Adam::new(vec![var.clone()], 3e-4).unwrap();
         let mut scalar = (ScalarAdam::default(), file.values("param0")[0]);
-        for step in 0.. {
-            if !file.has(&format!("grad{step}")) {
-                break;
-            }
+        let last = file.numbers_after("grad").into_iter().max().unwrap_or(0);
+        for step in 0..=last {
             let gradient = file.tensor(&format!("grad{step}"));
             adam.step(std::slice::from_ref(&gradient)).unwrap();
             let expected = format!("param{}", step + 1);

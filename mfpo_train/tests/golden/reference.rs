@@ -15,7 +15,7 @@ const VALUE: (f64, f64) = (-1600.0, 1600.0);
 pub fn update_files() -> Vec<File> {
     File::all()
         .into_iter()
-        .filter(|f| f.has("param/actor/MLP_0/Dense_0/kernel") && f.has("batch/rewards"))
+        .filter(|f| f.holds("param/") || f.holds("batch/"))
         .collect()
 }
 
@@ -55,7 +55,7 @@ pub fn config(file: &File, clipped_double_q: bool) -> LearnerConfig {
 pub fn learner(file: &File, clipped_double_q: bool) -> MfpoLearner {
     let p = |name: &str| network(file, "param/", name);
     let targets = file
-        .has("param/target_critic_1/Dense_0/bias")
+        .holds("param/target_critic_")
         .then(|| [p("target_critic_1"), p("target_critic_2")]);
     let initial = InitialParameters {
         actor: p("actor"),
