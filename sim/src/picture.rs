@@ -35,6 +35,8 @@ pub fn film_strip(
     height: u32,
 ) -> Result<Picture, SimError> {
     let mut physics = Physics::from_xml(task.model())?;
+    // A wrong pose is the caller's to mend, with or without a renderer.
+    poses.iter().try_for_each(|pose| physics.pose(pose))?;
     let mut renderer = Renderer::new(&physics, task.camera(), width, height)?;
     let at_rest;
     let poses = if poses.is_empty() {

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::cargo;
 use crate::environment::Environment;
+use crate::probe;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -39,8 +40,19 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     };
     test.arg("test").args(scope).args(&args.words);
     keep_to_this_machine(&mut test);
+    without_egl(workspace, &mut test);
     cargo::run(test)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pictures need EGL, which no wheel holds: without it their tests check the error instead.
+fn without_egl(workspace: &Workspace, test: &mut Command) {
+    if probe::egl(workspace).is_none() {
+        eprintln!(
+            "No EGL: the tests of pictures check only the error; `cargo xtask doctor` tells what to install."
+        );
+        test.env("MFPO_WITHOUT_RENDERING", "1");
+    }
 }
 
 fn names_package(words: &[String]) -> bool {
