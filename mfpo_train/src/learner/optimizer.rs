@@ -60,7 +60,7 @@ impl Adam {
             bail!("{} gradients for {} variables", gradients.len(), self.vars.len());
         }
         self.steps += 1;
-        let correction = (1.0 - BETA_1.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
+        let correction = corrections(self.steps);
         for ((var, moments), gradient) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
             if var.device().is_cpu() {
                 step_in_place(
@@ -79,20 +79,10 @@ impl Adam {
 }
 
 fn step_in_place(var: &Var, m: &Moments, gradient: &Tensor, rate: f64, correction: (f64, f64)) -> Result<()> {
-    m.first.inplace_op2(
-        gradient,
-        &Average {
-            keep: BETA_1 as f32,
-            square: false,
-        },
-    )?;
-    m.second.inplace_op2(
-        gradient,
-        &Average {
-            keep: BETA_2 as f32,
-            square: true,
-        },
-    )?;
+    m.first
+        .inplace_op2(gradient, &Average::new(BETA_1, 1.0 - BETA_1, false))?;
+    m.second
+        .inplace_op2(gradient, &Average::new(BETA_2, 1.0 - BETA_2, true))?;
     let step = ParameterStep {
         rate: rate as f32,
         correction: (correction.0 as f32, correction.1 as f32),
@@ -113,17 +103,34 @@ fn step_composed(var: &Var, m: &mut Moments, g: &Tensor, rate: f64, (c1, c2): (f
 /// When the shapes differ.
 pub(super) fn move_towards(target: &Tensor, new: &Tensor, tau: f64) -> Result<()> {
     if target.device().is_cpu() {
-        let keep = (1.0 - tau) as f32;
-        return target.inplace_op2(&new.detach(), &Average { keep, square: false });
+        return target.inplace_op2(&new.detach(), &Average::new(1.0 - tau, tau, false));
     }
     let moved = ((target * (1.0 - tau))? + (new.detach() * tau)?)?;
     target.slice_set(&moved, 0, 0)
 }
 
-/// `x <- keep x + (1 - keep) y` or `(1 - keep) y^2`.
+/// `1 - b1^n` and `1 - b2^n` in single precision, as the reference computes them: `1 - 0.999` differs from 0.001 by
+/// 1.3e-5 of its value there, which every early step feels.
+fn corrections(steps: i32) -> (f64, f64) {
+    let correction = |beta: f64| f64::from(1.0 - (beta as f32).powf(steps as f32));
+    (correction(BETA_1), correction(BETA_2))
+}
+
+/// `x <- keep x + add y` or `keep x + add y^2`; `add` is `1 - keep` in double precision, rounded once.
 struct Average {
     keep: f32,
+    add: f32,
     square: bool,
+}
+
+impl Average {
+    fn new(keep: f64, add: f64, square: bool) -> Self {
+        Self {
+            keep: keep as f32,
+            add: add as f32,
+            square,
+        }
+    }
 }
 
 impl InplaceOp2 for Average {
@@ -134,7 +141,7 @@ impl InplaceOp2 for Average {
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
         let new = dense(s2, l2)?;
         let average = dense_mut(s1, l1)?;
-        let (keep, add) = (self.keep, 1.0 - self.keep);
+        let (keep, add) = (self.keep, self.add);
         if self.square {
             average
                 .iter_mut()
@@ -208,8 +215,9 @@ impl ScalarAdam {
         self.steps += 1;
         self.first = BETA_1 as f32 * self.first + (1.0 - BETA_1) as f32 * gradient;
         self.second = BETA_2 as f32 * self.second + (1.0 - BETA_2) as f32 * gradient * gradient;
-        let first = self.first / (1.0 - BETA_1.powi(self.steps)) as f32;
-        let second = self.second / (1.0 - BETA_2.powi(self.steps)) as f32;
+        let correction = corrections(self.steps);
+        let first = self.first / correction.0 as f32;
+        let second = self.second / correction.1 as f32;
         *parameter -= learning_rate * first / (second.sqrt() + EPSILON as f32);
     }
 }

@@ -141,14 +141,7 @@ impl Judge {
     /// Ten times the reference's float32 error, and never tighter than float32 itself.
     fn tolerance(&self, file: &File, key: &str, scale: f64) -> f64 {
         let recorded = self.entry(file, key, "max_abs").unwrap_or(0.0);
-        // tolerance.json is about one update. After several, both programs' parameters differ by their own rounding,
-        // which Adam's normalisation does not shrink: about 1e-6 of the value for each update seen.
-        let epsilon = if file.has("step1/draw/q_noise") {
-            1e-6
-        } else {
-            EPSILON
-        };
-        FACTOR * recorded.max(epsilon * scale.max(1e-3))
+        FACTOR * recorded.max(EPSILON * scale.max(1e-3))
     }
 
     fn judge(&mut self, file: &File, name: &str, error: f64, tolerance: f64) {
