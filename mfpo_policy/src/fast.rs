@@ -3,19 +3,16 @@
 //!
 //! What is computed once: the embedding of the sampler's times (T is fixed, so that the condition becomes a bias of
 //! layer 1 for each step) and the observation's share of layer 1 (one row for each observation, however many
-//! candidates it has). Rows go through all layers in chunks that stay in the cache. Up to
-//! [`kernel::ROWS_WITHOUT_PACKING`] rows nothing is allocated.
+//! candidates it has). Nothing is allocated once a sampler has made room.
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
-use crate::kernel::{self, NormParameters};
+use crate::gradient::Team;
+use crate::kernel::{self, Output, PackedLayer, PackedMatrix, RowBlock, TrunkScratch, TrunkView};
 use crate::mean_flow::MeanFlow;
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
-
-/// Rows that go through all layers together: 256 rows of 256 floats are a quarter of a megabyte.
-const CHUNK: usize = 256;
 
 /// Reads a tensor into a dense row-major vector.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
@@ -27,58 +24,9 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
     Ok(flat.to_vec1()?)
 }
 
-/// One hidden layer; the first one's kernel is kept apart.
-#[derive(Debug, Clone)]
-struct PackedLayer {
-    kernel: Vec<f32>,
-    bias: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-}
-
-impl PackedLayer {
-    fn new(layer: &HiddenLayer) -> Result<Self, NetworkError> {
-        Ok(Self {
-            kernel: values(&layer.linear.kernel)?,
-            bias: values(&layer.linear.bias)?,
-            scale: values(&layer.scale)?,
-            shift: values(&layer.shift)?,
-        })
-    }
-
-    fn width(&self) -> usize {
-        self.bias.len()
-    }
-
-    fn norm<'a>(&'a self, bias: &'a [f32]) -> NormParameters<'a> {
-        NormParameters {
-            bias,
-            scale: &self.scale,
-            shift: &self.shift,
-        }
-    }
-}
-
 /// Buffers of one evaluation, reused from call to call.
 #[derive(Debug, Clone, Default)]
-pub struct Scratch {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    out: Vec<f32>,
-}
-
-impl Scratch {
-    fn reserve(&mut self, rows: usize, width: usize, output: usize) {
-        let grow = |v: &mut Vec<f32>, n: usize| {
-            if v.len() < n {
-                v.resize(n, 0.0);
-            }
-        };
-        grow(&mut self.a, rows * width);
-        grow(&mut self.b, rows * width);
-        grow(&mut self.out, rows * output);
-    }
-}
+pub struct Scratch(TrunkScratch);
 
 /// Rows of points or actions with the share of the observation that each group of them belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -94,12 +42,10 @@ pub struct Rows<'a> {
 /// A [`Trunk`] whose first layer is split into the part of x, the part of the observation and a constant.
 #[derive(Debug, Clone)]
 struct PackedTrunk {
-    x_size: usize,
-    observation_size: usize,
-    x_kernel: Vec<f32>,
-    observation_kernel: Vec<f32>,
+    observation_kernel: PackedMatrix,
+    first: PackedLayer,
     layers: Vec<PackedLayer>,
-    head_kernel: Vec<f32>,
+    head: PackedMatrix,
     head_bias: Vec<f32>,
 }
 
@@ -110,85 +56,72 @@ impl PackedTrunk {
         x_rows: (usize, usize),
         observation_rows: (usize, usize),
     ) -> Result<Self, NetworkError> {
-        let layers = trunk
-            .mlp
-            .layers
-            .iter()
-            .map(PackedLayer::new)
-            .collect::<Result<Vec<_>, _>>()?;
-        let first = &trunk.mlp.layers[0].linear.kernel;
+        let [first, layers @ ..] = &trunk.mlp.layers[..] else {
+            return Err(NetworkError::Missing {
+                name: "MLP_0/Dense_0/kernel".into(),
+            });
+        };
+        let kernel = &first.linear.kernel;
         Ok(Self {
-            x_size: x_rows.1,
-            observation_size: observation_rows.1,
-            x_kernel: values(&first.narrow(0, x_rows.0, x_rows.1)?)?,
-            observation_kernel: values(&first.narrow(0, observation_rows.0, observation_rows.1)?)?,
-            layers,
-            head_kernel: values(&trunk.head.kernel)?,
+            observation_kernel: packed(&kernel.narrow(0, observation_rows.0, observation_rows.1)?)?,
+            first: layer(first, packed(&kernel.narrow(0, x_rows.0, x_rows.1)?)?)?,
+            layers: layers
+                .iter()
+                .map(|l| layer(l, packed(&l.linear.kernel)?))
+                .collect::<Result<_, NetworkError>>()?,
+            head: packed(&trunk.head.kernel)?,
             head_bias: values(&trunk.head.bias)?,
         })
     }
 
-    fn first_width(&self) -> usize {
-        self.layers[0].width()
+    fn x_size(&self) -> usize {
+        self.first.kernel.inner()
+    }
+
+    fn observation_size(&self) -> usize {
+        self.observation_kernel.inner()
     }
 
     fn widest(&self) -> usize {
-        self.layers.iter().map(PackedLayer::width).max().unwrap_or(0)
-    }
-
-    fn output_size(&self) -> usize {
-        self.head_bias.len()
+        let widths = self.layers.iter().map(PackedLayer::width);
+        widths.fold(self.first.width().max(self.head_bias.len()), usize::max)
     }
 
     fn share(&self, observations: &[f32], out: &mut [f32]) {
-        let rows = observations.len() / self.observation_size;
-        let shape = (rows, self.observation_size, self.first_width());
-        kernel::product(observations, &self.observation_kernel, out, shape);
+        kernel::product(observations, &self.observation_kernel, out);
     }
 
-    /// Calls `emit(first row, head outputs without bias [rows, O])` for each chunk.
-    fn run(
-        &self,
-        rows: Rows<'_>,
-        first_bias: &[f32],
-        scratch: &mut Scratch,
-        mut emit: impl FnMut(usize, &[f32]),
-    ) {
-        let total = rows.x.len() / self.x_size;
-        let chunk = (CHUNK / rows.group).max(1) * rows.group;
-        scratch.reserve(chunk.min(total), self.widest(), self.output_size());
-        let mut start = 0;
-        while start < total {
-            let count = chunk.min(total - start);
-            self.run_chunk(rows, (start, count), first_bias, scratch);
-            emit(start, &scratch.out[..count * self.output_size()]);
-            start += count;
-        }
+    fn run(&self, rows: Rows<'_>, first_bias: &[f32], scratch: &mut Scratch, output: Output<'_>) {
+        let view = TrunkView {
+            first: &self.first,
+            first_bias,
+            layers: &self.layers,
+            head: &self.head,
+            head_bias: &self.head_bias,
+        };
+        let rows = RowBlock {
+            x: rows.x,
+            share: rows.share,
+            group: rows.group,
+        };
+        kernel::run_trunk(view, rows, &mut scratch.0, output);
     }
+}
 
-    fn run_chunk(
-        &self,
-        rows: Rows<'_>,
-        (start, count): (usize, usize),
-        first_bias: &[f32],
-        scratch: &mut Scratch,
-    ) {
-        let Scratch { a, b, out } = scratch;
-        let mut width = self.first_width();
-        let x = &rows.x[start * self.x_size..(start + count) * self.x_size];
-        kernel::product(x, &self.x_kernel, a, (count, self.x_size, width));
-        let share = &rows.share[start / rows.group * width..];
-        let norm = self.layers[0].norm(first_bias);
-        kernel::bias_norm_gelu(&mut a[..count * width], Some((share, rows.group)), norm);
-        for layer in &self.layers[1..] {
-            let next = layer.width();
-            kernel::product(a, &layer.kernel, b, (count, width, next));
-            kernel::bias_norm_gelu(&mut b[..count * next], None, layer.norm(&layer.bias));
-            std::mem::swap(a, b);
-            width = next;
-        }
-        kernel::product(a, &self.head_kernel, out, (count, width, self.output_size()));
-    }
+/// A kernel `[in, out]`, packed.
+fn packed(kernel: &Tensor) -> Result<PackedMatrix, NetworkError> {
+    let (inner, columns) = kernel.dims2()?;
+    Ok(PackedMatrix::new(&values(kernel)?, inner, columns))
+}
+
+/// A layer with `kernel` in place of its own.
+fn layer(layer: &HiddenLayer, kernel: PackedMatrix) -> Result<PackedLayer, NetworkError> {
+    Ok(PackedLayer {
+        kernel,
+        bias: values(&layer.linear.bias)?,
+        scale: values(&layer.scale)?,
+        shift: values(&layer.shift)?,
+    })
 }
 
 /// A [`MeanFlow`] network packed for the sampler's T points `(t_i, h) = (i / T, 1 / T)`.
@@ -233,7 +166,7 @@ impl FastMeanFlow {
 
     /// Width of the observation's share.
     pub fn share_width(&self) -> usize {
-        self.trunk.first_width()
+        self.trunk.first.width()
     }
 
     /// The observation's share of layer 1: `[G, S]` to `[G, H]`.
@@ -243,20 +176,18 @@ impl FastMeanFlow {
 
     /// `f(s, x, t_i, h)` of all rows at sampling step `step` (0 is `t = 1`); `out` is `[G K, O]`.
     pub fn evaluate(&self, rows: Rows<'_>, step: usize, scratch: &mut Scratch, out: &mut [f32]) {
-        let width = self.trunk.output_size();
-        let bias = &self.trunk.head_bias;
         self.trunk
-            .run(rows, &self.step_bias[step], scratch, |start, heads| {
-                for (slot, head) in out[start * width..]
-                    .chunks_exact_mut(width)
-                    .zip(heads.chunks_exact(width))
-                {
-                    for ((o, h), b) in slot.iter_mut().zip(head).zip(bias) {
-                        *o = h + b;
-                    }
-                }
-            });
+            .run(rows, &self.step_bias[step], scratch, Output::Heads(out));
     }
+}
+
+/// What [`FastCritic::evaluate_in_team`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// `Q(s, a)`.
+    Values,
+    /// The distribution's logits.
+    Logits,
 }
 
 /// A [`Critic`] packed for evaluation.
@@ -264,6 +195,8 @@ impl FastMeanFlow {
 pub struct FastCritic {
     trunk: PackedTrunk,
     support: ValueSupport,
+    /// Atoms relative to the middle one, in steps.
+    offsets: Vec<f32>,
 }
 
 impl FastCritic {
@@ -278,15 +211,17 @@ impl FastCritic {
             (observation, input - observation),
             (0, observation),
         )?;
+        let middle = 0.5 * (critic.support.atoms - 1) as f32;
         Ok(Self {
             trunk,
             support: critic.support,
+            offsets: (0..critic.support.atoms).map(|j| j as f32 - middle).collect(),
         })
     }
 
     /// Width of the observation's share.
     pub fn share_width(&self) -> usize {
-        self.trunk.first_width()
+        self.trunk.first.width()
     }
 
     /// The observation's share of layer 1: `[G, S]` to `[G, H]`.
@@ -296,18 +231,60 @@ impl FastCritic {
 
     /// Number of observations, G, in `[G, S]`.
     pub fn groups(&self, observations: &[f32]) -> usize {
-        observations.len() / self.trunk.observation_size
+        observations.len() / self.trunk.observation_size()
+    }
+
+    /// Logits of all rows, `[G K, atoms]`.
+    pub fn logits(&self, rows: Rows<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+        self.trunk
+            .run(rows, &self.trunk.first.bias, scratch, Output::Heads(out));
+    }
+
+    /// Logits `[G K, atoms]` or `Q(s, a)` `[G K]` of observations `[G, S]` and actions `[G K, A]` on all
+    /// threads of `team`.
+    pub fn evaluate_in_team(
+        &self,
+        team: &Team,
+        (observations, actions): (&[f32], &[f32]),
+        group: usize,
+        wanted: Wanted,
+    ) -> Vec<f32> {
+        let (s, a) = (self.trunk.observation_size(), self.trunk.x_size());
+        let width = match wanted {
+            Wanted::Values => 1,
+            Wanted::Logits => self.support.atoms,
+        };
+        let groups = job_groups(group);
+        let mut out = vec![0.0; actions.len() / a * width];
+        let jobs: Vec<_> = observations
+            .chunks(groups * s)
+            .zip(actions.chunks(groups * group * a))
+            .zip(out.chunks_mut(groups * group * width))
+            .collect();
+        team.each(jobs, |((observations, x), out)| {
+            let mut share = vec![0.0; observations.len() / s * self.share_width()];
+            self.share(observations, &mut share);
+            let rows = Rows {
+                x,
+                share: &share,
+                group,
+            };
+            match wanted {
+                Wanted::Values => self.value(rows, &mut Scratch::default(), out),
+                Wanted::Logits => self.logits(rows, &mut Scratch::default(), out),
+            }
+        });
+        out
     }
 
     /// `Q(s, a)` of all rows, `[G K]`.
     pub fn value(&self, rows: Rows<'_>, scratch: &mut Scratch, out: &mut [f32]) {
-        let (minimum, step) = (self.support.minimum as f32, self.support.step() as f32);
-        let atoms = self.trunk.output_size();
-        self.trunk
-            .run(rows, &self.trunk.layers[0].bias, scratch, |start, heads| {
-                let slots = &mut out[start..start + heads.len() / atoms];
-                kernel::expected_value(heads, &self.trunk.head_bias, minimum, step, slots);
-            });
+        let output = Output::Value {
+            out,
+            offsets: &self.offsets,
+            support: (self.support.minimum as f32, self.support.step() as f32),
+        };
+        self.trunk.run(rows, &self.trunk.first.bias, scratch, output);
     }
 }
 
@@ -320,11 +297,31 @@ pub fn normal_log_prob(x: &[f32]) -> f32 {
 /// Samples actions of many observations on the CPU.
 #[derive(Debug, Clone)]
 pub struct FastSampler {
+    networks: SamplerNetworks,
+    buffers: SamplerBuffers,
+}
+
+#[derive(Debug, Clone)]
+struct SamplerNetworks {
     actor: FastMeanFlow,
     divergence: Option<FastMeanFlow>,
+}
+
+/// Memory of one call.
+#[derive(Debug, Clone, Default)]
+struct SamplerBuffers {
     share: Vec<f32>,
+    divergence_share: Vec<f32>,
     flow: Vec<f32>,
     scratch: Scratch,
+}
+
+/// Rows that one job of a team takes: whole tiles of every instruction set.
+const JOB_ROWS: usize = 192;
+
+/// Observations that make up about [`JOB_ROWS`] rows.
+fn job_groups(group: usize) -> usize {
+    (JOB_ROWS / group.max(1)).max(1)
 }
 
 impl FastSampler {
@@ -333,25 +330,19 @@ impl FastSampler {
     /// # Errors
     /// When a tensor operation fails.
     pub fn new(actor: &MeanFlow, divergence: Option<&MeanFlow>, steps: usize) -> Result<Self, NetworkError> {
-        Ok(Self {
+        let networks = SamplerNetworks {
             actor: FastMeanFlow::new(actor, steps)?,
             divergence: divergence.map(|d| FastMeanFlow::new(d, steps)).transpose()?,
-            share: Vec::new(),
-            flow: Vec::new(),
-            scratch: Scratch::default(),
+        };
+        Ok(Self {
+            networks,
+            buffers: SamplerBuffers::default(),
         })
     }
 
     /// Makes room for `groups` observations of `group` candidates, so that later calls allocate nothing.
     pub fn reserve(&mut self, groups: usize, group: usize) {
-        let rows = groups * group;
-        self.share
-            .resize(self.share.len().max(groups * self.actor.share_width()), 0.0);
-        self.flow
-            .resize(self.flow.len().max(rows * self.actor.trunk.x_size.max(1)), 0.0);
-        let chunk = ((CHUNK / group.max(1)).max(1) * group.max(1)).min(rows);
-        self.scratch
-            .reserve(chunk, self.actor.trunk.widest(), self.actor.trunk.output_size());
+        self.networks.reserve(&mut self.buffers, groups, group);
     }
 
     /// Runs the flow from noise to actions: `x <- x - h u(s, x, t_i, h)` for `t_i = 1, ..., 1/T`, `h = 1/T`, then clips to
@@ -365,9 +356,7 @@ impl FastSampler {
         log_probs: Option<&mut [f32]>,
     ) {
         self.flow_without_clip(observations, group, x, log_probs);
-        for value in x.iter_mut() {
-            *value = value.clamp(-1.0, 1.0);
-        }
+        clip(x);
     }
 
     /// [`FastSampler::sample`] without the final clip.
@@ -376,42 +365,99 @@ impl FastSampler {
         observations: &[f32],
         group: usize,
         x: &mut [f32],
-        mut log_probs: Option<&mut [f32]>,
+        log_probs: Option<&mut [f32]>,
     ) {
-        let (action, steps) = (self.actor.trunk.x_size, self.actor.steps());
-        let groups = observations.len() / self.actor.trunk.observation_size;
-        self.reserve(groups, group);
+        self.networks
+            .flow(&mut self.buffers, observations, group, (x, log_probs));
+    }
+
+    /// [`FastSampler::sample`] on all threads of `team`; the same bits, whatever their number.
+    pub fn sample_in_team(
+        &self,
+        team: &Team,
+        observations: &[f32],
+        group: usize,
+        x: &mut [f32],
+        log_probs: Option<&mut [f32]>,
+    ) {
+        let (s, a) = (
+            self.networks.actor.trunk.observation_size(),
+            self.networks.actor.trunk.x_size(),
+        );
+        let groups = job_groups(group);
+        let observations = observations.chunks(groups * s);
+        let mut log_probs = log_probs.map(|l| l.chunks_mut(groups * group));
+        let jobs: Vec<_> = observations
+            .zip(x.chunks_mut(groups * group * a))
+            .map(|(o, x)| (o, x, log_probs.as_mut().and_then(Iterator::next)))
+            .collect();
+        team.each(jobs, |(observations, x, log_probs)| {
+            let mut buffers = SamplerBuffers::default();
+            self.networks.flow(&mut buffers, observations, group, (&mut *x, log_probs));
+            clip(x);
+        });
+    }
+}
+
+fn clip(x: &mut [f32]) {
+    for value in x {
+        *value = value.clamp(-1.0, 1.0);
+    }
+}
+
+fn grow(values: &mut Vec<f32>, size: usize) {
+    if values.len() < size {
+        values.resize(size, 0.0);
+    }
+}
+
+impl SamplerNetworks {
+    fn reserve(&self, buffers: &mut SamplerBuffers, groups: usize, group: usize) {
+        let share = groups * self.actor.share_width();
+        grow(&mut buffers.share, share);
+        grow(&mut buffers.flow, groups * group * self.actor.trunk.x_size().max(1));
+        if let Some(divergence) = &self.divergence {
+            grow(&mut buffers.divergence_share, groups * divergence.share_width());
+        }
+        buffers.scratch.0.reserve(self.actor.trunk.widest());
+    }
+
+    fn flow(
+        &self,
+        buffers: &mut SamplerBuffers,
+        observations: &[f32],
+        group: usize,
+        (x, mut log_probs): (&mut [f32], Option<&mut [f32]>),
+    ) {
+        let (action, steps) = (self.actor.trunk.x_size(), self.actor.steps());
+        let groups = observations.len() / self.actor.trunk.observation_size();
+        self.reserve(buffers, groups, group);
+        let SamplerBuffers {
+            share,
+            divergence_share,
+            flow,
+            scratch,
+        } = buffers;
         let h = (1.0 / steps as f64) as f32;
         if let Some(log_probs) = log_probs.as_deref_mut() {
             for (slot, row) in log_probs.iter_mut().zip(x.chunks_exact(action)) {
                 *slot = normal_log_prob(row);
             }
+            if let Some(d) = &self.divergence {
+                d.share(observations, &mut divergence_share[..groups * d.share_width()]);
+            }
         }
-        let width = self.actor.share_width();
-        let mut divergence_share = Vec::new();
-        if let (Some(d), true) = (&self.divergence, log_probs.is_some()) {
-            divergence_share.resize(groups * d.share_width(), 0.0);
-            d.share(observations, &mut divergence_share);
-        }
-        self.actor.share(observations, &mut self.share[..groups * width]);
+        let share = &mut share[..groups * self.actor.share_width()];
+        self.actor.share(observations, share);
         for step in 0..steps {
             if let (Some(d), Some(log_probs)) = (&self.divergence, log_probs.as_deref_mut()) {
-                let rows = Rows {
-                    x,
-                    share: &divergence_share,
-                    group,
-                };
-                let flow = &mut self.flow[..log_probs.len()];
-                d.evaluate(rows, step, &mut self.scratch, flow);
+                let share = &divergence_share[..groups * d.share_width()];
+                let flow = &mut flow[..log_probs.len()];
+                d.evaluate(Rows { x, share, group }, step, scratch, flow);
                 log_probs.iter_mut().zip(flow).for_each(|(l, d)| *l += h * *d);
             }
-            let rows = Rows {
-                x,
-                share: &self.share[..groups * width],
-                group,
-            };
-            let flow = &mut self.flow[..x.len()];
-            self.actor.evaluate(rows, step, &mut self.scratch, flow);
+            let flow = &mut flow[..x.len()];
+            self.actor.evaluate(Rows { x, share, group }, step, scratch, flow);
             x.iter_mut().zip(flow).for_each(|(x, u)| *x -= h * *u);
         }
     }

@@ -126,7 +126,7 @@ impl CustomOp2 for BiasNormGelu {
     ) -> Result<(CpuStorage, Shape)> {
         let mut out = slice(s1, l1, self.name())?.to_vec();
         let parameters = unpack(slice(s2, l2, self.name())?, last(l1)?)?;
-        kernel::bias_norm_gelu(&mut out, None, parameters);
+        kernel::bias_norm_gelu(&mut out, parameters);
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
@@ -167,17 +167,18 @@ impl CustomOp3 for BiasNormGeluBackward {
         let (z, grad) = (slice(s1, l1, self.name())?, slice(s2, l2, self.name())?);
         let width = last(l1)?;
         let parameters = unpack(slice(s3, l3, self.name())?, width)?;
-        let mut out = vec![0.0f32; z.len() + 3 * width];
+        let mut out = Vec::with_capacity(z.len() + 3 * width);
+        out.extend_from_slice(grad);
+        out.resize(z.len() + 3 * width, 0.0f32);
         let (dz, rest) = out.split_at_mut(z.len());
         let (bias, rest) = rest.split_at_mut(width);
         let (scale, shift) = rest.split_at_mut(width);
         let mut gradients = NormGradients {
-            z: dz,
             bias,
             scale,
             shift,
         };
-        kernel::bias_norm_gelu_backward(z, grad, parameters, &mut gradients);
+        kernel::bias_norm_gelu_backward(z, dz, parameters, &mut gradients);
         let length = out.len();
         Ok((CpuStorage::F32(out), Shape::from(length)))
     }

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod critic;
 pub mod fast;
 pub mod fused;
+pub mod gradient;
 pub mod kernel;
 pub mod manifest;
 pub mod mean_flow;

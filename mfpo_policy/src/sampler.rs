@@ -180,7 +180,7 @@ enum Backend {
 
 impl ActionSampler {
     /// Candidates that a sampler has room for.
-    pub const MOST_CANDIDATES: usize = crate::kernel::ROWS_WITHOUT_PACKING;
+    pub const MOST_CANDIDATES: usize = 64;
 
     /// Packs the networks (CPU) or keeps them (other devices, where they must already be).
     ///

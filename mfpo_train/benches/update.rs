@@ -27,6 +27,9 @@ struct Arguments {
     /// Updates before the first timed one.
     #[arg(long, default_value_t = 5)]
     warm_up: usize,
+    /// Threads of an update; 0 takes all cores.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -53,7 +56,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let kernel = mfpo_policy::kernel::InstructionSet::detect().name();
     println!(
-        "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), 1 thread, {kernel}"
+        "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), {} threads, {kernel}",
+        arguments.threads
     );
     println!(
         "{:<14} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  ms",
@@ -78,6 +82,7 @@ fn case(arguments: &Arguments, name: &str, observation: usize, action: usize) ->
     let clipped_double_q = name != "halfcheetah";
     let config = LearnerConfig {
         clipped_double_q,
+        threads: arguments.threads,
         ..LearnerConfig::paper(observation, action)
     };
     let batch = random_batch(config.batch_size, observation, action);

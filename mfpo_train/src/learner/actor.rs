@@ -3,6 +3,7 @@
 //! `u_tgt = v - (t - r) du/dt`, `du/dt` along `(v, 1, 1)` in `(x, t, h)`; loss `mean (sg(u_tgt) - u)^2`.
 
 use candle_core::Tensor;
+use mfpo_policy::gradient::{FlowGradient, FlowRows};
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::{
@@ -54,7 +55,10 @@ impl MfpoLearner {
         let estimate = self.velocity(batch, &samples, &points, draws, trace)?;
         info.ess_policy = average(&estimate.ess_policy);
         info.ess_clean = average(&estimate.ess_clean);
-        info.actor_loss = self.descend_actor(tensors, &points, &estimate.velocity, trace)?;
+        info.actor_loss = match self.device.is_cpu() {
+            true => self.descend_actor_on_cpu(batch, &points, &estimate.velocity, trace)?,
+            false => self.descend_actor(tensors, &points, &estimate.velocity, trace)?,
+        };
         self.policy = None;
         Ok(samples.first)
     }
@@ -67,8 +71,9 @@ impl MfpoLearner {
         let (b, k, a) = (batch.size, self.config.policy_candidates, self.config.action_size);
         let (mut actions, mut log_probs) = (vec![0.0; b * k * a], vec![0.0; b * k]);
         draws.candidate_noise(&mut actions);
+        let team = self.team.clone();
         let policy = self.packed_policy()?;
-        policy.sample_with_log_prob(&batch.observations, k, &mut actions, &mut log_probs)?;
+        policy.sample_with_log_prob(&team, &batch.observations, k, (&mut actions, &mut log_probs))?;
         let first = actions
             .chunks_exact(k * a)
             .flat_map(|row| &row[..a])
@@ -103,7 +108,7 @@ impl MfpoLearner {
         let actions: Vec<f32> = rows.flat_map(|(p, c)| p.iter().chain(c)).copied().collect();
         let values = self
             .packed_critics()?
-            .values(&batch.observations, &actions, k1 + k2)?;
+            .values(&self.team, &batch.observations, &actions, k1 + k2)?;
         let rows = || values.chunks_exact(k1 + k2);
         let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
         let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();
@@ -127,6 +132,33 @@ impl MfpoLearner {
         trace.slice("q_clean", &q_clean);
         trace_estimate(&estimate, trace);
         Ok(estimate)
+    }
+
+    fn descend_actor_on_cpu(
+        &mut self,
+        batch: &Batch,
+        points: &FlowPoints,
+        velocity: &[f32],
+        trace: &mut Trace,
+    ) -> Result<f64, LearnerError> {
+        let rows = FlowRows {
+            observations: &batch.observations,
+            x: &points.x_t,
+            t: &points.times.t,
+            h: &points.times.intervals(),
+        };
+        let pass = FlowGradient::of(self.actor.network(), rows, (velocity, velocity), &self.team)?;
+        trace.slice("u_pred", &pass.prediction);
+        trace.slice("du_dt", &pass.derivative);
+        trace.slice("u_tgt", &pass.target);
+        trace.number("actor_loss", pass.loss);
+        let mut gradients = pass.gradients;
+        if self.config.flip_actor_loss_sign {
+            let all = gradients.iter_mut().flat_map(|(_, gradient)| gradient);
+            all.for_each(|g| *g = -*g);
+        }
+        self.actor.apply(gradients, "actor", trace)?;
+        Ok(pass.loss)
     }
 
     fn descend_actor(
@@ -168,7 +200,7 @@ impl MfpoLearner {
     /// t and `h = t - r`, each `[B, 1]`.
     pub(super) fn time_tensors(&self, times: &Times) -> Result<(Tensor, Tensor), LearnerError> {
         let rows = times.t.len();
-        let h: Vec<f32> = times.t.iter().zip(&times.r).map(|(t, r)| t - r).collect();
+        let h = times.intervals();
         let t = Tensor::from_slice(&times.t, (rows, 1), &self.device)?;
         Ok((t, Tensor::from_vec(h, (rows, 1), &self.device)?))
     }

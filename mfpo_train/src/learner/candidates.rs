@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use mfpo_policy::critic::Critic;
-use mfpo_policy::fast::{FastCritic, FastSampler, Rows, Scratch};
+use mfpo_policy::fast::{FastCritic, FastSampler, Wanted};
+use mfpo_policy::gradient::Team;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::sampler;
 
@@ -50,7 +51,7 @@ impl PackedPolicy {
             Self::Fast(sampler) => sampler.sample(observations, group, x, None),
             Self::Candle { .. } => {
                 let rows = x.len();
-                self.sample_with_log_prob(observations, group, x, &mut vec![0.0; rows])?;
+                self.sample_with_log_prob(&Team::default(), observations, group, (x, &mut vec![0.0; rows]))?;
             }
         }
         Ok(())
@@ -59,13 +60,13 @@ impl PackedPolicy {
     /// As [`PackedPolicy::sample`], with log-probabilities `[G K]`; their number says how many rows there are.
     pub(super) fn sample_with_log_prob(
         &mut self,
+        team: &Team,
         observations: &[f32],
         group: usize,
-        x: &mut [f32],
-        log_probs: &mut [f32],
+        (x, log_probs): (&mut [f32], &mut [f32]),
     ) -> Result<(), LearnerError> {
         match self {
-            Self::Fast(sampler) => sampler.sample(observations, group, x, Some(log_probs)),
+            Self::Fast(sampler) => sampler.sample_in_team(team, observations, group, x, Some(log_probs)),
             Self::Candle {
                 actor,
                 divergence,
@@ -131,13 +132,16 @@ impl PackedCritics {
     /// `min(Q1, Q2)` or their mean, `[G K]`, of observations `[G, S]` and actions `[G K, A]`.
     pub(super) fn values(
         &self,
+        team: &Team,
         observations: &[f32],
         actions: &[f32],
         group: usize,
     ) -> Result<Vec<f32>, LearnerError> {
         let (first, second, clipped) = match self {
             Self::Fast { critics, clipped } => {
-                let rows = |critic: &FastCritic| fast_values(critic, observations, actions, group);
+                let rows = |critic: &FastCritic| {
+                    critic.evaluate_in_team(team, (observations, actions), group, Wanted::Values)
+                };
                 (rows(&critics[0]), rows(&critics[1]), *clipped)
             }
             Self::Candle {
@@ -158,23 +162,6 @@ impl PackedCritics {
         let join = |(a, b): (&f32, &f32)| if clipped { a.min(*b) } else { 0.5 * (a + b) };
         Ok(first.iter().zip(&second).map(join).collect())
     }
-}
-
-fn fast_values(critic: &FastCritic, observations: &[f32], actions: &[f32], group: usize) -> Vec<f32> {
-    let groups = critic.groups(observations);
-    let mut share = vec![0.0; groups * critic.share_width()];
-    critic.share(observations, &mut share);
-    let mut out = vec![0.0; groups * group];
-    critic.value(
-        Rows {
-            x: actions,
-            share: &share,
-            group,
-        },
-        &mut Scratch::default(),
-        &mut out,
-    );
-    out
 }
 
 /// Observations `[G, S]` with each row `group` times, `[G K, S]`.

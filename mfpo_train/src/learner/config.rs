@@ -54,6 +54,9 @@ pub struct LearnerConfig {
     pub atoms: usize,
     /// Targets and selection from the smaller critic (else the mean of both).
     pub clipped_double_q: bool,
+    /// Threads of an update; 0 takes all cores. Their number does not change a single bit of the result.
+    #[serde(default)]
+    pub threads: usize,
     /// Tests only: ascends the actor's loss instead of descending it, so that nothing can be learnt.
     #[serde(skip)]
     pub flip_actor_loss_sign: bool,
@@ -80,6 +83,7 @@ impl LearnerConfig {
             value_max: 1600.0,
             atoms: 101,
             clipped_double_q: true,
+            threads: 0,
             flip_actor_loss_sign: false,
         }
     }

@@ -1,7 +1,9 @@
 //! The critics' loss: cross-entropy to the projected soft Bellman target (C51 with clipped double critics).
 
 use candle_core::Tensor;
-use mfpo_policy::critic::{ValueSupport, log_softmax, softmax};
+use mfpo_policy::critic::{Critic, ValueSupport, log_softmax};
+use mfpo_policy::fast::{FastCritic, Wanted};
+use mfpo_policy::gradient::CriticGradient;
 
 use super::{BatchTensors, Draws, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
@@ -17,6 +19,58 @@ impl MfpoLearner {
         trace: &mut Trace,
     ) -> Result<(), LearnerError> {
         let target = self.critic_target(batch, draws, trace)?;
+        if self.device.is_cpu() {
+            self.descend_critics_on_cpu(batch, &target, info, trace)?;
+        } else {
+            self.descend_critics(tensors, &target, info, trace)?;
+        }
+        for (critic, (target, _)) in self.critics.iter().zip(&self.targets) {
+            for ((_, new), (_, target)) in critic.parameters().iter().zip(target.iter()) {
+                super::optimizer::move_towards(target, new, self.config.tau)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn descend_critics_on_cpu(
+        &mut self,
+        batch: &Batch,
+        target: &[f32],
+        info: &mut UpdateInfo,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let (s, a) = (self.config.observation_size, self.config.action_size);
+        let rows = batch.observations.chunks_exact(s).zip(batch.actions.chunks_exact(a));
+        let inputs: Vec<f32> = rows.flat_map(|(s, a)| s.iter().chain(a)).copied().collect();
+        let mut losses = [0.0; 2];
+        for (i, critic) in self.critics.iter_mut().enumerate() {
+            let pass = CriticGradient::of(critic.network(), &inputs, target, &self.team)?;
+            losses[i] = pass.loss;
+            if i == 0 {
+                let total: f64 = pass.values.iter().map(|q| f64::from(*q)).sum();
+                info.q_mean = total / pass.values.len() as f64;
+            }
+            trace.slice(&format!("critic_logits_{}", i + 1), &pass.logits);
+            trace.slice(&format!("critic_value_{}", i + 1), &pass.values);
+            trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
+            critic.apply(pass.gradients, &format!("critic_{}", i + 1), trace)?;
+        }
+        [info.critic_loss_1, info.critic_loss_2] = losses;
+        Ok(())
+    }
+
+    fn descend_critics(
+        &mut self,
+        tensors: &BatchTensors,
+        target: &[f32],
+        info: &mut UpdateInfo,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let target = Tensor::from_slice(
+            target,
+            (target.len() / self.config.atoms, self.config.atoms),
+            &self.device,
+        )?;
         let mut losses = [0.0; 2];
         for (i, critic) in self.critics.iter_mut().enumerate() {
             let logits = critic.network().logits(&tensors.observations, &tensors.actions)?;
@@ -32,11 +86,6 @@ impl MfpoLearner {
             critic.descend(&loss, &format!("critic_{}", i + 1), trace)?;
         }
         [info.critic_loss_1, info.critic_loss_2] = losses;
-        for (critic, (target, _)) in self.critics.iter().zip(&self.targets) {
-            for ((_, new), (_, target)) in critic.parameters().iter().zip(target.iter()) {
-                super::optimizer::move_towards(target, new, self.config.tau)?;
-            }
-        }
         Ok(())
     }
 
@@ -46,36 +95,42 @@ impl MfpoLearner {
         batch: &Batch,
         draws: &mut dyn Draws,
         trace: &mut Trace,
-    ) -> Result<Tensor, LearnerError> {
-        let (b, atoms, support) = (batch.size, self.config.atoms, self.config.support());
+    ) -> Result<Vec<f32>, LearnerError> {
+        let (b, support) = (batch.size, self.config.support());
         let mut actions = vec![0.0; b * self.config.action_size];
         let mut log_probs = vec![0.0; b];
         draws.next_action_noise(&mut actions);
+        let team = self.team.clone();
         let policy = self.packed_policy()?;
-        policy.sample_with_log_prob(&batch.next_observations, 1, &mut actions, &mut log_probs)?;
+        policy.sample_with_log_prob(&team, &batch.next_observations, 1, (&mut actions, &mut log_probs))?;
         trace.slice("next_actions", &actions);
         trace.slice("next_logps", &log_probs);
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
-        let observations = Tensor::from_slice(
-            &batch.next_observations,
-            (b, self.config.observation_size),
-            &self.device,
-        )?;
-        let actions = Tensor::from_slice(&actions, (b, self.config.action_size), &self.device)?;
         let mut projected = Vec::with_capacity(2);
         for (i, (_, critic)) in self.targets.iter().enumerate() {
-            let logits = critic.logits(&observations, &actions)?;
-            trace.tensor(&format!("next_logits_{}", i + 1), &logits)?;
-            let p: Vec<f32> = softmax(&logits)?.flatten_all()?.to_vec1()?;
-            let m = project(&p, &y, &support);
+            let logits = self.next_logits(critic, batch, &actions)?;
+            trace.slice(&format!("next_logits_{}", i + 1), &logits);
+            let m = project(&softmax_rows(logits, support.atoms), &y, &support);
             trace.slice(&format!("target_probs_{}", i + 1), &m);
             trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
             projected.push(m);
         }
         let m = self.join(&projected[0], &projected[1]);
         trace.slice("target_probs", &m);
-        Ok(Tensor::from_vec(m, (b, atoms), &self.device)?)
+        Ok(m)
+    }
+
+    /// A target critic's logits at the next observations, `[B, atoms]`.
+    fn next_logits(&self, critic: &Critic, batch: &Batch, actions: &[f32]) -> Result<Vec<f32>, LearnerError> {
+        let (s, a) = (self.config.observation_size, self.config.action_size);
+        if self.device.is_cpu() {
+            let inputs = (&batch.next_observations[..], actions);
+            return Ok(FastCritic::new(critic, s)?.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
+        }
+        let observations = Tensor::from_slice(&batch.next_observations, (batch.size, s), &self.device)?;
+        let actions = Tensor::from_slice(actions, (batch.size, a), &self.device)?;
+        Ok(critic.logits(&observations, &actions)?.flatten_all()?.to_vec1()?)
     }
 
     /// `y_j = clip(R + gamma mask (z_j - alpha log p'), v_min, v_max)`, `[B, atoms]`.
@@ -112,6 +167,17 @@ impl MfpoLearner {
             .copied()
             .collect()
     }
+}
+
+/// `softmax` of each row.
+fn softmax_rows(mut logits: Vec<f32>, atoms: usize) -> Vec<f32> {
+    for row in logits.chunks_exact_mut(atoms) {
+        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter_mut().for_each(|l| *l = (*l - highest).exp());
+        let total: f32 = row.iter().sum();
+        row.iter_mut().for_each(|p| *p /= total);
+    }
+    logits
 }
 
 /// `sum_j m_j z_j` of each row.

@@ -3,15 +3,18 @@
 //! `D_tgt = div - (t - r) dD/dt` with `div = mean_n probe_n^T J_x u probe_n` at `h = 0` and `dD/dt` along `(vel, 1, 1)`.
 
 use candle_core::Tensor;
+use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowTangents};
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::actor::interpolate;
 use super::{BatchTensors, Draws, LearnerError, MfpoLearner, Trace, UpdateInfo};
+use crate::replay_buffer::Batch;
 
 impl MfpoLearner {
     /// Uses the new actor at points made from `first_actions` (`[B, A]`, samples of the old one).
     pub(super) fn update_divergence(
         &mut self,
+        batch: &Batch,
         tensors: &BatchTensors,
         first_actions: &[f32],
         draws: &mut dyn Draws,
@@ -25,10 +28,20 @@ impl MfpoLearner {
         let times = draws.divergence_times(b);
         let x = interpolate(first_actions, &noise, &times.t);
         trace.slice("logp_x_t", &x);
-        let x = Tensor::from_vec(x, (b, a), &self.device)?;
-        let (t, h) = self.time_tensors(&times)?;
         let mut probes = vec![0.0; b * self.config.probes * a];
         draws.probes(&mut probes);
+        if self.device.is_cpu() {
+            let rows = FlowRows {
+                observations: &batch.observations,
+                x: &x,
+                t: &times.t,
+                h: &times.intervals(),
+            };
+            info.divergence_loss = self.descend_divergence_on_cpu(rows, &probes, trace)?;
+            return Ok(());
+        }
+        let (t, h) = self.time_tensors(&times)?;
+        let x = Tensor::from_vec(x, (b, a), &self.device)?;
         let probes = Tensor::from_vec(probes, (b, self.config.probes, a), &self.device)?;
         let now = FlowPoint {
             observation: &tensors.observations,
@@ -56,6 +69,51 @@ impl MfpoLearner {
         self.divergence.descend(&loss, "logp_mvel", trace)?;
         self.policy = None;
         Ok(())
+    }
+
+    /// `rows.h` is that of the divergence network; the policy's own velocity is taken at `h = 0`.
+    fn descend_divergence_on_cpu(
+        &mut self,
+        rows: FlowRows<'_>,
+        probes: &[f32],
+        trace: &mut Trace,
+    ) -> Result<f64, LearnerError> {
+        let (b, n, a) = (rows.t.len(), self.config.probes, self.config.action_size);
+        // Directions by probe, [N, B, A].
+        let directions: Vec<f32> = (0..n)
+            .flat_map(|d| (0..b).flat_map(move |r| &probes[(r * n + d) * a..][..a]))
+            .copied()
+            .collect();
+        let now = FlowRows {
+            h: &vec![0.0; b],
+            ..rows
+        };
+        let policy = FlowTangents::of(self.actor.network(), now, &directions, &self.team)?;
+        let product = |row: usize, d: usize| &policy.tangents[(d * b + row) * a..][..a];
+        let divergence: Vec<f32> = (0..b)
+            .map(|row| {
+                let of_probe = |d: usize| -> f32 {
+                    let probe = &probes[(row * n + d) * a..][..a];
+                    probe.iter().zip(product(row, d)).map(|(p, j)| p * j).sum()
+                };
+                (0..n).map(of_probe).sum::<f32>() / n as f32
+            })
+            .collect();
+        if trace.is_on() {
+            let by_row = (0..b).flat_map(|row| (0..n).flat_map(move |d| product(row, d)));
+            trace.slice("probe_jvp", &by_row.copied().collect::<Vec<f32>>());
+        }
+        trace.slice("logp_vel", &policy.value);
+        trace.slice("div_estimation", &divergence);
+        let directions = (&policy.value[..], &divergence[..]);
+        let pass = FlowGradient::of(self.divergence.network(), rows, directions, &self.team)?;
+        trace.slice("logp_pred", &pass.prediction);
+        trace.slice("logp_du_dt", &pass.derivative);
+        trace.slice("logp_tgt", &pass.target);
+        trace.number("logp_loss", pass.loss);
+        self.divergence.apply(pass.gradients, "logp_mvel", trace)?;
+        self.policy = None;
+        Ok(pass.loss)
     }
 
     /// The velocity `[B, A]` and Hutchinson's estimate of its divergence `[B, 1]` from probes `[B, N, A]`.

@@ -13,8 +13,15 @@ pub struct Times {
     pub r: Vec<f32>,
 }
 
+impl Times {
+    /// `h = t - r`, `[B]`.
+    pub fn intervals(&self) -> Vec<f32> {
+        self.t.iter().zip(&self.r).map(|(t, r)| t - r).collect()
+    }
+}
+
 /// Where the random numbers of an update come from, in the order in which the update asks.
-pub trait Draws {
+pub trait Draws: Send {
     /// Noise of the next actions, `[B, A]`.
     fn next_action_noise(&mut self, out: &mut [f32]);
     /// Noise of the K1 policy samples, `[B, K1, A]`.

@@ -19,6 +19,7 @@ mod velocity;
 use candle_core::{Device, Tensor};
 use mfpo_policy::bundle::CriticManifest;
 use mfpo_policy::critic::Critic;
+use mfpo_policy::gradient::Team;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::{NetworkError, Parameters};
@@ -64,6 +65,9 @@ pub enum LearnerError {
         /// Number of the update.
         update: u64,
     },
+    /// The operating system gave no threads.
+    #[error("the threads of the update could not be started: {0}; set learner.threads = 1")]
+    Threads(String),
     /// A parameter got no gradient.
     #[error("parameter '{0}' got no gradient")]
     NoGradient(String),
@@ -124,6 +128,8 @@ pub struct MfpoLearner {
     draws: RandomDraws,
     noise: NormalNoise,
     policy: Option<PackedPolicy>,
+    /// The threads of an update.
+    team: Team,
     updates: u64,
 }
 
@@ -200,6 +206,7 @@ impl MfpoLearner {
             draws: RandomDraws::new(seed),
             noise: NormalNoise::new(seed.wrapping_add(1)),
             policy: None,
+            team: Team::new(config.threads).map_err(|e| LearnerError::Threads(e.to_string()))?,
             updates: 0,
             device: device.clone(),
             config,
@@ -244,6 +251,16 @@ impl MfpoLearner {
         trace: &mut Trace,
     ) -> Result<UpdateInfo, LearnerError> {
         self.check(batch)?;
+        let team = self.team.clone();
+        team.install(|| self.update_in_team(batch, draws, trace))
+    }
+
+    fn update_in_team(
+        &mut self,
+        batch: &Batch,
+        draws: &mut dyn Draws,
+        trace: &mut Trace,
+    ) -> Result<UpdateInfo, LearnerError> {
         let rows = (batch.size, self.config.observation_size, self.config.action_size);
         let tensors = BatchTensors {
             observations: Tensor::from_slice(&batch.observations, (rows.0, rows.1), &self.device)?,
@@ -252,7 +269,7 @@ impl MfpoLearner {
         let mut info = UpdateInfo::default();
         self.update_critics(batch, &tensors, draws, &mut info, trace)?;
         let first_actions = self.update_actor(batch, &tensors, draws, &mut info, trace)?;
-        self.update_divergence(&tensors, &first_actions, draws, &mut info, trace)?;
+        self.update_divergence(batch, &tensors, &first_actions, draws, &mut info, trace)?;
         self.update_temperature(&mut info, trace);
         self.updates += 1;
         self.check_finite(&info)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
+use mfpo_policy::gradient::NamedGradients;
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::{Adam, LearnerError, Trace};
@@ -61,6 +62,25 @@ impl<N> TrainedNetwork<N> {
         &self.parameters
     }
 
+    /// One optimiser step with gradients that were computed on the CPU. Every parameter must get one.
+    pub(super) fn apply(
+        &mut self,
+        gradients: NamedGradients,
+        name: &str,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let mut gradients: BTreeMap<String, Vec<f32>> = gradients.into_iter().collect();
+        let mut ordered = Vec::with_capacity(self.vars.len());
+        for (parameter, var) in self.names.iter().zip(&self.vars) {
+            let gradient = gradients
+                .remove(parameter)
+                .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
+            trace.slice(&format!("grad/{name}/{parameter}"), &gradient);
+            ordered.push(Tensor::from_vec(gradient, var.shape(), var.device())?);
+        }
+        self.step(&ordered, name, trace)
+    }
+
     /// Backward pass of `loss` and one optimiser step. Every parameter must get a gradient.
     pub(super) fn descend(
         &mut self,
@@ -77,7 +97,11 @@ impl<N> TrainedNetwork<N> {
             trace.tensor(&format!("grad/{name}/{parameter}"), gradient)?;
             gradients.push(gradient.clone());
         }
-        self.adam.step(&gradients)?;
+        self.step(&gradients, name, trace)
+    }
+
+    fn step(&mut self, gradients: &[Tensor], name: &str, trace: &mut Trace) -> Result<(), LearnerError> {
+        self.adam.step(gradients)?;
         for (parameter, moment) in self.names.iter().zip(self.adam.first_moments()) {
             trace.tensor(&format!("moment/{name}/{parameter}"), moment)?;
         }

@@ -24,6 +24,11 @@ impl Trace {
         }
     }
 
+    /// Whether it records.
+    pub fn is_on(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// What was recorded.
     pub fn values(&self) -> impl Iterator<Item = (&String, &Vec<f32>)> {
         self.values.iter().flatten()

@@ -1,0 +1,329 @@
+//! Matrix products with the right-hand side packed once: `out = a b`.
+//!
+//! b `[K, N]` lies in panels of [`PANEL`] columns, each panel row by row, so that a product reads it front to back. A
+//! tile of `TILE_ROWS` x 2 vectors stays in registers over the whole of K: one pass over a panel serves as many rows as
+//! the registers hold. Every element of `out` is one sum over K in a fixed order that depends on neither the number of
+//! rows (above three) nor the number of threads.
+
+use super::simd::Simd;
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 32;
+/// The last panel is padded to a multiple of this.
+const HALF: usize = 16;
+
+/// Sixteen numbers of one cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Numbers that begin on a cache line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Aligned {
+    lines: Vec<Line>,
+}
+
+impl Aligned {
+    /// Makes room for `n` numbers; what is in there stays, new ones are 0.
+    pub(crate) fn reserve(&mut self, n: usize) {
+        if self.lines.len() * 16 < n {
+            self.lines.resize(n.div_ceil(16), Line([0.0; 16]));
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        // SAFETY: a Line is 16 floats without padding (repr(C), 64 bytes), so that the lines are 16 times as many
+        // initialised floats, borrowed for as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as in `as_slice`; the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 16) }
+    }
+}
+
+/// Columns with the padding of the last panel.
+pub(crate) const fn padded(columns: usize) -> usize {
+    columns.div_ceil(HALF) * HALF
+}
+
+/// A matrix `[K, N]` packed to be multiplied from the left.
+#[derive(Debug, Clone, Default)]
+pub struct PackedMatrix {
+    inner: usize,
+    columns: usize,
+    data: Aligned,
+}
+
+impl PackedMatrix {
+    /// Packs the row-major `matrix` `[inner, columns]`.
+    ///
+    /// # Panics
+    /// When it holds another number of elements.
+    pub fn new(matrix: &[f32], inner: usize, columns: usize) -> Self {
+        let mut packed = Self::default();
+        packed.pack(matrix, inner, columns);
+        packed
+    }
+
+    /// Packs the transpose of the row-major `matrix` `[columns, inner]`.
+    ///
+    /// # Panics
+    /// When it holds another number of elements.
+    pub fn transposed(matrix: &[f32], inner: usize, columns: usize) -> Self {
+        assert_eq!(matrix.len(), inner * columns, "a matrix of {columns}x{inner} was expected");
+        let mut packed = Self::default();
+        packed.resize(inner, columns);
+        let data = packed.data.as_mut_slice();
+        for (c, row) in matrix.chunks_exact(inner).enumerate() {
+            let (start, width) = panel_of(c, inner, columns);
+            for (k, value) in row.iter().enumerate() {
+                data[start + k * width + c % PANEL] = *value;
+            }
+        }
+        packed
+    }
+
+    /// [`PackedMatrix::new`] into the memory that is there.
+    ///
+    /// # Panics
+    /// When `matrix` holds another number of elements.
+    pub fn pack(&mut self, matrix: &[f32], inner: usize, columns: usize) {
+        assert_eq!(matrix.len(), inner * columns, "a matrix of {inner}x{columns} was expected");
+        self.resize(inner, columns);
+        let data = self.data.as_mut_slice();
+        for first in (0..columns).step_by(PANEL) {
+            let (start, width) = panel_of(first, inner, columns);
+            let count = PANEL.min(columns - first);
+            for k in 0..inner {
+                let row = &matrix[k * columns + first..][..count];
+                data[start + k * width..][..count].copy_from_slice(row);
+            }
+        }
+    }
+
+    fn resize(&mut self, inner: usize, columns: usize) {
+        let padding_moves = (self.inner, self.columns) != (inner, columns);
+        (self.inner, self.columns) = (inner, columns);
+        self.data.reserve(inner * padded(columns));
+        if padding_moves {
+            self.data.as_mut_slice().fill(0.0);
+        }
+    }
+
+    /// K, the rows of the matrix.
+    pub fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// N.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+/// Where the panel of column `c` starts, and its width.
+fn panel_of(c: usize, inner: usize, columns: usize) -> (usize, usize) {
+    let first = c / PANEL * PANEL;
+    (first * inner, PANEL.min(padded(columns) - first))
+}
+
+/// The left-hand side: element `(row, k)` is at `row * row_stride + k * inner_stride`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    pub(crate) start: *const f32,
+    pub(crate) row_stride: usize,
+    pub(crate) inner_stride: usize,
+}
+
+/// Where results go: element `(row, c)` is at `row * stride + c`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) start: *mut f32,
+    pub(crate) stride: usize,
+}
+
+/// `out = a b` for `rows` rows.
+///
+/// # Safety
+/// `a` is readable for `rows` rows of `b.inner()` elements; `out` is writable for `rows` rows of `b.columns()` elements,
+/// or of `padded(b.columns())` where the stride is at least that (the padding is then written with zeros); they do not
+/// overlap.
+#[inline(always)]
+pub(crate) unsafe fn product_rows<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Target) {
+    let whole = padded(b.columns);
+    let limit = if out.stride >= whole { whole } else { b.columns };
+    let mut row = 0;
+    while row < rows {
+        let count = S::TILE_ROWS.min(rows - row);
+        let a = Left {
+            // SAFETY: `row < rows`, inside what the caller keeps readable.
+            start: unsafe { a.start.add(row * a.row_stride) },
+            ..a
+        };
+        let out = Target {
+            // SAFETY: `row < rows`, inside what the caller keeps writable.
+            start: unsafe { out.start.add(row * out.stride) },
+            ..out
+        };
+        // SAFETY: the caller's promise for these `count <= rows - row` rows.
+        unsafe { block(s, a, count, b, out, limit) };
+        row += count;
+    }
+}
+
+/// One block of at most `TILE_ROWS` rows over all panels.
+#[inline(always)]
+unsafe fn block<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Target, limit: usize) {
+    let whole = padded(b.columns);
+    let data = b.data.as_slice().as_ptr();
+    let mut first = 0;
+    while first < whole {
+        let width = PANEL.min(whole - first);
+        let mut offset = 0;
+        while offset < width {
+            let vectors = if offset + 2 * S::LANES <= width { 2 } else { 1 };
+            let column = first + offset;
+            let piece = Piece {
+                inner: b.inner,
+                // SAFETY: the panel starts at `first * inner`; `offset < width` lies in its first row.
+                panel: unsafe { data.add(first * b.inner + offset) },
+                stride: width,
+                limit: limit.saturating_sub(column),
+            };
+            let out = Target {
+                // SAFETY: a piece begins before the last column: `limit` is at least `columns`, and padding that has
+                // no place in `out` begins no vector of its own, since `padded` rounds to 16 >= LANES ... the store
+                // below writes only the first `limit` numbers.
+                start: unsafe { out.start.add(column.min(limit)) },
+                ..out
+            };
+            // SAFETY: the caller's promise, and the piece lies inside the packed panel.
+            unsafe {
+                if vectors == 2 {
+                    rows_of_tile::<S, 2>(s, a, rows, piece, out);
+                } else {
+                    rows_of_tile::<S, 1>(s, a, rows, piece, out);
+                }
+            }
+            offset += vectors * S::LANES;
+        }
+        first += width;
+    }
+}
+
+/// Some columns of a panel.
+#[derive(Clone, Copy)]
+struct Piece {
+    inner: usize,
+    panel: *const f32,
+    /// Numbers from one row of the panel to the next.
+    stride: usize,
+    /// Columns that may be written.
+    limit: usize,
+}
+
+#[inline(always)]
+unsafe fn rows_of_tile<S: Simd, const C: usize>(s: S, a: Left, rows: usize, b: Piece, out: Target) {
+    // SAFETY: the caller's promise; each arm reads and writes exactly `rows` rows.
+    unsafe {
+        match rows {
+            1 => tile_of_few::<S, 1, C, 8>(s, a, b, out),
+            2 => tile_of_few::<S, 2, C, 4>(s, a, b, out),
+            3 => tile_of_few::<S, 3, C, 2>(s, a, b, out),
+            4 => tile::<S, 4, C>(s, a, b, out),
+            5 => tile::<S, 5, C>(s, a, b, out),
+            6 => tile::<S, 6, C>(s, a, b, out),
+            7 => tile::<S, 7, C>(s, a, b, out),
+            8 => tile::<S, 8, C>(s, a, b, out),
+            9 => tile::<S, 9, C>(s, a, b, out),
+            10 => tile::<S, 10, C>(s, a, b, out),
+            11 => tile::<S, 11, C>(s, a, b, out),
+            _ => tile::<S, 12, C>(s, a, b, out),
+        }
+    }
+}
+
+/// `R x C` vectors of results, all kept in registers.
+#[inline(always)]
+unsafe fn tile<S: Simd, const R: usize, const C: usize>(s: S, a: Left, b: Piece, out: Target) {
+    // SAFETY: the caller keeps R rows of `inner` elements readable at `a`, `inner` rows of C vectors at `b.panel`.
+    unsafe {
+        let mut sums = [[s.splat(0.0); C]; R];
+        let (mut left, mut right) = (a.start, b.panel);
+        for _ in 0..b.inner {
+            let mut columns = [s.splat(0.0); C];
+            for (c, column) in columns.iter_mut().enumerate() {
+                *column = s.load(right.add(c * S::LANES));
+            }
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let x = s.splat(*left.add(r * a.row_stride));
+                for c in 0..C {
+                    sum[c] = s.fma(x, columns[c], sum[c]);
+                }
+            }
+            left = left.wrapping_add(a.inner_stride);
+            right = right.wrapping_add(b.stride);
+        }
+        for (r, sum) in sums.iter().enumerate() {
+            store(s, out.start.add(r * out.stride), sum, b.limit);
+        }
+    }
+}
+
+/// [`tile`] for a few rows: U partial sums hide the latency of the additions.
+#[inline(always)]
+unsafe fn tile_of_few<S: Simd, const R: usize, const C: usize, const U: usize>(
+    s: S,
+    a: Left,
+    b: Piece,
+    out: Target,
+) {
+    // SAFETY: as in `tile`; the main loop takes U rows of the panel at a time while so many are left.
+    unsafe {
+        let mut sums = [[[s.splat(0.0); C]; R]; U];
+        let whole = b.inner - b.inner % U;
+        let (mut left, mut right) = (a.start, b.panel);
+        let mut k = 0;
+        while k < b.inner {
+            let count = if k < whole { U } else { 1 };
+            for (u, sums) in sums.iter_mut().enumerate().take(count) {
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = s.splat(*left.wrapping_add(u * a.inner_stride).wrapping_add(r * a.row_stride));
+                    for (c, sum) in sum.iter_mut().enumerate() {
+                        *sum = s.fma(x, s.load(right.wrapping_add(u * b.stride + c * S::LANES)), *sum);
+                    }
+                }
+            }
+            k += count;
+            left = left.wrapping_add(count * a.inner_stride);
+            right = right.wrapping_add(count * b.stride);
+        }
+        for r in 0..R {
+            let mut sum = sums[0][r];
+            for other in &sums[1..] {
+                for c in 0..C {
+                    sum[c] = s.add(sum[c], other[r][c]);
+                }
+            }
+            store(s, out.start.add(r * out.stride), &sum, b.limit);
+        }
+    }
+}
+
+/// Writes the first `limit` numbers of `sum`.
+#[inline(always)]
+unsafe fn store<S: Simd, const C: usize>(s: S, out: *mut f32, sum: &[S::V; C], limit: usize) {
+    for (c, v) in sum.iter().enumerate() {
+        let start = c * S::LANES;
+        // SAFETY: the caller keeps `limit` numbers writable at `out`.
+        unsafe {
+            if start + S::LANES <= limit {
+                s.store(out.add(start), *v);
+            } else if start < limit {
+                s.store_part(out.add(start), *v, limit - start);
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The arithmetic of the networks on CPU slices.
+//!
+//! Each kernel is written once over the vectors of [`simd::Simd`] and compiled for AVX-512, for AVX2 with FMA and for
+//! the build's baseline; the best one that the processor has is chosen at run time. All are single-threaded and allocate
+//! nothing; who has more cores splits the rows.
+
+mod activation;
+mod matrix;
+mod simd;
+mod trunk;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+pub use activation::{LAYER_NORM_EPSILON, NormGradients, NormParameters};
+pub use matrix::PackedMatrix;
+pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
+
+use activation::{
+    gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_row, sin_cos_all,
+};
+use matrix::{Left, Target, product_rows};
+use simd::{Portable, Simd};
+
+/// The instruction set that the kernels run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// What the build's target guarantees.
+    Baseline,
+}
+
+impl InstructionSet {
+    /// The best one that this processor has, found once. `MFPO_KERNEL=avx2|baseline` asks for a lower one.
+    pub fn detect() -> Self {
+        static FOUND: OnceLock<InstructionSet> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let asked = std::env::var("MFPO_KERNEL").unwrap_or_default();
+            let best = Self::of_processor();
+            match asked.as_str() {
+                "baseline" => Self::Baseline,
+                "avx2" if best == Self::Avx512 => Self::Avx2,
+                _ => best,
+            }
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_processor() -> Self {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match (avx2, avx512) {
+            (true, true) => Self::Avx512,
+            (true, false) => Self::Avx2,
+            _ => Self::Baseline,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_processor() -> Self {
+        Self::Baseline
+    }
+
+    /// Rows that a matrix product takes at a time.
+    #[cfg(test)]
+    fn tile_rows(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => x86::Avx512::TILE_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::Avx2::TILE_ROWS,
+            _ => Portable::TILE_ROWS,
+        }
+    }
+
+    /// Name for records: two computers with the same name compute the same bits.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
+/// Work that is compiled once for each instruction set; `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    fn run<S: Simd>(self, s: S);
+}
+
+/// Runs `kernel` with the best instructions that the processor has.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) {
+    dispatch_to(InstructionSet::detect(), kernel);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn avx512<K: Kernel>(kernel: K) {
+        // SAFETY: this function is only called where the processor has its features.
+        kernel.run(unsafe { x86::Avx512::new() });
+    }
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2<K: Kernel>(kernel: K) {
+        // SAFETY: as above.
+        kernel.run(unsafe { x86::Avx2::new() });
+    }
+    match set {
+        // SAFETY: `detect` returns this value only where the processor has the enabled features.
+        InstructionSet::Avx512 => unsafe { avx512(kernel) },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { avx2(kernel) },
+        InstructionSet::Baseline => kernel.run(Portable),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn dispatch_to<K: Kernel>(_: InstructionSet, kernel: K) {
+    kernel.run(Portable);
+}
+
+struct Product<'a> {
+    a: &'a [f32],
+    transposed: bool,
+    /// First row of the result that is wanted, and how many.
+    rows: (usize, usize),
+    /// Rows of the result in all.
+    all: usize,
+    b: &'a PackedMatrix,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (first, count) = self.rows;
+        let (row_stride, inner_stride) = if self.transposed { (1, self.all) } else { (self.b.inner(), 1) };
+        // SAFETY: `product` and `transposed_product` have checked that `a` holds `all x inner` numbers, that
+        // `first + count <= all`, and that `out`, borrowed mutably, holds `count x columns`.
+        unsafe {
+            let a = Left {
+                start: self.a.as_ptr().add(first * row_stride),
+                row_stride,
+                inner_stride,
+            };
+            let out = Target {
+                start: self.out.as_mut_ptr(),
+                stride: self.b.columns(),
+            };
+            product_rows(s, a, count, self.b, out);
+        }
+    }
+}
+
+/// `out = a b`: a `[R, K]`, b `[K, N]`, out `[R, N]`; out's length says how many rows.
+///
+/// # Panics
+/// When a slice is too short.
+pub fn product(a: &[f32], b: &PackedMatrix, out: &mut [f32]) {
+    if b.columns() == 0 || out.is_empty() {
+        return;
+    }
+    let rows = out.len() / b.columns();
+    assert!(
+        a.len() >= rows * b.inner(),
+        "a holds {} numbers, {rows}x{} wanted",
+        a.len(),
+        b.inner()
+    );
+    dispatch(Product {
+        a,
+        transposed: false,
+        rows: (0, rows),
+        all: rows,
+        b,
+        out,
+    });
+}
+
+/// Rows `first..` of `a^T b`: a `[K, M]`, b `[K, N]`, out `[count, N]`; out's length says how many rows.
+///
+/// # Panics
+/// When a slice is too short.
+pub fn transposed_product(a: &[f32], columns_of_a: usize, b: &PackedMatrix, first: usize, out: &mut [f32]) {
+    if b.columns() == 0 || out.is_empty() {
+        return;
+    }
+    let count = out.len() / b.columns();
+    assert!(
+        first + count <= columns_of_a && a.len() >= b.inner() * columns_of_a,
+        "a holds {} numbers, {}x{columns_of_a} wanted for rows {first} to {}",
+        a.len(),
+        b.inner(),
+        first + count
+    );
+    dispatch(Product {
+        a,
+        transposed: true,
+        rows: (first, count),
+        all: columns_of_a,
+        b,
+        out,
+    });
+}
+
+struct NormGelu<'a> {
+    z: &'a mut [f32],
+    p: NormParameters<'a>,
+}
+
+impl Kernel for NormGelu<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in self.z.chunks_exact_mut(self.p.width()) {
+            // SAFETY: the row is as wide as the parameters.
+            unsafe { norm_gelu_row(s, row.as_mut_ptr(), None, self.p) };
+        }
+    }
+}
+
+/// In place, for each row of `z` `[R, H]`: `gelu(layer_norm(z + bias))`.
+pub fn bias_norm_gelu(z: &mut [f32], p: NormParameters<'_>) {
+    if p.width() > 0 {
+        dispatch(NormGelu { z, p });
+    }
+}
+
+struct NormGeluDual<'a> {
+    z: &'a mut [f32],
+    dz: &'a mut [f32],
+    p: NormParameters<'a>,
+}
+
+impl Kernel for NormGeluDual<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (width, rows) = (self.p.width(), self.z.len() / self.p.width());
+        let directions = self.dz.len() / self.z.len().max(1);
+        let mut tangents = [std::ptr::null_mut(); MOST_TANGENTS];
+        for r in 0..rows {
+            for (d, tangent) in tangents.iter_mut().enumerate().take(directions) {
+                *tangent = self.dz[(d * rows + r) * width..][..width].as_mut_ptr();
+            }
+            let row = self.z[r * width..][..width].as_mut_ptr();
+            // SAFETY: all rows were just sliced at the width of the parameters, from different places.
+            unsafe { norm_gelu_dual_row(s, row, &tangents[..directions], self.p) };
+        }
+    }
+}
+
+/// Directions that [`bias_norm_gelu_dual`] differentiates along in one call.
+pub const MOST_TANGENTS: usize = 8;
+
+/// [`bias_norm_gelu`] with its forward-mode derivatives: `z` `[R, H]` becomes the value, `dz` `[N, R, H]` (tangents of
+/// `z` in N directions) the tangents.
+///
+/// # Panics
+/// When there are more than [`MOST_TANGENTS`] directions.
+pub fn bias_norm_gelu_dual(z: &mut [f32], dz: &mut [f32], p: NormParameters<'_>) {
+    assert!(dz.len() <= MOST_TANGENTS * z.len(), "at most {MOST_TANGENTS} directions");
+    if p.width() > 0 && !z.is_empty() {
+        dispatch(NormGeluDual { z, dz, p });
+    }
+}
+
+struct NormGeluBackward<'a, 'b> {
+    z: &'a [f32],
+    grad: &'a mut [f32],
+    p: NormParameters<'a>,
+    out: &'a mut NormGradients<'b>,
+}
+
+impl Kernel for NormGeluBackward<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.p.width();
+        for (z, grad) in self.z.chunks_exact(width).zip(self.grad.chunks_exact_mut(width)) {
+            // SAFETY: both rows are as wide as the parameters.
+            unsafe { norm_gelu_backward_row(s, z.as_ptr(), grad.as_mut_ptr(), self.p, self.out) };
+        }
+    }
+}
+
+/// Reverse mode of [`bias_norm_gelu`]: from `z` (before the bias); `grad`, the gradient of the result, becomes that of
+/// `z`; the sums over rows are added to `out`.
+pub fn bias_norm_gelu_backward(
+    z: &[f32],
+    grad: &mut [f32],
+    p: NormParameters<'_>,
+    out: &mut NormGradients<'_>,
+) {
+    if p.width() > 0 {
+        dispatch(NormGeluBackward { z, grad, p, out });
+    }
+}
+
+/// Two results for each number.
+struct Pairwise<'a> {
+    x: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    gelu: bool,
+}
+
+impl Kernel for Pairwise<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (first, second) = (self.first.as_mut_ptr(), self.second.as_mut_ptr());
+        // SAFETY: the callers below have checked that both results are as long as `x`.
+        unsafe {
+            if self.gelu {
+                gelu_and_slope_all(s, self.x, first, second);
+            } else {
+                sin_cos_all(s, self.x, first, second);
+            }
+        }
+    }
+}
+
+fn pairwise(x: &[f32], first: &mut [f32], second: &mut [f32], gelu: bool) {
+    assert!(
+        first.len() == x.len() && second.len() == x.len(),
+        "{} results of each kind were expected",
+        x.len()
+    );
+    dispatch(Pairwise {
+        x,
+        first,
+        second,
+        gelu,
+    });
+}
+
+/// `value = gelu(x)`, `slope = gelu'(x)`.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn gelu_and_slope(x: &[f32], value: &mut [f32], slope: &mut [f32]) {
+    pairwise(x, value, slope, true);
+}
+
+/// Sine and cosine.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn sin_cos(x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
+    pairwise(x, sin, cos, false);
+}
+
+#[cfg(test)]
+mod tests;

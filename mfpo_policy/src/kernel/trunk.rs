@@ -1,0 +1,227 @@
+//! All layers of a network for a block of rows that stays in the first-level cache.
+//!
+//! As many rows as a product's tile has go through every layer before the next ones start: the weights stream past
+//! them, and what lies between two layers never leaves the cache.
+
+use super::activation::{NormParameters, expected_value_row, norm_gelu_row};
+use super::matrix::{Aligned, Left, PackedMatrix, Target, padded, product_rows};
+use super::simd::Simd;
+use super::{Kernel, dispatch};
+
+/// Most rows that a tile has in any instruction set.
+const MOST_ROWS: usize = 12;
+
+/// A hidden layer: `gelu(layer_norm(x kernel + bias))`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PackedLayer {
+    pub(crate) kernel: PackedMatrix,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+impl PackedLayer {
+    pub(crate) fn width(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// The layer's norm with another bias than its own.
+    fn norm<'a>(&'a self, bias: &'a [f32]) -> NormParameters<'a> {
+        NormParameters {
+            bias,
+            scale: &self.scale,
+            shift: &self.shift,
+        }
+    }
+}
+
+/// A network: hidden layers (the first one's kernel is x's part alone) and the head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TrunkView<'a> {
+    pub(crate) first: &'a PackedLayer,
+    /// In place of the first layer's own bias.
+    pub(crate) first_bias: &'a [f32],
+    pub(crate) layers: &'a [PackedLayer],
+    pub(crate) head: &'a PackedMatrix,
+    pub(crate) head_bias: &'a [f32],
+}
+
+/// Rows and their inputs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowBlock<'a> {
+    /// `[G K, A]`.
+    pub(crate) x: &'a [f32],
+    /// The observations' share of layer 1, `[G, H]`.
+    pub(crate) share: &'a [f32],
+    /// K.
+    pub(crate) group: usize,
+}
+
+/// What becomes of the head's outputs.
+#[derive(Debug)]
+pub(crate) enum Output<'a> {
+    /// Outputs with bias, `[G K, O]`.
+    Heads(&'a mut [f32]),
+    /// Expected values.
+    Value {
+        /// `[G K]`.
+        out: &'a mut [f32],
+        /// Atoms relative to the middle one.
+        offsets: &'a [f32],
+        /// Lowest atom and distance of two atoms.
+        support: (f32, f32),
+    },
+}
+
+/// Memory of one block.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TrunkScratch {
+    a: Aligned,
+    b: Aligned,
+}
+
+impl TrunkScratch {
+    /// Makes room for layers of this width.
+    pub(crate) fn reserve(&mut self, widest: usize) {
+        self.a.reserve(MOST_ROWS * padded(widest));
+        self.b.reserve(MOST_ROWS * padded(widest));
+    }
+}
+
+struct Run<'a, 'b> {
+    trunk: TrunkView<'a>,
+    rows: RowBlock<'a>,
+    scratch: &'a mut TrunkScratch,
+    output: Output<'b>,
+}
+
+/// Evaluates `trunk` at all rows.
+///
+/// # Panics
+/// When a slice is too short for the number of rows.
+pub(crate) fn run_trunk(
+    trunk: TrunkView<'_>,
+    rows: RowBlock<'_>,
+    scratch: &mut TrunkScratch,
+    output: Output<'_>,
+) {
+    let total = rows.x.len() / trunk.first.kernel.inner().max(1);
+    if total == 0 {
+        return;
+    }
+    let width = trunk.first.width();
+    let groups = total.div_ceil(rows.group.max(1));
+    assert!(rows.share.len() >= groups * width, "{groups} rows of the observations' share were expected");
+    let mut inner = trunk.first.kernel.columns();
+    assert_eq!(trunk.first_bias.len(), inner, "the first layer's kernel and bias differ in width");
+    assert_eq!(trunk.first.norm(trunk.first_bias).width(), inner, "the first layer's norm is narrower");
+    let mut widest = inner;
+    for layer in trunk.layers {
+        assert_eq!(layer.kernel.inner(), inner, "a layer does not take what the one before gives");
+        inner = layer.kernel.columns();
+        assert_eq!(layer.norm(&layer.bias).width(), inner, "a layer's kernel and norm differ in width");
+        widest = widest.max(inner);
+    }
+    assert_eq!(trunk.head.inner(), inner, "the head does not take what the last layer gives");
+    assert_eq!(trunk.head.columns(), trunk.head_bias.len(), "the head's kernel and bias differ in width");
+    scratch.reserve(widest.max(trunk.head.columns()));
+    match &output {
+        Output::Heads(out) => assert!(out.len() >= total * trunk.head.columns(), "{total} rows of results expected"),
+        Output::Value { out, offsets, .. } => {
+            assert!(out.len() >= total && offsets.len() >= trunk.head.columns(), "{total} values expected");
+        }
+    }
+    dispatch(Run { trunk, rows, scratch, output });
+}
+
+impl Kernel for Run<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let total = self.rows.x.len() / self.trunk.first.kernel.inner();
+        let mut row = 0;
+        while row < total {
+            let count = S::TILE_ROWS.min(total - row);
+            // SAFETY: `run_trunk` has checked every size, and made room for MOST_ROWS >= TILE_ROWS rows.
+            unsafe { self.block(s, row, count) };
+            row += count;
+        }
+    }
+}
+
+impl Run<'_, '_> {
+    /// Rows `row..row + count`.
+    #[inline(always)]
+    unsafe fn block<S: Simd>(&mut self, s: S, row: usize, count: usize) {
+        let (mut a, mut b) = (
+            self.scratch.a.as_mut_slice().as_mut_ptr(),
+            self.scratch.b.as_mut_slice().as_mut_ptr(),
+        );
+        let first = self.trunk.first;
+        let inner = first.kernel.inner();
+        let mut stride = padded(first.kernel.columns());
+        // SAFETY: `x` holds `total x inner` numbers and `row + count <= total`; `a` and `b` hold MOST_ROWS rows of the
+        // widest layer with its padding and are different buffers; `share` holds a row for each group.
+        unsafe {
+            let x = Left {
+                start: self.rows.x.as_ptr().add(row * inner),
+                row_stride: inner,
+                inner_stride: 1,
+            };
+            product_rows(s, x, count, &first.kernel, Target { start: a, stride });
+            let norm = first.norm(self.trunk.first_bias);
+            for r in 0..count {
+                let share = self.rows.share.as_ptr().add((row + r) / self.rows.group * norm.width());
+                norm_gelu_row(s, a.add(r * stride), Some(share), norm);
+            }
+            for layer in self.trunk.layers {
+                let next = padded(layer.kernel.columns());
+                let left = Left {
+                    start: a,
+                    row_stride: stride,
+                    inner_stride: 1,
+                };
+                product_rows(s, left, count, &layer.kernel, Target { start: b, stride: next });
+                for r in 0..count {
+                    norm_gelu_row(s, b.add(r * next), None, layer.norm(&layer.bias));
+                }
+                std::mem::swap(&mut a, &mut b);
+                stride = next;
+            }
+            let left = Left {
+                start: a,
+                row_stride: stride,
+                inner_stride: 1,
+            };
+            let head = self.trunk.head;
+            let next = padded(head.columns());
+            product_rows(s, left, count, head, Target { start: b, stride: next });
+            self.emit(s, row, count, (b, next));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn emit<S: Simd>(&mut self, s: S, row: usize, count: usize, (heads, stride): (*mut f32, usize)) {
+        let bias = self.trunk.head_bias;
+        for r in 0..count {
+            // SAFETY: `heads` holds `count` rows of `stride >= bias.len()` numbers.
+            let head = unsafe { std::slice::from_raw_parts_mut(heads.add(r * stride), bias.len()) };
+            match &mut self.output {
+                Output::Heads(out) => {
+                    let out = &mut out[(row + r) * bias.len()..][..bias.len()];
+                    for ((o, h), b) in out.iter_mut().zip(head).zip(bias) {
+                        *o = *h + b;
+                    }
+                }
+                Output::Value {
+                    out,
+                    offsets,
+                    support,
+                } => {
+                    // SAFETY: the row is as long as the bias, and `run_trunk` has checked the offsets.
+                    out[row + r] =
+                        unsafe { expected_value_row(s, head.as_mut_ptr(), bias, offsets, *support) };
+                }
+            }
+        }
+    }
+}
