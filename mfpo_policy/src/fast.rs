@@ -340,6 +340,30 @@ impl FastSampler {
         })
     }
 
+    /// [`FastSampler::new`] with both networks packed at the same time.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn in_team(
+        team: &Team,
+        actor: &MeanFlow,
+        divergence: &MeanFlow,
+        steps: usize,
+    ) -> Result<Self, NetworkError> {
+        let (actor, divergence) = team.both(
+            || FastMeanFlow::new(actor, steps),
+            || FastMeanFlow::new(divergence, steps),
+        );
+        let networks = SamplerNetworks {
+            actor: actor?,
+            divergence: Some(divergence?),
+        };
+        Ok(Self {
+            networks,
+            buffers: SamplerBuffers::default(),
+        })
+    }
+
     /// Makes room for `groups` observations of `group` candidates, so that later calls allocate nothing.
     pub fn reserve(&mut self, groups: usize, group: usize) {
         self.networks.reserve(&mut self.buffers, groups, group);
@@ -393,7 +417,8 @@ impl FastSampler {
             .collect();
         team.each(jobs, |(observations, x, log_probs)| {
             let mut buffers = SamplerBuffers::default();
-            self.networks.flow(&mut buffers, observations, group, (&mut *x, log_probs));
+            self.networks
+                .flow(&mut buffers, observations, group, (&mut *x, log_probs));
             clip(x);
         });
     }
@@ -415,7 +440,10 @@ impl SamplerNetworks {
     fn reserve(&self, buffers: &mut SamplerBuffers, groups: usize, group: usize) {
         let share = groups * self.actor.share_width();
         grow(&mut buffers.share, share);
-        grow(&mut buffers.flow, groups * group * self.actor.trunk.x_size().max(1));
+        grow(
+            &mut buffers.flow,
+            groups * group * self.actor.trunk.x_size().max(1),
+        );
         if let Some(divergence) = &self.divergence {
             grow(&mut buffers.divergence_share, groups * divergence.share_width());
         }

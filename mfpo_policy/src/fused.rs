@@ -173,11 +173,7 @@ impl CustomOp3 for BiasNormGeluBackward {
         let (dz, rest) = out.split_at_mut(z.len());
         let (bias, rest) = rest.split_at_mut(width);
         let (scale, shift) = rest.split_at_mut(width);
-        let mut gradients = NormGradients {
-            bias,
-            scale,
-            shift,
-        };
+        let mut gradients = NormGradients { bias, scale, shift };
         kernel::bias_norm_gelu_backward(z, dz, parameters, &mut gradients);
         let length = out.len();
         Ok((CpuStorage::F32(out), Shape::from(length)))

@@ -75,7 +75,10 @@ fn cross_entropy(
     let results = gradient.chunks_exact_mut(atoms).zip(values);
     for ((logits, target), (gradient, value)) in parts.zip(results) {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        gradient.iter_mut().zip(logits).for_each(|(g, l)| *g = (l - highest).exp());
+        gradient
+            .iter_mut()
+            .zip(logits)
+            .for_each(|(g, l)| *g = (l - highest).exp());
         let sum: f64 = gradient.iter().map(|g| f64::from(*g)).sum();
         let places = gradient.iter().enumerate();
         let mean: f64 = places.map(|(j, g)| f64::from(*g) * (j as f64 - middle)).sum();

@@ -210,13 +210,15 @@ impl EmbedderMemory {
             .zip(split(&mut self.slope, rows))
             .zip(split(&mut self.hidden_gradient, rows))
             .zip(self.frequencies.chunks_mut(width))
-            .map(|((((features, active), slope), hidden_gradient), frequencies)| EmbedderSegment {
-                features,
-                active,
-                slope,
-                hidden_gradient,
-                frequencies,
-            })
+            .map(
+                |((((features, active), slope), hidden_gradient), frequencies)| EmbedderSegment {
+                    features,
+                    active,
+                    slope,
+                    hidden_gradient,
+                    frequencies,
+                },
+            )
             .collect()
     }
 }

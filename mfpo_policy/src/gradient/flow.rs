@@ -20,15 +20,17 @@ pub struct FlowRows<'a> {
 }
 
 impl FlowRows<'_> {
-    fn check(&self, network: &MeanFlow) -> Result<usize, NetworkError> {
+    fn check(&self, (s, a): (usize, usize)) -> Result<usize, NetworkError> {
         let rows = self.t.len();
-        let (s, a) = (network.observation_size(), network.action_size());
         let parts = [
             ("observations", self.observations.len(), rows * s),
             ("points", self.x.len(), rows * a),
             ("intervals", self.h.len(), rows),
         ];
-        match parts.into_iter().find(|(_, got, expected)| got != expected || *got == 0) {
+        match parts
+            .into_iter()
+            .find(|(_, got, expected)| got != expected || *got == 0)
+        {
             None => Ok(rows),
             Some((name, got, expected)) => Err(NetworkError::Shape {
                 name: name.into(),
@@ -39,7 +41,8 @@ impl FlowRows<'_> {
     }
 }
 
-struct Weights {
+/// A mean flow network's weights, packed in both directions.
+pub struct FlowWeights {
     trunk: TrunkWeights,
     time: EmbedderWeights,
     interval: EmbedderWeights,
@@ -63,8 +66,12 @@ struct Segment<'a> {
     condition: &'a mut [f32],
 }
 
-impl Weights {
-    fn new(network: &MeanFlow, time_moves: bool) -> Result<Self, NetworkError> {
+impl FlowWeights {
+    /// Packs `network`. Derivatives are along x, and along t and h where `time_moves`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn new(network: &MeanFlow, time_moves: bool) -> Result<Self, NetworkError> {
         let (s, a) = (network.observation_size(), network.action_size());
         let condition = (a + s, network.condition.size());
         let moving = [(0, a), condition];
@@ -153,19 +160,18 @@ pub struct FlowGradient {
 }
 
 impl FlowGradient {
-    /// Loss and gradients of `mean (base - h df/dt - f)^2`, the derivative along `direction` (`[R, A]`) in x and 1 in t
+    /// With weights that are packed with `time_moves`: loss and gradients of `mean (base - h df/dt - f)^2`, the derivative along `direction` (`[R, A]`) in x and 1 in t
     /// and h; `base` is `[R, O]`.
     ///
     /// # Errors
     /// When a tensor cannot be read or the sizes do not fit.
     pub fn of(
-        network: &MeanFlow,
+        weights: &FlowWeights,
         rows: FlowRows<'_>,
         (direction, base): (&[f32], &[f32]),
         team: &Team,
     ) -> Result<Self, NetworkError> {
-        let count = rows.check(network)?;
-        let weights = Weights::new(network, true)?;
+        let count = rows.check(weights.sizes)?;
         let (a, e, o) = (weights.sizes.1, weights.time.width(), weights.trunk.output_size());
         if direction.len() != count * a || base.len() != count * o {
             return Err(NetworkError::Shape {
@@ -206,7 +212,11 @@ impl FlowGradient {
         });
         let mut gradients = weights.trunk.gradients(&memory.trunk, team);
         gradients.extend(weights.time.gradients(&memory.time, &memory.condition, team));
-        gradients.extend(weights.interval.gradients(&memory.interval, &memory.condition, team));
+        gradients.extend(
+            weights
+                .interval
+                .gradients(&memory.interval, &memory.condition, team),
+        );
         Ok(Self {
             loss: losses.iter().sum::<f64>() / (count * o) as f64,
             prediction: memory.trunk.output,
@@ -227,18 +237,17 @@ pub struct FlowTangents {
 }
 
 impl FlowTangents {
-    /// Along `directions` `[N, R, A]`, at most [`crate::kernel::MOST_TANGENTS`] of them.
+    /// With weights that are packed without `time_moves`, along `directions` `[N, R, A]`, at most [`crate::kernel::MOST_TANGENTS`] of them.
     ///
     /// # Errors
     /// When a tensor cannot be read or the sizes do not fit.
     pub fn of(
-        network: &MeanFlow,
+        weights: &FlowWeights,
         rows: FlowRows<'_>,
         directions: &[f32],
         team: &Team,
     ) -> Result<Self, NetworkError> {
-        let count = rows.check(network)?;
-        let weights = Weights::new(network, false)?;
+        let count = rows.check(weights.sizes)?;
         let (a, o) = (weights.sizes.1, weights.trunk.output_size());
         let n = directions.len() / (count * a);
         if directions.len() != n * count * a || n > crate::kernel::MOST_TANGENTS {

@@ -12,7 +12,7 @@ mod team;
 mod trunk;
 
 pub use critic::CriticGradient;
-pub use flow::{FlowGradient, FlowRows, FlowTangents};
+pub use flow::{FlowGradient, FlowRows, FlowTangents, FlowWeights};
 pub use team::Team;
 
 /// Rows that one job takes through a network.
@@ -20,3 +20,6 @@ pub const SEGMENT: usize = 64;
 
 /// Gradients by the names of their parameters.
 pub type NamedGradients = Vec<(String, Vec<f32>)>;
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,18 @@ impl Team {
         }
     }
 
+    /// Runs both, at the same time where there are threads.
+    pub fn both<A: Send, B: Send>(
+        &self,
+        a: impl FnOnce() -> A + Send,
+        b: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        match &self.pool {
+            None => (a(), b()),
+            Some(pool) => pool.install(|| rayon::join(a, b)),
+        }
+    }
+
     /// Calls `work` for every item; which thread takes which is open, and must not matter.
     pub fn each<T: Send>(&self, items: Vec<T>, work: impl Fn(T) + Sync + Send) {
         match &self.pool {

@@ -137,7 +137,11 @@ impl TrunkWeights {
         for (l, layer) in self.layers.iter().enumerate() {
             kernel::product(at.inputs[l], &layer.kernel, at.z[l]);
             at.inputs[l + 1].copy_from_slice(at.z[l]);
-            let kernel = if l == 0 { &self.tangent_kernel } else { &layer.kernel };
+            let kernel = if l == 0 {
+                &self.tangent_kernel
+            } else {
+                &layer.kernel
+            };
             let mut next = vec![0.0; count * layer.width()];
             kernel::product(&moving, kernel, &mut next);
             kernel::bias_norm_gelu_dual(at.inputs[l + 1], &mut next, layer.norm());
@@ -179,7 +183,11 @@ impl TrunkWeights {
             .collect();
         let mut jobs = Vec::new();
         for (l, kernel) in kernels.iter_mut().enumerate() {
-            let above = if l == last { &memory.gradient } else { &memory.dz[l] };
+            let above = if l == last {
+                &memory.gradient
+            } else {
+                &memory.dz[l]
+            };
             jobs.extend(kernel_jobs(&memory.inputs[l], above, memory.rows, kernel));
         }
         team.each(jobs, KernelJob::run);
@@ -195,7 +203,10 @@ impl TrunkWeights {
             let width = self.layers[l].width();
             let sums = sum_rows(&memory.norms[l], 3 * width);
             named.push((format!("MLP_0/Dense_{l}/bias"), sums[..width].to_vec()));
-            named.push((format!("MLP_0/LayerNorm_{l}/scale"), sums[width..2 * width].to_vec()));
+            named.push((
+                format!("MLP_0/LayerNorm_{l}/scale"),
+                sums[width..2 * width].to_vec(),
+            ));
             named.push((format!("MLP_0/LayerNorm_{l}/bias"), sums[2 * width..].to_vec()));
         }
         named

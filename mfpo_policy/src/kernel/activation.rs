@@ -75,14 +75,14 @@ fn gelu_denominator<S: Simd>(s: S, x: S::V) -> S::V {
 
 #[inline(always)]
 pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
-    s.div(x, gelu_denominator(s, x))
+    s.mul(x, s.reciprocal(gelu_denominator(s, x)))
 }
 
 /// `(gelu(x), gelu'(x))`.
 #[inline(always)]
 pub(crate) fn gelu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     let one = s.splat(1.0);
-    let gate = s.div(one, gelu_denominator(s, x));
+    let gate = s.reciprocal(gelu_denominator(s, x));
     let inner = s.fma(s.mul(x, x), s.splat(3.0 * GELU_A * GELU_B), s.splat(GELU_A));
     let value = s.mul(x, gate);
     (value, s.fma(s.mul(value, s.sub(one, gate)), inner, gate))
@@ -232,9 +232,17 @@ pub(crate) unsafe fn norm_gelu_backward_row<S: Simd>(
     p: NormParameters<'_>,
     out: &mut NormGradients<'_>,
 ) {
-    let width = p.width().min(out.bias.len()).min(out.scale.len()).min(out.shift.len());
+    let width = p
+        .width()
+        .min(out.bias.len())
+        .min(out.scale.len())
+        .min(out.shift.len());
     let (bias, scale, shift) = (p.bias.as_ptr(), p.scale.as_ptr(), p.shift.as_ptr());
-    let (dbias, dscale, dshift) = (out.bias.as_mut_ptr(), out.scale.as_mut_ptr(), out.shift.as_mut_ptr());
+    let (dbias, dscale, dshift) = (
+        out.bias.as_mut_ptr(),
+        out.scale.as_mut_ptr(),
+        out.shift.as_mut_ptr(),
+    );
     let n = width as f32;
     // SAFETY: as in `norm_gelu_row`; the gradients' slices are at least `width` long.
     unsafe {
@@ -398,6 +406,59 @@ pub(crate) unsafe fn sin_cos_all<S: Simd>(s: S, x: &[f32], sin: *mut f32, cos: *
             let (a, b) = sin_cos(s, load(x.as_ptr()));
             store(sin, a);
             store(cos, b);
+        });
+    }
+}
+
+/// One step of Adam and what it needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamStep {
+    /// Learning rate.
+    pub rate: f32,
+    /// `b1`, `1 - b1`, `1 - b1^n`.
+    pub first: [f32; 3],
+    /// `b2`, `1 - b2`, `1 - b2^n`.
+    pub second: [f32; 3],
+    /// Added to the root.
+    pub epsilon: f32,
+}
+
+/// `m <- b1 m + (1 - b1) g`, `v <- b2 v + (1 - b2) g^2`, `p <- p - rate (m / c1) / (sqrt(v / c2) + eps)`, each operation
+/// rounded on its own, as the reference does it.
+///
+/// # Safety
+/// All pointers are valid for the length of `g`.
+#[inline(always)]
+pub(crate) unsafe fn adam_all<S: Simd>(s: S, [p, m, v]: [*mut f32; 3], g: &[f32], step: AdamStep) {
+    let [b1, d1, c1] = step.first.map(|x| s.splat(x));
+    let [b2, d2, c2] = step.second.map(|x| s.splat(x));
+    let (rate, epsilon) = (s.splat(step.rate), s.splat(step.epsilon));
+    // SAFETY: the caller's promise.
+    unsafe {
+        vectors!(s, S, g.len(), |c, load, store| {
+            let g = load(g.as_ptr());
+            let first = s.add(s.mul(b1, load(m)), s.mul(d1, g));
+            let second = s.add(s.mul(b2, load(v)), s.mul(s.mul(d2, g), g));
+            store(m, first);
+            store(v, second);
+            let root = s.add(s.sqrt(s.div(second, c2)), epsilon);
+            let change = s.div(s.mul(rate, s.div(first, c1)), root);
+            store(p, s.sub(load(p), change));
+        });
+    }
+}
+
+/// `x <- keep x + add y`.
+///
+/// # Safety
+/// `x` is writable for the length of `y`.
+#[inline(always)]
+pub(crate) unsafe fn average_all<S: Simd>(s: S, x: *mut f32, y: &[f32], (keep, add): (f32, f32)) {
+    let (keep, add) = (s.splat(keep), s.splat(add));
+    // SAFETY: the caller's promise.
+    unsafe {
+        vectors!(s, S, y.len(), |c, load, store| {
+            store(x, s.add(s.mul(keep, load(x)), s.mul(add, load(y.as_ptr()))));
         });
     }
 }

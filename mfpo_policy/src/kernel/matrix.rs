@@ -72,7 +72,11 @@ impl PackedMatrix {
     /// # Panics
     /// When it holds another number of elements.
     pub fn transposed(matrix: &[f32], inner: usize, columns: usize) -> Self {
-        assert_eq!(matrix.len(), inner * columns, "a matrix of {columns}x{inner} was expected");
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {columns}x{inner} was expected"
+        );
         let mut packed = Self::default();
         packed.resize(inner, columns);
         let data = packed.data.as_mut_slice();
@@ -90,7 +94,11 @@ impl PackedMatrix {
     /// # Panics
     /// When `matrix` holds another number of elements.
     pub fn pack(&mut self, matrix: &[f32], inner: usize, columns: usize) {
-        assert_eq!(matrix.len(), inner * columns, "a matrix of {inner}x{columns} was expected");
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {inner}x{columns} was expected"
+        );
         self.resize(inner, columns);
         let data = self.data.as_mut_slice();
         for first in (0..columns).step_by(PANEL) {
@@ -193,9 +201,7 @@ unsafe fn block<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Targ
                 limit: limit.saturating_sub(column),
             };
             let out = Target {
-                // SAFETY: a piece begins before the last column: `limit` is at least `columns`, and padding that has
-                // no place in `out` begins no vector of its own, since `padded` rounds to 16 >= LANES ... the store
-                // below writes only the first `limit` numbers.
+                // SAFETY: a row of `out` may be written up to `limit`; a piece that begins behind it writes nothing.
                 start: unsafe { out.start.add(column.min(limit)) },
                 ..out
             };
@@ -290,7 +296,11 @@ unsafe fn tile_of_few<S: Simd, const R: usize, const C: usize, const U: usize>(
             let count = if k < whole { U } else { 1 };
             for (u, sums) in sums.iter_mut().enumerate().take(count) {
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let x = s.splat(*left.wrapping_add(u * a.inner_stride).wrapping_add(r * a.row_stride));
+                    let x = s.splat(
+                        *left
+                            .wrapping_add(u * a.inner_stride)
+                            .wrapping_add(r * a.row_stride),
+                    );
                     for (c, sum) in sum.iter_mut().enumerate() {
                         *sum = s.fma(x, s.load(right.wrapping_add(u * b.stride + c * S::LANES)), *sum);
                     }

@@ -13,12 +13,13 @@ mod x86;
 
 use std::sync::OnceLock;
 
-pub use activation::{LAYER_NORM_EPSILON, NormGradients, NormParameters};
+pub use activation::{AdamStep, LAYER_NORM_EPSILON, NormGradients, NormParameters};
 pub use matrix::PackedMatrix;
 pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
 
 use activation::{
-    gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_row, sin_cos_all,
+    adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_row,
+    sin_cos_all,
 };
 use matrix::{Left, Target, product_rows};
 use simd::{Portable, Simd};
@@ -141,7 +142,11 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (first, count) = self.rows;
-        let (row_stride, inner_stride) = if self.transposed { (1, self.all) } else { (self.b.inner(), 1) };
+        let (row_stride, inner_stride) = if self.transposed {
+            (1, self.all)
+        } else {
+            (self.b.inner(), 1)
+        };
         // SAFETY: `product` and `transposed_product` have checked that `a` holds `all x inner` numbers, that
         // `first + count <= all`, and that `out`, borrowed mutably, holds `count x columns`.
         unsafe {
@@ -264,7 +269,10 @@ pub const MOST_TANGENTS: usize = 8;
 /// # Panics
 /// When there are more than [`MOST_TANGENTS`] directions.
 pub fn bias_norm_gelu_dual(z: &mut [f32], dz: &mut [f32], p: NormParameters<'_>) {
-    assert!(dz.len() <= MOST_TANGENTS * z.len(), "at most {MOST_TANGENTS} directions");
+    assert!(
+        dz.len() <= MOST_TANGENTS * z.len(),
+        "at most {MOST_TANGENTS} directions"
+    );
     if p.width() > 0 && !z.is_empty() {
         dispatch(NormGeluDual { z, dz, p });
     }
@@ -352,6 +360,61 @@ pub fn gelu_and_slope(x: &[f32], value: &mut [f32], slope: &mut [f32]) {
 /// When the lengths differ.
 pub fn sin_cos(x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
     pairwise(x, sin, cos, false);
+}
+
+struct Adam<'a> {
+    parameters: &'a mut [f32],
+    moments: [&'a mut [f32]; 2],
+    gradient: &'a [f32],
+    step: AdamStep,
+}
+
+impl Kernel for Adam<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [first, second] = self.moments;
+        let places = [self.parameters, first, second].map(<[f32]>::as_mut_ptr);
+        // SAFETY: `adam_step` has checked that all are as long as the gradient.
+        unsafe { adam_all(s, places, self.gradient, self.step) };
+    }
+}
+
+/// One step of Adam; the moments are the first and the second.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn adam_step(parameters: &mut [f32], moments: [&mut [f32]; 2], gradient: &[f32], step: AdamStep) {
+    let lengths = [parameters.len(), moments[0].len(), moments[1].len()];
+    assert_eq!(
+        lengths,
+        [gradient.len(); 3],
+        "parameters and moments are as long as the gradient"
+    );
+    dispatch(Adam {
+        parameters,
+        moments,
+        gradient,
+        step,
+    });
+}
+
+struct Average<'a>(&'a mut [f32], &'a [f32], (f32, f32));
+
+impl Kernel for Average<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `average` has checked that both have the same length.
+        unsafe { average_all(s, self.0.as_mut_ptr(), self.1, self.2) };
+    }
+}
+
+/// `x <- keep x + add y`.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn average(x: &mut [f32], y: &[f32], (keep, add): (f32, f32)) {
+    assert_eq!(x.len(), y.len(), "both have the same length");
+    dispatch(Average(x, y, (keep, add)));
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// `1 / a` to one unit in the last place, for `a` from 2^-126 to 2^126.
+    fn reciprocal(self, a: Self::V) -> Self::V;
     /// `a b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The nearest whole number, for magnitudes below 2^22.
@@ -117,6 +120,14 @@ impl Simd for Portable {
     #[inline(always)]
     fn div(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i].sqrt())
+    }
+    #[inline(always)]
+    fn reciprocal(self, a: Self::V) -> Self::V {
+        std::array::from_fn(|i| 1.0 / a[i])
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

@@ -1,6 +1,8 @@
 //! Laws of the kernels: every variant that this processor can run equals the plain sum in double precision.
 
-use super::activation::{exp, expected_value_row, gelu_and_slope as gelu_and_slope_of, sin_cos as sin_cos_of};
+use super::activation::{
+    exp, expected_value_row, gelu_and_slope as gelu_and_slope_of, sin_cos as sin_cos_of,
+};
 use super::*;
 use proptest::prelude::*;
 
@@ -105,7 +107,10 @@ fn exp_is_exact_to_two_units_in_the_last_place() {
     for set in variants() {
         for (x, got) in inputs.iter().zip(each(set, Exp, &inputs)) {
             let want = f64::from(*x).exp();
-            assert!((f64::from(got) / want - 1.0).abs() < 2.5e-7, "{set:?}: exp({x}) = {got}, want {want}");
+            assert!(
+                (f64::from(got) / want - 1.0).abs() < 2.5e-7,
+                "{set:?}: exp({x}) = {got}, want {want}"
+            );
         }
     }
 }
@@ -117,9 +122,15 @@ fn gelu_and_its_slope_are_those_of_the_tanh_form() {
         let (values, slopes) = (each(set, Gelu, &inputs), each(set, Slope, &inputs));
         for ((x, value), slope) in inputs.iter().zip(values).zip(slopes) {
             let x64 = f64::from(*x);
-            assert!((f64::from(value) - gelu64(x64)).abs() < 2e-7 * x64.abs().max(1.0), "{set:?}: gelu({x}) = {value}");
+            assert!(
+                (f64::from(value) - gelu64(x64)).abs() < 2e-7 * x64.abs().max(1.0),
+                "{set:?}: gelu({x}) = {value}"
+            );
             let want = (gelu64(x64 + 1e-5) - gelu64(x64 - 1e-5)) / 2e-5;
-            assert!((f64::from(slope) - want).abs() < 2e-6, "{set:?}: gelu'({x}) = {slope}, want {want}");
+            assert!(
+                (f64::from(slope) - want).abs() < 2e-6,
+                "{set:?}: gelu'({x}) = {slope}, want {want}"
+            );
         }
     }
 }
@@ -131,8 +142,14 @@ fn sine_and_cosine_are_exact_to_three_ten_millionths() {
         let (sin, cos) = (each(set, Sine, &inputs), each(set, Cosine, &inputs));
         for ((x, sin), cos) in inputs.iter().zip(sin).zip(cos) {
             let (want_sin, want_cos) = f64::from(*x).sin_cos();
-            assert!((f64::from(sin) - want_sin).abs() < 3e-7, "{set:?}: sin({x}) = {sin}, want {want_sin}");
-            assert!((f64::from(cos) - want_cos).abs() < 3e-7, "{set:?}: cos({x}) = {cos}, want {want_cos}");
+            assert!(
+                (f64::from(sin) - want_sin).abs() < 3e-7,
+                "{set:?}: sin({x}) = {sin}, want {want_sin}"
+            );
+            assert!(
+                (f64::from(cos) - want_cos).abs() < 3e-7,
+                "{set:?}: cos({x}) = {cos}, want {want_cos}"
+            );
         }
     }
 }
@@ -232,7 +249,8 @@ impl Kernel for Value<'_> {
         let middle = 0.5 * (self.bias.len() - 1) as f32;
         let offsets: Vec<f32> = (0..self.bias.len()).map(|j| j as f32 - middle).collect();
         // SAFETY: logits, bias and offsets have the same length.
-        *self.out = unsafe { expected_value_row(s, self.logits.as_mut_ptr(), self.bias, &offsets, (-1600.0, 32.0)) };
+        *self.out =
+            unsafe { expected_value_row(s, self.logits.as_mut_ptr(), self.bias, &offsets, (-1600.0, 32.0)) };
     }
 }
 
@@ -241,12 +259,30 @@ fn expected_values_are_those_of_double_precision() {
     for set in variants() {
         for (seed, atoms) in [(1, 101), (2, 2), (3, 16), (4, 51), (5, 7)] {
             let (logits, bias) = (numbers(atoms, seed), numbers(atoms, seed + 9));
-            let e: Vec<f64> = logits.iter().zip(&bias).map(|(l, b)| f64::from(l + b).exp()).collect();
+            let e: Vec<f64> = logits
+                .iter()
+                .zip(&bias)
+                .map(|(l, b)| f64::from(l + b).exp())
+                .collect();
             let total: f64 = e.iter().sum();
-            let want: f64 = e.iter().enumerate().map(|(j, e)| e / total * (-1600.0 + 32.0 * j as f64)).sum();
+            let want: f64 = e
+                .iter()
+                .enumerate()
+                .map(|(j, e)| e / total * (-1600.0 + 32.0 * j as f64))
+                .sum();
             let (mut row, mut got) = (logits.clone(), 0.0);
-            dispatch_to(set, Value { logits: &mut row, bias: &bias, out: &mut got });
-            assert!((f64::from(got) - want).abs() < 3e-4, "{set:?}, {atoms} atoms: {got}, want {want}");
+            dispatch_to(
+                set,
+                Value {
+                    logits: &mut row,
+                    bias: &bias,
+                    out: &mut got,
+                },
+            );
+            assert!(
+                (f64::from(got) - want).abs() < 3e-4,
+                "{set:?}, {atoms} atoms: {got}, want {want}"
+            );
         }
     }
 }

@@ -111,27 +111,65 @@ pub(crate) fn run_trunk(
     }
     let width = trunk.first.width();
     let groups = total.div_ceil(rows.group.max(1));
-    assert!(rows.share.len() >= groups * width, "{groups} rows of the observations' share were expected");
+    assert!(
+        rows.share.len() >= groups * width,
+        "{groups} rows of the observations' share were expected"
+    );
     let mut inner = trunk.first.kernel.columns();
-    assert_eq!(trunk.first_bias.len(), inner, "the first layer's kernel and bias differ in width");
-    assert_eq!(trunk.first.norm(trunk.first_bias).width(), inner, "the first layer's norm is narrower");
+    assert_eq!(
+        trunk.first_bias.len(),
+        inner,
+        "the first layer's kernel and bias differ in width"
+    );
+    assert_eq!(
+        trunk.first.norm(trunk.first_bias).width(),
+        inner,
+        "the first layer's norm is narrower"
+    );
     let mut widest = inner;
     for layer in trunk.layers {
-        assert_eq!(layer.kernel.inner(), inner, "a layer does not take what the one before gives");
+        assert_eq!(
+            layer.kernel.inner(),
+            inner,
+            "a layer does not take what the one before gives"
+        );
         inner = layer.kernel.columns();
-        assert_eq!(layer.norm(&layer.bias).width(), inner, "a layer's kernel and norm differ in width");
+        assert_eq!(
+            layer.norm(&layer.bias).width(),
+            inner,
+            "a layer's kernel and norm differ in width"
+        );
         widest = widest.max(inner);
     }
-    assert_eq!(trunk.head.inner(), inner, "the head does not take what the last layer gives");
-    assert_eq!(trunk.head.columns(), trunk.head_bias.len(), "the head's kernel and bias differ in width");
+    assert_eq!(
+        trunk.head.inner(),
+        inner,
+        "the head does not take what the last layer gives"
+    );
+    assert_eq!(
+        trunk.head.columns(),
+        trunk.head_bias.len(),
+        "the head's kernel and bias differ in width"
+    );
     scratch.reserve(widest.max(trunk.head.columns()));
     match &output {
-        Output::Heads(out) => assert!(out.len() >= total * trunk.head.columns(), "{total} rows of results expected"),
+        Output::Heads(out) => assert!(
+            out.len() >= total * trunk.head.columns(),
+            "{total} rows of results expected"
+        ),
         Output::Value { out, offsets, .. } => {
-            assert!(out.len() >= total && offsets.len() >= trunk.head.columns(), "{total} values expected");
+            assert!(
+                out.len() >= total && offsets.len() >= trunk.head.columns(),
+                "{total} values expected"
+            );
         }
     }
-    dispatch(Run { trunk, rows, scratch, output });
+    dispatch(Run {
+        trunk,
+        rows,
+        scratch,
+        output,
+    });
 }
 
 impl Kernel for Run<'_, '_> {
@@ -170,7 +208,11 @@ impl Run<'_, '_> {
             product_rows(s, x, count, &first.kernel, Target { start: a, stride });
             let norm = first.norm(self.trunk.first_bias);
             for r in 0..count {
-                let share = self.rows.share.as_ptr().add((row + r) / self.rows.group * norm.width());
+                let share = self
+                    .rows
+                    .share
+                    .as_ptr()
+                    .add((row + r) / self.rows.group * norm.width());
                 norm_gelu_row(s, a.add(r * stride), Some(share), norm);
             }
             for layer in self.trunk.layers {
@@ -180,7 +222,16 @@ impl Run<'_, '_> {
                     row_stride: stride,
                     inner_stride: 1,
                 };
-                product_rows(s, left, count, &layer.kernel, Target { start: b, stride: next });
+                product_rows(
+                    s,
+                    left,
+                    count,
+                    &layer.kernel,
+                    Target {
+                        start: b,
+                        stride: next,
+                    },
+                );
                 for r in 0..count {
                     norm_gelu_row(s, b.add(r * next), None, layer.norm(&layer.bias));
                 }
@@ -194,7 +245,16 @@ impl Run<'_, '_> {
             };
             let head = self.trunk.head;
             let next = padded(head.columns());
-            product_rows(s, left, count, head, Target { start: b, stride: next });
+            product_rows(
+                s,
+                left,
+                count,
+                head,
+                Target {
+                    start: b,
+                    stride: next,
+                },
+            );
             self.emit(s, row, count, (b, next));
         }
     }

@@ -3,12 +3,13 @@
 //! `u_tgt = v - (t - r) du/dt`, `du/dt` along `(v, 1, 1)` in `(x, t, h)`; loss `mean (sg(u_tgt) - u)^2`.
 
 use candle_core::Tensor;
-use mfpo_policy::gradient::{FlowGradient, FlowRows};
+use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowWeights};
 use mfpo_policy::mean_flow::FlowPoint;
 
+use super::velocity::estimate_in_team;
 use super::{
     BatchTensors, Draws, LearnerError, MfpoLearner, ProposalSet, Times, Trace, UpdateInfo, VelocityEstimate,
-    VelocityProblem, estimate_velocity,
+    VelocityProblem,
 };
 use crate::replay_buffer::Batch;
 
@@ -105,7 +106,11 @@ impl MfpoLearner {
             .actions
             .chunks_exact(k1 * a)
             .zip(clean.chunks_exact(k2 * a));
-        let actions: Vec<f32> = rows.flat_map(|(p, c)| p.iter().chain(c)).copied().collect();
+        let mut actions = Vec::with_capacity(samples.actions.len() + clean.len());
+        for (policy, clean) in rows {
+            actions.extend_from_slice(policy);
+            actions.extend_from_slice(clean);
+        }
         let values = self
             .packed_critics()?
             .values(&self.team, &batch.observations, &actions, k1 + k2)?;
@@ -113,7 +118,7 @@ impl MfpoLearner {
         let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
         let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();
         let alpha = self.temperature.alpha();
-        let estimate = estimate_velocity(&VelocityProblem {
+        let problem = VelocityProblem {
             x_t: &points.x_t,
             t: &points.times.t,
             alpha,
@@ -126,7 +131,8 @@ impl MfpoLearner {
                 actions: &clean,
                 values: &q_clean,
             },
-        });
+        };
+        let estimate = estimate_in_team(&problem, &self.team);
         trace.number("alpha", f64::from(alpha));
         trace.slice("q_policy", &q_policy);
         trace.slice("q_clean", &q_clean);
@@ -147,7 +153,8 @@ impl MfpoLearner {
             t: &points.times.t,
             h: &points.times.intervals(),
         };
-        let pass = FlowGradient::of(self.actor.network(), rows, (velocity, velocity), &self.team)?;
+        let weights = FlowWeights::new(self.actor.network(), true)?;
+        let pass = FlowGradient::of(&weights, rows, (velocity, velocity), &self.team)?;
         trace.slice("u_pred", &pass.prediction);
         trace.slice("du_dt", &pass.derivative);
         trace.slice("u_tgt", &pass.target);
@@ -157,7 +164,7 @@ impl MfpoLearner {
             let all = gradients.iter_mut().flat_map(|(_, gradient)| gradient);
             all.for_each(|g| *g = -*g);
         }
-        self.actor.apply(gradients, "actor", trace)?;
+        self.actor.apply(gradients, &self.team, "actor", trace)?;
         Ok(pass.loss)
     }
 

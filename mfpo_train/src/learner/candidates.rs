@@ -22,13 +22,14 @@ pub(super) enum PackedPolicy {
 
 impl PackedPolicy {
     pub(super) fn new(
+        team: &Team,
         actor: MeanFlow,
         divergence: MeanFlow,
         steps: usize,
         device: &Device,
     ) -> Result<Self, LearnerError> {
         if device.is_cpu() {
-            let sampler = FastSampler::new(&actor, Some(&divergence), steps)?;
+            let sampler = FastSampler::in_team(team, &actor, &divergence, steps)?;
             return Ok(Self::Fast(Box::new(sampler)));
         }
         let (actor, divergence) = (Box::new(actor), Box::new(divergence));
@@ -104,6 +105,7 @@ pub(super) enum PackedCritics {
 
 impl PackedCritics {
     pub(super) fn new(
+        team: &Team,
         critics: [Critic; 2],
         observation_size: usize,
         clipped: bool,
@@ -111,10 +113,11 @@ impl PackedCritics {
     ) -> Result<Self, LearnerError> {
         if device.is_cpu() {
             let [a, b] = &critics;
-            let critics = [
-                FastCritic::new(a, observation_size)?,
-                FastCritic::new(b, observation_size)?,
-            ];
+            let (a, b) = team.both(
+                || FastCritic::new(a, observation_size),
+                || FastCritic::new(b, observation_size),
+            );
+            let critics = [a?, b?];
             return Ok(Self::Fast {
                 critics: Box::new(critics),
                 clipped,

@@ -24,12 +24,26 @@ impl MfpoLearner {
         } else {
             self.descend_critics(tensors, &target, info, trace)?;
         }
-        for (critic, (target, _)) in self.critics.iter().zip(&self.targets) {
-            for ((_, new), (_, target)) in critic.parameters().iter().zip(target.iter()) {
-                super::optimizer::move_towards(target, new, self.config.tau)?;
-            }
-        }
-        Ok(())
+        self.move_targets()
+    }
+
+    /// `target <- tau new + (1 - tau) target`.
+    fn move_targets(&mut self) -> Result<(), LearnerError> {
+        let pairs = self
+            .critics
+            .iter()
+            .zip(&self.targets)
+            .flat_map(|(critic, (target, _))| {
+                let both = critic.parameters().iter().zip(target.iter());
+                both.map(|((_, new), (_, target))| (target, new))
+            });
+        let mut moves: Vec<_> = pairs.map(|(target, new)| (target, new, Ok(()))).collect();
+        let tau = self.config.tau;
+        self.team
+            .each(moves.iter_mut().collect(), |(target, new, result)| {
+                *result = super::optimizer::move_towards(target, new, tau);
+            });
+        Ok(moves.into_iter().try_for_each(|(_, _, result)| result)?)
     }
 
     fn descend_critics_on_cpu(
@@ -40,11 +54,23 @@ impl MfpoLearner {
         trace: &mut Trace,
     ) -> Result<(), LearnerError> {
         let (s, a) = (self.config.observation_size, self.config.action_size);
-        let rows = batch.observations.chunks_exact(s).zip(batch.actions.chunks_exact(a));
+        let rows = batch
+            .observations
+            .chunks_exact(s)
+            .zip(batch.actions.chunks_exact(a));
         let inputs: Vec<f32> = rows.flat_map(|(s, a)| s.iter().chain(a)).copied().collect();
+        let team = &self.team;
+        let mut passes = [None, None];
+        team.each(
+            self.critics.iter().zip(&mut passes).collect(),
+            |(critic, pass)| {
+                *pass = Some(CriticGradient::of(critic.network(), &inputs, target, team));
+            },
+        );
         let mut losses = [0.0; 2];
-        for (i, critic) in self.critics.iter_mut().enumerate() {
-            let pass = CriticGradient::of(critic.network(), &inputs, target, &self.team)?;
+        for (i, (critic, pass)) in self.critics.iter_mut().zip(passes).enumerate() {
+            let Some(pass) = pass else { continue };
+            let pass = pass?;
             losses[i] = pass.loss;
             if i == 0 {
                 let total: f64 = pass.values.iter().map(|q| f64::from(*q)).sum();
@@ -53,7 +79,7 @@ impl MfpoLearner {
             trace.slice(&format!("critic_logits_{}", i + 1), &pass.logits);
             trace.slice(&format!("critic_value_{}", i + 1), &pass.values);
             trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
-            critic.apply(pass.gradients, &format!("critic_{}", i + 1), trace)?;
+            critic.apply(pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
         }
         [info.critic_loss_1, info.critic_loss_2] = losses;
         Ok(())
@@ -107,11 +133,20 @@ impl MfpoLearner {
         trace.slice("next_logps", &log_probs);
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
+        let mut next = [None, None];
+        self.team.each(
+            self.targets.iter().zip(&mut next).collect(),
+            |((_, critic), next)| {
+                *next = Some(self.next_logits(critic, batch, &actions).map(|logits| {
+                    let m = project(&softmax_rows(&logits, support.atoms), &y, &support);
+                    (logits, m)
+                }));
+            },
+        );
         let mut projected = Vec::with_capacity(2);
-        for (i, (_, critic)) in self.targets.iter().enumerate() {
-            let logits = self.next_logits(critic, batch, &actions)?;
+        for (i, next) in next.into_iter().flatten().enumerate() {
+            let (logits, m) = next?;
             trace.slice(&format!("next_logits_{}", i + 1), &logits);
-            let m = project(&softmax_rows(logits, support.atoms), &y, &support);
             trace.slice(&format!("target_probs_{}", i + 1), &m);
             trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
             projected.push(m);
@@ -170,14 +205,15 @@ impl MfpoLearner {
 }
 
 /// `softmax` of each row.
-fn softmax_rows(mut logits: Vec<f32>, atoms: usize) -> Vec<f32> {
-    for row in logits.chunks_exact_mut(atoms) {
+fn softmax_rows(logits: &[f32], atoms: usize) -> Vec<f32> {
+    let mut probabilities = logits.to_vec();
+    for row in probabilities.chunks_exact_mut(atoms) {
         let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row.iter_mut().for_each(|l| *l = (*l - highest).exp());
         let total: f32 = row.iter().sum();
         row.iter_mut().for_each(|p| *p /= total);
     }
-    logits
+    probabilities
 }
 
 /// `sum_j m_j z_j` of each row.

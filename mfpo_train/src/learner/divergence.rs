@@ -3,7 +3,7 @@
 //! `D_tgt = div - (t - r) dD/dt` with `div = mean_n probe_n^T J_x u probe_n` at `h = 0` and `dD/dt` along `(vel, 1, 1)`.
 
 use candle_core::Tensor;
-use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowTangents};
+use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowTangents, FlowWeights};
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::actor::interpolate;
@@ -88,7 +88,11 @@ impl MfpoLearner {
             h: &vec![0.0; b],
             ..rows
         };
-        let policy = FlowTangents::of(self.actor.network(), now, &directions, &self.team)?;
+        let (actor, own) = self.team.both(
+            || FlowWeights::new(self.actor.network(), false),
+            || FlowWeights::new(self.divergence.network(), true),
+        );
+        let policy = FlowTangents::of(&actor?, now, &directions, &self.team)?;
         let product = |row: usize, d: usize| &policy.tangents[(d * b + row) * a..][..a];
         let divergence: Vec<f32> = (0..b)
             .map(|row| {
@@ -106,12 +110,13 @@ impl MfpoLearner {
         trace.slice("logp_vel", &policy.value);
         trace.slice("div_estimation", &divergence);
         let directions = (&policy.value[..], &divergence[..]);
-        let pass = FlowGradient::of(self.divergence.network(), rows, directions, &self.team)?;
+        let pass = FlowGradient::of(&own?, rows, directions, &self.team)?;
         trace.slice("logp_pred", &pass.prediction);
         trace.slice("logp_du_dt", &pass.derivative);
         trace.slice("logp_tgt", &pass.target);
         trace.number("logp_loss", pass.loss);
-        self.divergence.apply(pass.gradients, "logp_mvel", trace)?;
+        self.divergence
+            .apply(pass.gradients, &self.team, "logp_mvel", trace)?;
         self.policy = None;
         Ok(pass.loss)
     }

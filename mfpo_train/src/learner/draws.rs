@@ -1,6 +1,7 @@
 //! The random numbers of an update.
 
-use rand::{RngExt, SeedableRng};
+use mfpo_policy::gradient::Team;
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, StandardNormal};
 
@@ -44,7 +45,11 @@ pub trait Draws: Send {
 #[derive(Debug, Clone)]
 pub struct RandomDraws {
     rng: ChaCha8Rng,
+    team: Team,
 }
+
+/// Numbers that one job of a team draws, from a stream of its own.
+const JOB: usize = 2048;
 
 impl RandomDraws {
     /// Share of the rows that train on the instantaneous velocity, `r = t`.
@@ -56,13 +61,38 @@ impl RandomDraws {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
+            team: Team::default(),
         }
     }
 
+    /// The same sequence, drawn by the threads of `team`.
+    pub fn with_team(self, team: Team) -> Self {
+        Self { team, ..self }
+    }
+
     fn normal(&mut self, out: &mut [f32]) {
-        for value in out {
-            *value = StandardNormal.sample(&mut self.rng);
-        }
+        self.in_jobs(out, JOB, |rng, _, out| {
+            for value in out {
+                *value = StandardNormal.sample(rng);
+            }
+        });
+    }
+
+    /// Calls `draw(generator, first index, numbers)` for every `size` numbers; which stream a number comes from does not
+    /// depend on the threads.
+    fn in_jobs(
+        &mut self,
+        out: &mut [f32],
+        size: usize,
+        draw: impl Fn(&mut ChaCha8Rng, usize, &mut [f32]) + Sync + Send,
+    ) {
+        let streams = ChaCha8Rng::seed_from_u64(self.rng.next_u64());
+        let jobs = out.chunks_mut(size.max(1)).enumerate().collect();
+        self.team.each(jobs, |(i, out)| {
+            let mut rng = streams.clone();
+            rng.set_stream(i as u64);
+            draw(&mut rng, i * size, out);
+        });
     }
 
     /// Two logit-normal draws a row, the larger is t, the smaller r; the first 75 % of the rows get `r = t`.
@@ -104,12 +134,14 @@ impl Draws for RandomDraws {
     fn truncated_noise(&mut self, (lower, upper): (&[f32], &[f32]), action_size: usize, out: &mut [f32]) {
         let rows = lower.len() / action_size;
         let group = out.len() / rows;
-        for (b, row) in out.chunks_exact_mut(group).enumerate() {
-            for (i, value) in row.iter_mut().enumerate() {
-                let at = b * action_size + i % action_size;
-                *value = truncated_normal(&mut self.rng, lower[at], upper[at]);
+        self.in_jobs(out, (JOB / group).max(1) * group, |rng, first, out| {
+            for (b, row) in out.chunks_exact_mut(group).enumerate() {
+                for (i, value) in row.iter_mut().enumerate() {
+                    let at = (first / group + b) * action_size + i % action_size;
+                    *value = truncated_normal(rng, lower[at], upper[at]);
+                }
             }
-        }
+        });
     }
 
     fn divergence_noise(&mut self, out: &mut [f32]) {

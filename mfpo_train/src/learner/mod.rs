@@ -197,16 +197,17 @@ impl MfpoLearner {
             let network = Critic::load(&p, support)?;
             Ok((p, network))
         };
+        let team = Team::new(config.threads).map_err(|e| LearnerError::Threads(e.to_string()))?;
         Ok(Self {
             actor: flow(initial.actor)?,
             divergence: flow(initial.divergence)?,
             targets: [target(&copies[0])?, target(&copies[1])?],
             critics,
             temperature: Temperature::new(initial.log_temperature, rate as f32),
-            draws: RandomDraws::new(seed),
+            draws: RandomDraws::new(seed).with_team(team.clone()),
             noise: NormalNoise::new(seed.wrapping_add(1)),
             policy: None,
-            team: Team::new(config.threads).map_err(|e| LearnerError::Threads(e.to_string()))?,
+            team,
             updates: 0,
             device: device.clone(),
             config,
@@ -318,6 +319,7 @@ impl MfpoLearner {
         let policy = match self.policy.take() {
             Some(policy) => policy,
             None => PackedPolicy::new(
+                &self.team,
                 self.actor.detached()?,
                 self.divergence.detached()?,
                 self.config.sampling_steps,
@@ -330,6 +332,7 @@ impl MfpoLearner {
     fn packed_critics(&self) -> Result<PackedCritics, LearnerError> {
         let critics = [self.critics[0].detached()?, self.critics[1].detached()?];
         PackedCritics::new(
+            &self.team,
             critics,
             self.config.observation_size,
             self.config.clipped_double_q,
@@ -405,5 +408,48 @@ impl MfpoLearner {
             support: self.config.support(),
             clipped_double_q: self.config.clipped_double_q,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_updates(threads: usize) -> (Vec<UpdateInfo>, Vec<f32>) {
+        let config = LearnerConfig {
+            batch_size: 150,
+            hidden_sizes: vec![32; 2],
+            threads,
+            ..LearnerConfig::paper(7, 3)
+        };
+        let numbers = |n: usize, scale: f32| {
+            (0..n)
+                .map(|i| scale * (i as f32 * 0.37).sin())
+                .collect::<Vec<f32>>()
+        };
+        let batch = Batch {
+            size: 150,
+            observation_size: 7,
+            action_size: 3,
+            observations: numbers(150 * 7, 1.5),
+            actions: numbers(150 * 3, 0.9),
+            rewards: numbers(150, 2.0),
+            masks: vec![1.0; 150],
+            next_observations: numbers(150 * 7, 1.4),
+        };
+        let mut learner = MfpoLearner::new(config, 5, &Device::Cpu).unwrap();
+        let infos = (0..3).map(|_| learner.update(&batch).unwrap()).collect();
+        let parameters = learner.actor_parameters().iter().flat_map(|(_, tensor)| {
+            let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+            values
+        });
+        (infos, parameters.collect())
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        let alone = after_updates(1);
+        assert_eq!(alone, after_updates(2));
+        assert_eq!(alone, after_updates(5));
     }
 }

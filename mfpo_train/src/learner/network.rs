@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
-use mfpo_policy::gradient::NamedGradients;
+use mfpo_policy::gradient::{NamedGradients, Team};
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::{Adam, LearnerError, Trace};
 
 /// Builds a network from its parameters.
-type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send>;
+type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync>;
 
 /// A network that learns.
 pub(super) struct TrainedNetwork<N> {
@@ -26,7 +26,7 @@ impl<N> TrainedNetwork<N> {
         initial: Parameters,
         learning_rate: f64,
         device: &Device,
-        load: impl Fn(&Parameters) -> Result<N, NetworkError> + Send + 'static,
+        load: impl Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync + 'static,
     ) -> Result<Self, LearnerError> {
         let (mut names, mut vars, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, tensor) in initial.iter() {
@@ -66,19 +66,21 @@ impl<N> TrainedNetwork<N> {
     pub(super) fn apply(
         &mut self,
         gradients: NamedGradients,
+        team: &Team,
         name: &str,
         trace: &mut Trace,
     ) -> Result<(), LearnerError> {
         let mut gradients: BTreeMap<String, Vec<f32>> = gradients.into_iter().collect();
         let mut ordered = Vec::with_capacity(self.vars.len());
-        for (parameter, var) in self.names.iter().zip(&self.vars) {
+        for parameter in &self.names {
             let gradient = gradients
                 .remove(parameter)
                 .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
             trace.slice(&format!("grad/{name}/{parameter}"), &gradient);
-            ordered.push(Tensor::from_vec(gradient, var.shape(), var.device())?);
+            ordered.push(gradient);
         }
-        self.step(&ordered, name, trace)
+        self.adam.step_on_cpu(ordered, team)?;
+        self.trace_moments(name, trace)
     }
 
     /// Backward pass of `loss` and one optimiser step. Every parameter must get a gradient.
@@ -97,13 +99,15 @@ impl<N> TrainedNetwork<N> {
             trace.tensor(&format!("grad/{name}/{parameter}"), gradient)?;
             gradients.push(gradient.clone());
         }
-        self.step(&gradients, name, trace)
+        self.adam.step(&gradients)?;
+        self.trace_moments(name, trace)
     }
 
-    fn step(&mut self, gradients: &[Tensor], name: &str, trace: &mut Trace) -> Result<(), LearnerError> {
-        self.adam.step(gradients)?;
-        for (parameter, moment) in self.names.iter().zip(self.adam.first_moments()) {
-            trace.tensor(&format!("moment/{name}/{parameter}"), moment)?;
+    fn trace_moments(&self, name: &str, trace: &mut Trace) -> Result<(), LearnerError> {
+        if trace.is_on() {
+            for (parameter, moment) in self.names.iter().zip(self.adam.first_moments()?) {
+                trace.slice(&format!("moment/{name}/{parameter}"), &moment);
+            }
         }
         Ok(())
     }

@@ -1,7 +1,11 @@
 //! Adam (Kingma and Ba 2015) without weight decay: `m <- b1 m + (1-b1) g`, `v <- b2 v + (1-b2) g^2`,
 //! `p <- p - lr (m / (1-b1^n)) / (sqrt(v / (1-b2^n)) + eps)`; on CPU in place.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use mfpo_policy::gradient::Team;
+use mfpo_policy::kernel::{self, AdamStep};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -9,9 +13,19 @@ const EPSILON: f64 = 1e-8;
 
 /// Moments of one parameter tensor.
 #[derive(Debug)]
-struct Moments {
-    first: Tensor,
-    second: Tensor,
+enum Moments {
+    Cpu([Vec<f32>; 2]),
+    Device([Tensor; 2]),
+}
+
+impl Moments {
+    fn zeros(var: &Var) -> Result<Self> {
+        if var.device().is_cpu() {
+            let zeros = || vec![0.0; var.elem_count()];
+            return Ok(Self::Cpu([zeros(), zeros()]));
+        }
+        Ok(Self::Device([var.zeros_like()?, var.zeros_like()?]))
+    }
 }
 
 /// Adam over a list of variables.
@@ -29,15 +43,7 @@ impl Adam {
     /// # Errors
     /// When the device has no memory left.
     pub fn new(vars: Vec<Var>, learning_rate: f64) -> Result<Self> {
-        let moments = vars
-            .iter()
-            .map(|v| {
-                Ok(Moments {
-                    first: v.zeros_like()?,
-                    second: v.zeros_like()?,
-                })
-            })
-            .collect::<Result<_>>()?;
+        let moments = vars.iter().map(Moments::zeros).collect::<Result<_>>()?;
         Ok(Self {
             vars,
             moments,
@@ -46,9 +52,16 @@ impl Adam {
         })
     }
 
-    /// First moments, in the order of the variables.
-    pub fn first_moments(&self) -> impl Iterator<Item = &Tensor> {
-        self.moments.iter().map(|m| &m.first)
+    /// The first moments, in the order of the variables.
+    ///
+    /// # Errors
+    /// When they cannot be read from the device.
+    pub fn first_moments(&self) -> Result<Vec<Vec<f32>>> {
+        let first = |moments: &Moments| match moments {
+            Moments::Cpu([first, _]) => Ok(first.clone()),
+            Moments::Device([first, _]) => first.flatten_all()?.to_vec1(),
+        };
+        self.moments.iter().map(first).collect()
     }
 
     /// One step with one gradient for each variable, in the same order.
@@ -56,45 +69,78 @@ impl Adam {
     /// # Errors
     /// When the number of gradients or a shape differs.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<()> {
-        if gradients.len() != self.vars.len() {
-            bail!("{} gradients for {} variables", gradients.len(), self.vars.len());
+        if self.vars.iter().all(|var| var.device().is_cpu()) {
+            let flat = gradients.iter().map(|g| g.flatten_all()?.to_vec1());
+            return self.step_on_cpu(flat.collect::<Result<_>>()?, &Team::default());
         }
-        self.steps += 1;
-        let correction = corrections(self.steps);
+        self.count(gradients.len())?;
+        let (rate, correction) = (self.learning_rate, corrections(self.steps));
         for ((var, moments), gradient) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
-            if var.device().is_cpu() {
-                step_in_place(
-                    var,
-                    moments,
-                    &gradient.contiguous()?,
-                    self.learning_rate,
-                    correction,
-                )?;
-            } else {
-                step_composed(var, moments, gradient, self.learning_rate, correction)?;
+            if let Moments::Device(moments) = moments {
+                step_composed(var, moments, gradient, rate, correction)?;
             }
         }
         Ok(())
     }
+
+    /// [`Adam::step`] with gradients in memory, on the threads of `team`.
+    ///
+    /// # Errors
+    /// When the number of gradients or a length differs.
+    pub fn step_on_cpu(&mut self, gradients: Vec<Vec<f32>>, team: &Team) -> Result<()> {
+        self.count(gradients.len())?;
+        let correction = corrections(self.steps);
+        let step = AdamStep {
+            rate: self.learning_rate as f32,
+            first: [BETA_1 as f32, (1.0 - BETA_1) as f32, correction.0 as f32],
+            second: [BETA_2 as f32, (1.0 - BETA_2) as f32, correction.1 as f32],
+            epsilon: EPSILON as f32,
+        };
+        let vars = self.vars.iter().zip(&mut self.moments).zip(&gradients);
+        let mut results: Vec<Result<()>> = gradients.iter().map(|_| Ok(())).collect();
+        let jobs = vars.zip(&mut results).collect();
+        team.each(jobs, |(((var, moments), gradient), result)| {
+            *result = match moments {
+                Moments::Cpu(moments) => step_in_place(var, moments, gradient, step),
+                Moments::Device(_) => Err(candle_core::Error::Msg("the moments are not on the CPU".into())),
+            };
+        });
+        results.into_iter().collect()
+    }
+
+    fn count(&mut self, gradients: usize) -> Result<()> {
+        if gradients != self.vars.len() {
+            bail!("{gradients} gradients for {} variables", self.vars.len());
+        }
+        self.steps += 1;
+        Ok(())
+    }
 }
 
-fn step_in_place(var: &Var, m: &Moments, gradient: &Tensor, rate: f64, correction: (f64, f64)) -> Result<()> {
-    m.first
-        .inplace_op2(gradient, &Average::new(BETA_1, 1.0 - BETA_1, false))?;
-    m.second
-        .inplace_op2(gradient, &Average::new(BETA_2, 1.0 - BETA_2, true))?;
-    let step = ParameterStep {
-        rate: rate as f32,
-        correction: (correction.0 as f32, correction.1 as f32),
-    };
-    var.as_tensor().inplace_op3(&m.first, &m.second, &step)
+fn step_in_place(var: &Var, moments: &mut [Vec<f32>; 2], gradient: &[f32], step: AdamStep) -> Result<()> {
+    if var.elem_count() != gradient.len() {
+        bail!(
+            "a gradient of {} numbers for {} parameters",
+            gradient.len(),
+            var.elem_count()
+        );
+    }
+    let [first, second] = moments;
+    let op = AdamOp(Cell::new(Some((first, second, gradient, step))));
+    var.as_tensor().inplace_op1(&op)
 }
 
-fn step_composed(var: &Var, m: &mut Moments, g: &Tensor, rate: f64, (c1, c2): (f64, f64)) -> Result<()> {
-    m.first = ((&m.first * BETA_1)? + (g * (1.0 - BETA_1))?)?;
-    m.second = ((&m.second * BETA_2)? + (g.sqr()? * (1.0 - BETA_2))?)?;
-    let root = ((&m.second / c2)?.sqrt()? + EPSILON)?;
-    var.set(&(var.as_tensor() - ((&m.first / c1)? * rate)?.div(&root)?)?)
+fn step_composed(
+    var: &Var,
+    [first, second]: &mut [Tensor; 2],
+    g: &Tensor,
+    rate: f64,
+    (c1, c2): (f64, f64),
+) -> Result<()> {
+    *first = ((&*first * BETA_1)? + (g * (1.0 - BETA_1))?)?;
+    *second = ((&*second * BETA_2)? + (g.sqr()? * (1.0 - BETA_2))?)?;
+    let root = ((&*second / c2)?.sqrt()? + EPSILON)?;
+    var.set(&(var.as_tensor() - ((&*first / c1)? * rate)?.div(&root)?)?)
 }
 
 /// `target <- tau new + (1 - tau) target`, in place on CPU.
@@ -103,7 +149,7 @@ fn step_composed(var: &Var, m: &mut Moments, g: &Tensor, rate: f64, (c1, c2): (f
 /// When the shapes differ.
 pub(super) fn move_towards(target: &Tensor, new: &Tensor, tau: f64) -> Result<()> {
     if target.device().is_cpu() {
-        return target.inplace_op2(&new.detach(), &Average::new(1.0 - tau, tau, false));
+        return target.inplace_op2(&new.detach(), &AverageOp((1.0 - tau) as f32, tau as f32));
     }
     let moved = ((target * (1.0 - tau))? + (new.detach() * tau)?)?;
     target.slice_set(&moved, 0, 0)
@@ -116,71 +162,36 @@ fn corrections(steps: i32) -> (f64, f64) {
     (correction(BETA_1), correction(BETA_2))
 }
 
-/// `x <- keep x + add y` or `keep x + add y^2`; `add` is `1 - keep` in double precision, rounded once.
-struct Average {
-    keep: f32,
-    add: f32,
-    square: bool,
-}
+/// First and second moments, gradient, numbers.
+type AdamInputs<'a> = (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a [f32], AdamStep);
 
-impl Average {
-    fn new(keep: f64, add: f64, square: bool) -> Self {
-        Self {
-            keep: keep as f32,
-            add: add as f32,
-            square,
-        }
+/// Adam's step on the parameters' own storage; the rest comes along, taken once.
+struct AdamOp<'a>(Cell<Option<AdamInputs<'a>>>);
+
+impl InplaceOp1 for AdamOp<'_> {
+    fn name(&self) -> &'static str {
+        "adam-step"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((first, second, gradient, step)) = self.0.take() else {
+            bail!("a step was used twice");
+        };
+        kernel::adam_step(dense_mut(storage, layout)?, [first, second], gradient, step);
+        Ok(())
     }
 }
 
-impl InplaceOp2 for Average {
+/// `x <- keep x + add y`.
+struct AverageOp(f32, f32);
+
+impl InplaceOp2 for AverageOp {
     fn name(&self) -> &'static str {
         "exponential-average"
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let new = dense(s2, l2)?;
-        let average = dense_mut(s1, l1)?;
-        let (keep, add) = (self.keep, self.add);
-        if self.square {
-            average
-                .iter_mut()
-                .zip(new)
-                .for_each(|(x, y)| *x = keep * *x + add * y * y);
-        } else {
-            average
-                .iter_mut()
-                .zip(new)
-                .for_each(|(x, y)| *x = keep * *x + add * y);
-        }
-        Ok(())
-    }
-}
-
-struct ParameterStep {
-    rate: f32,
-    correction: (f32, f32),
-}
-
-impl InplaceOp3 for ParameterStep {
-    fn name(&self) -> &'static str {
-        "adam-step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &mut CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<()> {
-        let (first, second) = (dense(s2, l2)?, dense(s3, l3)?);
-        let (c1, c2) = self.correction;
-        for ((p, m), v) in dense_mut(s1, l1)?.iter_mut().zip(first).zip(second) {
-            *p -= self.rate * (m / c1) / ((v / c2).sqrt() + EPSILON as f32);
-        }
+        kernel::average(dense_mut(s1, l1)?, dense(s2, l2)?, (self.0, self.1));
         Ok(())
     }
 }

@@ -5,6 +5,8 @@
 //! Gaussian samples `b = (x_t - t eps) / (1 - t)`, `eps` truncated so that b lies in `[-1, 1]`: `log w = Q/alpha`.
 //! Each gives `v = sum_k w_k (x_t - a_k) / t` and `ESS = 1 / sum w^2`; `lam = ESS1 / (ESS1 + ESS2 + 1e-10)`.
 
+use mfpo_policy::gradient::Team;
+
 /// The samples of one proposal with their values, for all rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ProposalSet<'a> {
@@ -78,6 +80,63 @@ pub fn estimate_velocity(problem: &VelocityProblem<'_>) -> VelocityEstimate {
         estimate.policy_share.push(share);
     }
     estimate
+}
+
+/// Rows that one job of a team takes.
+const JOB_ROWS: usize = 32;
+
+/// [`estimate_velocity`] on the threads of `team`.
+pub(super) fn estimate_in_team(problem: &VelocityProblem<'_>, team: &Team) -> VelocityEstimate {
+    let rows = problem.t.len();
+    let starts: Vec<usize> = (0..rows).step_by(JOB_ROWS).collect();
+    let mut parts = vec![VelocityEstimate::default(); starts.len()];
+    team.each(starts.into_iter().zip(&mut parts).collect(), |(start, part)| {
+        *part = estimate_velocity(&problem.rows(start, JOB_ROWS.min(rows - start)));
+    });
+    let mut all = VelocityEstimate::default();
+    parts.into_iter().for_each(|part| all.append(part));
+    all
+}
+
+impl<'a> VelocityProblem<'a> {
+    /// `count` rows from `start` on.
+    fn rows(&self, start: usize, count: usize) -> Self {
+        let rows = self.t.len();
+        let of = |values: &'a [f32]| {
+            let width = values.len() / rows;
+            &values[start * width..(start + count) * width]
+        };
+        let set = |proposals: ProposalSet<'a>| ProposalSet {
+            actions: of(proposals.actions),
+            values: of(proposals.values),
+        };
+        Self {
+            x_t: of(self.x_t),
+            t: of(self.t),
+            alpha: self.alpha,
+            policy: set(self.policy),
+            log_probs: of(self.log_probs),
+            clean: set(self.clean),
+        }
+    }
+}
+
+impl VelocityEstimate {
+    /// Adds the rows of another estimate behind these.
+    fn append(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.velocity, other.velocity),
+            (&mut self.velocity_policy, other.velocity_policy),
+            (&mut self.velocity_clean, other.velocity_clean),
+            (&mut self.log_weight_policy, other.log_weight_policy),
+            (&mut self.weight_policy, other.weight_policy),
+            (&mut self.weight_clean, other.weight_clean),
+            (&mut self.ess_policy, other.ess_policy),
+            (&mut self.ess_clean, other.ess_clean),
+            (&mut self.policy_share, other.policy_share),
+        ];
+        pairs.into_iter().for_each(|(to, from)| to.extend(from));
+    }
 }
 
 fn of_row(values: &[f32], rows: usize, row: usize) -> &[f32] {
