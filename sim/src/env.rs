@@ -85,7 +85,12 @@ pub struct EnvOptions {
     pub randomization: Randomization,
     /// Steps of an episode; `None` for the task's own.
     pub max_episode_steps: Option<usize>,
+    /// The task's own options by name, for example `frame_skip`; none changes nothing.
+    pub task: TaskOptions,
 }
+
+/// Options of a task by name.
+pub type TaskOptions = serde_json::Map<String, serde_json::Value>;
 
 impl EnvOptions {
     /// The task's own training episodes.

@@ -27,6 +27,36 @@ pub enum SimError {
         /// The name that was looked for.
         name: String,
     },
+    /// A task of a benchmark was asked for as a robot.
+    #[error("task '{0}' is no robot that could run in real time; `swing_arm` is one")]
+    NotARobot(String),
+    /// A model file that the set-up brings is not there.
+    #[error(
+        "the model file {path} is not there; `cargo xtask setup` brings the models of Gymnasium and the DeepMind Control \
+         Suite, then `source .deps/setup.bash` (or set MFPO_MODELS to a folder with gymnasium/ and dm_control/)"
+    )]
+    MissingModel {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// An option of a task that does not exist or has a value of another type.
+    #[error("task '{task}': {reason}")]
+    TaskOption {
+        /// The task.
+        task: String,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// A state to start from that does not belong to the model.
+    #[error("the start state has {what} of {got}; expected {expected}")]
+    StartState {
+        /// Which part of the state.
+        what: String,
+        /// What fits the model.
+        expected: String,
+        /// What came.
+        got: String,
+    },
     /// The robot's spec breaks one of its own rules.
     #[error(transparent)]
     Spec(#[from] SpecError),

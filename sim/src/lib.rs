@@ -25,7 +25,8 @@ pub mod robot;
 pub mod ros;
 pub mod tasks;
 
-pub use env::{Env, EnvOptions, EnvSpec, Info, Mode, Step};
+pub use env::{Env, EnvOptions, EnvSpec, Info, Mode, Step, TaskOptions};
 pub use error::SimError;
 pub use randomize::Randomization;
 pub use tasks::registry;
+pub use tasks::rollout::{FullState, Outcome, Rollout};

@@ -1,5 +1,7 @@
 //! The only file that names `mujoco-rs`: a model with its state, in the words that tasks need.
 
+use std::path::Path;
+
 use mujoco_rs::prelude::{MjData, MjModel, MjtObjBase};
 
 use crate::SimError;
@@ -14,6 +16,168 @@ pub struct JointIndex {
 /// Where an actuator lies in the control vector.
 #[derive(Debug, Clone, Copy)]
 pub struct ActuatorIndex(usize);
+
+/// What [`Physics::id`] looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// A rigid body.
+    Body,
+    /// A joint.
+    Joint,
+    /// A geom.
+    Geom,
+    /// A site.
+    Site,
+    /// An actuator.
+    Actuator,
+    /// A sensor.
+    Sensor,
+    /// A tendon.
+    Tendon,
+}
+
+/// Arrays of the state, under MuJoCo's own names.
+macro_rules! arrays {
+    ($($(#[$meta:meta])* $name:ident: $ty:ty),* $(,)?) => {
+        impl Physics {
+            $($(#[$meta])* pub fn $name(&self) -> $ty { self.data.$name() })*
+        }
+    };
+}
+
+arrays! {
+    /// Positions, `[nq]`.
+    qpos: &[f64],
+    /// Velocities, `[nv]`.
+    qvel: &[f64],
+    /// Accelerations, `[nv]`.
+    qacc: &[f64],
+    /// Where the constraint solver starts, `[nv]`; part of the integration state.
+    qacc_warmstart: &[f64],
+    /// Actuator activations, `[na]`.
+    act: &[f64],
+    /// Commands, `[nu]`.
+    ctrl: &[f64],
+    /// Positions of the bodies' frames in the world, m.
+    xpos: &[[f64; 3]],
+    /// Rotations of the bodies' frames, row-major.
+    xmat: &[[f64; 9]],
+    /// Centres of mass of the bodies in the world, m.
+    xipos: &[[f64; 3]],
+    /// Positions of the geoms in the world, m.
+    geom_xpos: &[[f64; 3]],
+    /// Rotations of the geoms, row-major.
+    geom_xmat: &[[f64; 9]],
+    /// Positions of the sites in the world, m.
+    site_xpos: &[[f64; 3]],
+    /// Rotations of the sites, row-major.
+    site_xmat: &[[f64; 9]],
+    /// Centres of mass of the subtrees, m.
+    subtree_com: &[[f64; 3]],
+    /// Velocities of the subtrees' centres of mass, m/s.
+    subtree_linvel: &[[f64; 3]],
+    /// Inertia and mass of the bodies about the centre of mass.
+    cinert: &[[f64; 10]],
+    /// Velocities of the bodies about the centre of mass (rotation, translation).
+    cvel: &[[f64; 6]],
+    /// Forces from outside on the bodies (rotation, translation); up to date after [`Physics::rne_post_constraint`].
+    cfrc_ext: &[[f64; 6]],
+    /// Actuators' efforts in joint space, `[nv]`.
+    qfrc_actuator: &[f64],
+    /// Efforts of the constraints, `[nv]`.
+    qfrc_constraint: &[f64],
+    /// Sensors' readings.
+    sensordata: &[f64],
+}
+
+/// The same, to be written.
+macro_rules! writable_arrays {
+    ($($(#[$meta:meta])* $name:ident),* $(,)?) => {
+        impl Physics {
+            $($(#[$meta])* pub fn $name(&mut self) -> &mut [f64] { self.data.$name() })*
+        }
+    };
+}
+
+writable_arrays! {
+    /// Positions, to be written.
+    qpos_mut,
+    /// Velocities, to be written.
+    qvel_mut,
+    /// The solver's start, to be written.
+    qacc_warmstart_mut,
+    /// Actuator activations, to be written.
+    act_mut,
+    /// Commands, to be written.
+    ctrl_mut,
+}
+
+impl Physics {
+    /// Ranges of the commands, `[nu]`; an actuator without limits has `(0, 0)`.
+    pub fn actuator_ctrlrange(&self) -> &[[f64; 2]] {
+        self.data.model().actuator_ctrlrange()
+    }
+
+    /// Masses of the bodies, kg.
+    pub fn body_mass(&self) -> &[f64] {
+        self.data.model().body_mass()
+    }
+
+    /// Ranges of the joints.
+    pub fn jnt_range(&self) -> &[[f64; 2]] {
+        self.data.model().jnt_range()
+    }
+
+    /// The positions of the model file, `[nq]`.
+    pub fn qpos0(&self) -> &[f64] {
+        self.data.model().qpos0()
+    }
+
+    /// Contacts found in the last step.
+    pub fn ncon(&self) -> usize {
+        self.data.contact().len()
+    }
+
+    /// Sets the simulated time, s.
+    pub fn set_time(&mut self, time: f64) {
+        self.data.set_time(time);
+    }
+
+    /// `mj_step`, `count` times, without a look at the result.
+    pub fn advance(&mut self, count: usize) {
+        for _ in 0..count {
+            self.data.step();
+        }
+    }
+
+    /// `mj_step1`: everything that does not depend on the commands.
+    pub fn step1(&mut self) {
+        self.data.step1();
+    }
+
+    /// `mj_step2`: the rest of a step.
+    pub fn step2(&mut self) {
+        self.data.step2();
+    }
+
+    /// `mj_rnePostConstraint`: accelerations of and forces between bodies.
+    pub fn rne_post_constraint(&mut self) {
+        self.data.rne_post_constraint();
+    }
+
+    /// Refuses a state that is no longer finite.
+    ///
+    /// # Errors
+    /// [`SimError::Unstable`].
+    pub fn check(&self) -> Result<(), SimError> {
+        let state = self.qpos().iter().chain(self.qvel());
+        if state.copied().all(f64::is_finite) {
+            Ok(())
+        } else {
+            Err(SimError::Unstable { time: self.time() })
+        }
+    }
+}
 
 /// The parameters of the model as it was loaded, which scales refer to.
 struct Nominal {
@@ -35,7 +199,10 @@ impl Physics {
     /// # Errors
     /// [`SimError::Model`] with MuJoCo's own message.
     pub fn from_xml(xml: &str) -> Result<Self, SimError> {
-        let model = MjModel::from_xml_string(xml).map_err(|e| SimError::Model(e.to_string()))?;
+        Self::new(MjModel::from_xml_string(xml).map_err(|e| SimError::Model(e.to_string()))?)
+    }
+
+    fn new(model: MjModel) -> Result<Self, SimError> {
         let nominal = Nominal {
             mass: model.body_mass().to_vec(),
             inertia: model.body_inertia().to_vec(),
@@ -48,6 +215,15 @@ impl Physics {
             nominal,
             timestep,
         })
+    }
+
+    /// Loads a model from its MJCF file; what it includes is looked for beside it.
+    ///
+    /// # Errors
+    /// [`SimError::Model`] with MuJoCo's own message.
+    pub fn from_file(path: &Path) -> Result<Self, SimError> {
+        let refused = |e: &dyn std::fmt::Display| SimError::Model(format!("{}: {e}", path.display()));
+        Self::new(MjModel::from_xml(path).map_err(|e| refused(&e))?)
     }
 
     /// Physics step, s.
@@ -80,6 +256,23 @@ impl Physics {
     pub fn actuator(&self, name: &str) -> Result<ActuatorIndex, SimError> {
         self.find(MjtObjBase::mjOBJ_ACTUATOR, "actuator", name)
             .map(ActuatorIndex)
+    }
+
+    /// The number of a named element.
+    ///
+    /// # Errors
+    /// [`SimError::MissingElement`].
+    pub fn id(&self, element: Element, name: &str) -> Result<usize, SimError> {
+        let (class, kind) = match element {
+            Element::Body => (MjtObjBase::mjOBJ_BODY, "body"),
+            Element::Joint => (MjtObjBase::mjOBJ_JOINT, "joint"),
+            Element::Geom => (MjtObjBase::mjOBJ_GEOM, "geom"),
+            Element::Site => (MjtObjBase::mjOBJ_SITE, "site"),
+            Element::Actuator => (MjtObjBase::mjOBJ_ACTUATOR, "actuator"),
+            Element::Sensor => (MjtObjBase::mjOBJ_SENSOR, "sensor"),
+            Element::Tendon => (MjtObjBase::mjOBJ_TENDON, "tendon"),
+        };
+        self.find(class, kind, name)
     }
 
     fn find(&self, class: MjtObjBase, kind: &'static str, name: &str) -> Result<usize, SimError> {
@@ -152,12 +345,7 @@ impl Physics {
     /// [`SimError::Unstable`] when the state is no longer finite.
     pub fn step(&mut self) -> Result<(), SimError> {
         self.data.step();
-        let state = self.data.qpos().iter().chain(self.data.qvel());
-        if state.copied().all(f64::is_finite) {
-            Ok(())
-        } else {
-            Err(SimError::Unstable { time: self.time() })
-        }
+        self.check()
     }
 
     /// Sets masses (with inertias) and joint damping to multiples of what the model file says.

@@ -4,6 +4,7 @@ use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::CommandInterface;
 
 use super::robot_task::{RobotTask, Start};
+use super::rollout::{FullState, copy_part};
 use crate::SimError;
 use crate::physics::{ActuatorIndex, JointIndex, Physics};
 use crate::randomize::{DelayLine, Draw};
@@ -76,6 +77,29 @@ impl Body {
         self.physics.step()?;
         self.read_state();
         Ok(())
+    }
+
+    /// Sets the parts of the state that are given.
+    pub(crate) fn place(&mut self, state: &FullState) -> Result<(), SimError> {
+        copy_part("qpos", state.qpos.as_ref(), self.physics.qpos_mut())?;
+        copy_part("qvel", state.qvel.as_ref(), self.physics.qvel_mut())?;
+        copy_part("act", state.act.as_ref(), self.physics.act_mut())?;
+        copy_part(
+            "qacc_warmstart",
+            state.qacc_warmstart.as_ref(),
+            self.physics.qacc_warmstart_mut(),
+        )?;
+        if let Some(time) = state.time {
+            self.physics.set_time(time);
+        }
+        self.physics.forward();
+        self.read_state();
+        Ok(())
+    }
+
+    /// The model and its state.
+    pub(crate) fn physics(&self) -> &Physics {
+        &self.physics
     }
 
     fn read_state(&mut self) {

@@ -2,22 +2,36 @@
 
 use std::sync::Arc;
 
+use super::benchmark_env::BenchmarkEnv;
+use super::gym;
 use super::robot_env::RobotEnv;
 use super::robot_task::RobotTask;
 use super::robots::swing_arm::SwingArm;
-use crate::{Env, EnvOptions, SimError};
+use super::rollout::Rollout;
+use crate::{Env, EnvOptions, Randomization, SimError};
 
 /// What an entry of the registry makes.
+#[derive(Clone, Copy)]
 enum Factory {
     /// A robot of our own, which also runs in real time.
     Robot(fn() -> Arc<dyn RobotTask>),
+    /// A task of a benchmark.
+    Benchmark(gym::Factory),
 }
 
-const TASKS: &[(&str, Factory)] = &[(SwingArm::NAME, Factory::Robot(|| Arc::new(SwingArm::new())))];
+/// Robots of our own.
+const ROBOTS: &[(&str, Factory)] = &[(SwingArm::NAME, Factory::Robot(|| Arc::new(SwingArm::new())))];
+
+/// Every task.
+fn tasks() -> impl Iterator<Item = (&'static str, Factory)> {
+    let gymnasium = gym::TASKS.iter();
+    let gymnasium = gymnasium.map(|(name, factory)| (*name, Factory::Benchmark(*factory)));
+    ROBOTS.iter().copied().chain(gymnasium)
+}
 
 /// The names of all tasks.
 pub fn names() -> Vec<&'static str> {
-    TASKS.iter().map(|(name, _)| *name).collect()
+    tasks().map(|(name, _)| name).collect()
 }
 
 /// Makes the task called `name`.
@@ -27,6 +41,30 @@ pub fn names() -> Vec<&'static str> {
 pub fn make(name: &str, options: &EnvOptions) -> Result<Box<dyn Env>, SimError> {
     match find(name)? {
         Factory::Robot(factory) => Ok(Box::new(RobotEnv::new(factory(), options)?)),
+        Factory::Benchmark(factory) => Ok(Box::new(BenchmarkEnv::new(
+            name,
+            factory(&options.task)?,
+            options,
+        )?)),
+    }
+}
+
+/// Makes the task called `name` to be driven from outside, without randomisation.
+///
+/// # Errors
+/// As [`make`].
+pub fn rollout(name: &str, options: &EnvOptions) -> Result<Box<dyn Rollout>, SimError> {
+    let options = EnvOptions {
+        randomization: Randomization::none(),
+        ..options.clone()
+    };
+    match find(name)? {
+        Factory::Robot(factory) => Ok(Box::new(RobotEnv::new(factory(), &options)?)),
+        Factory::Benchmark(factory) => Ok(Box::new(BenchmarkEnv::new(
+            name,
+            factory(&options.task)?,
+            &options,
+        )?)),
     }
 }
 
@@ -37,11 +75,12 @@ pub fn make(name: &str, options: &EnvOptions) -> Result<Box<dyn Env>, SimError> 
 pub fn robot(name: &str) -> Result<Arc<dyn RobotTask>, SimError> {
     match find(name)? {
         Factory::Robot(factory) => Ok(factory()),
+        Factory::Benchmark(_) => Err(SimError::NotARobot(name.to_owned())),
     }
 }
 
-fn find(name: &str) -> Result<&'static Factory, SimError> {
-    let known = TASKS.iter().find(|(task, _)| *task == name);
+fn find(name: &str) -> Result<Factory, SimError> {
+    let known = tasks().find(|(task, _)| *task == name);
     known.map(|(_, factory)| factory).ok_or_else(|| unknown(name))
 }
 

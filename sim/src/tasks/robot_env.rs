@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::body::Body;
 use super::robot_task::{Hold, RobotTask};
+use super::rollout::{FullState, Outcome, Rollout};
 use crate::error::check_vector;
 use crate::randomize::{Draw, add_noise};
 use crate::{Env, EnvOptions, EnvSpec, Info, Mode, Randomization, SimError, Step};
@@ -30,6 +31,8 @@ pub struct RobotEnv {
     over: bool,
     /// Scratch for commands, `[A]`.
     command: Vec<f64>,
+    /// The last observation of a rollout.
+    precise: Vec<f64>,
 }
 
 impl RobotEnv {
@@ -69,6 +72,7 @@ impl RobotEnv {
             hold: Hold::default(),
             steps: None,
             over: false,
+            precise: Vec::new(),
             task,
             spec,
             body,
@@ -158,6 +162,61 @@ impl Env for RobotEnv {
                 success: self.over.then_some(success),
             },
         })
+    }
+}
+
+/// Actions are commands in the unit of the robot's interface; positions and velocities in the order of the model.
+impl Rollout for RobotEnv {
+    fn begin(&mut self, state: &FullState, seed: u64) -> Result<(), SimError> {
+        if let Some(name) = state.model.keys().next() {
+            return Err(SimError::StartState {
+                what: "model value".into(),
+                expected: "none: the task keeps nothing in the model".into(),
+                got: format!("'{name}'"),
+            });
+        }
+        self.reset(seed)?;
+        self.body.place(state)?;
+        self.body.set_previous_action(&vec![0.0; self.spec.action_size]);
+        self.precise = self.observe().iter().copied().map(f64::from).collect();
+        Ok(())
+    }
+
+    fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError> {
+        check_vector("action", action, self.spec.action_size)?;
+        self.body.send(action);
+        for _ in 0..self.substeps {
+            self.body.advance()?;
+        }
+        let joints = self.task.spec().action.joints.iter();
+        let scaled = joints
+            .zip(action)
+            .map(|(joint, a)| ((a - joint.offset) / joint.scale) as f32);
+        self.body.set_previous_action(&scaled.collect::<Vec<f32>>());
+        self.precise = self.observe().iter().copied().map(f64::from).collect();
+        let steps = self.steps.unwrap_or(0) + 1;
+        self.steps = Some(steps);
+        Ok(Outcome {
+            reward: self.task.reward(self.body.state()),
+            terminated: false,
+            truncated: steps >= self.spec.max_episode_steps,
+        })
+    }
+
+    fn observation(&self) -> &[f64] {
+        &self.precise
+    }
+
+    fn qpos(&self) -> &[f64] {
+        self.body.physics().qpos()
+    }
+
+    fn qvel(&self) -> &[f64] {
+        self.body.physics().qvel()
+    }
+
+    fn contacts(&self) -> usize {
+        self.body.physics().ncon()
     }
 }
 

@@ -1,0 +1,244 @@
+//! The environment of any [`super::BenchmarkTask`].
+
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::benchmark::Benchmark;
+use super::rollout::{FullState, Outcome, Rollout, copy_part};
+use crate::error::check_vector;
+use crate::{Env, EnvOptions, EnvSpec, Info, Randomization, SimError, Step};
+
+/// A benchmark task as the trainer sees it: actions in `[-1, 1]` are scaled to the actuators' ranges.
+pub struct BenchmarkEnv {
+    benchmark: Benchmark,
+    spec: EnvSpec,
+    randomization: Randomization,
+    /// Middle and half width of each action.
+    action_scale: Vec<(f64, f64)>,
+    rng: ChaCha8Rng,
+    /// Control periods since the start; `None` before the first.
+    steps: Option<usize>,
+    over: bool,
+    observation: Vec<f64>,
+    action: Vec<f64>,
+    /// Actions on their way, where an episode drew a delay.
+    waiting: VecDeque<Vec<f64>>,
+    effort: f64,
+}
+
+impl BenchmarkEnv {
+    /// An environment of the task called `name`.
+    ///
+    /// # Errors
+    /// A [`SimError`] for an option outside its range or an actuator without limits.
+    pub fn new(name: &str, mut benchmark: Benchmark, options: &EnvOptions) -> Result<Self, SimError> {
+        let randomization = options.randomization.clone();
+        randomization.validate()?;
+        for (what, got) in [
+            ("position_noise", randomization.position_noise),
+            ("velocity_noise", randomization.velocity_noise),
+        ] {
+            if got != 0.0 {
+                let expected = "0: a benchmark's observation has no units that the noise could have";
+                return Err(SimError::Option { what, expected, got });
+            }
+        }
+        let ranges = benchmark.physics.actuator_ctrlrange();
+        let action_scale: Vec<_> = ranges
+            .iter()
+            .map(|[low, high]| (0.5 * (low + high), 0.5 * (high - low)))
+            .collect();
+        let max_episode_steps = options.max_episode_steps.unwrap_or(benchmark.episode_steps);
+        if max_episode_steps == 0 {
+            let (what, expected) = ("max_episode_steps", "1 or more");
+            return Err(SimError::Option {
+                what,
+                expected,
+                got: 0.0,
+            });
+        }
+        benchmark.physics.reset();
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        benchmark
+            .task
+            .initialize_episode(&mut benchmark.physics, &mut rng)?;
+        let mut observation = Vec::new();
+        benchmark.task.observe(&benchmark.physics, &mut observation);
+        let spec = EnvSpec {
+            name: name.to_owned(),
+            observation_size: observation.len(),
+            action_size: action_scale.len(),
+            max_episode_steps,
+            robot: None,
+            reward_range: benchmark.reward_range,
+            success_threshold: None,
+        };
+        Ok(Self {
+            action: vec![0.0; action_scale.len()],
+            benchmark,
+            spec,
+            randomization,
+            action_scale,
+            rng,
+            steps: None,
+            over: false,
+            observation,
+            waiting: VecDeque::new(),
+            effort: 1.0,
+        })
+    }
+
+    /// Lowest and highest value of each action, in the actuators' own units.
+    pub fn action_range(&self) -> Vec<(f64, f64)> {
+        let ends = |(middle, half): &(f64, f64)| (middle - half, middle + half);
+        self.action_scale.iter().map(ends).collect()
+    }
+
+    fn start(&mut self, seed: u64) -> Result<(), SimError> {
+        self.rng = ChaCha8Rng::seed_from_u64(seed);
+        let Benchmark { physics, task, .. } = &mut self.benchmark;
+        physics.reset();
+        task.initialize_episode(physics, &mut self.rng)?;
+        self.steps = Some(0);
+        self.over = false;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Draws what differs between episodes, behind the start, so that the start does not depend on it.
+    fn randomize(&mut self) {
+        if self.randomization == Randomization::none() {
+            return;
+        }
+        let timestep = self.benchmark.physics.timestep();
+        let draw = self.randomization.draw(&mut self.rng, timestep);
+        if !self.randomization.keeps_parameters() {
+            self.benchmark.physics.scale_parameters(draw.mass, draw.damping);
+            self.benchmark.task.state_was_set(&mut self.benchmark.physics);
+        }
+        self.effort = draw.effort;
+        // Whole control periods: a benchmark takes one action a period.
+        let periods = (f64::from(draw.delay) * timestep / self.control_period()).round() as usize;
+        let middle: Vec<f64> = self.action_scale.iter().map(|(middle, _)| *middle).collect();
+        self.waiting.extend(std::iter::repeat_n(middle, periods));
+    }
+
+    fn control_period(&self) -> f64 {
+        self.benchmark.control_period
+    }
+
+    fn observe(&mut self) {
+        self.observation.clear();
+        self.benchmark
+            .task
+            .observe(&self.benchmark.physics, &mut self.observation);
+    }
+
+    fn rounded(&self) -> Vec<f32> {
+        self.observation.iter().map(|o| *o as f32).collect()
+    }
+
+    /// One control period with `self.action`.
+    fn advance(&mut self) -> Result<Outcome, SimError> {
+        let Benchmark { physics, task, .. } = &mut self.benchmark;
+        task.step(physics, &self.action)?;
+        let reward = task.reward(physics, &self.action);
+        let terminated = task.terminated(physics);
+        self.observe();
+        let steps = self.steps.unwrap_or(0) + 1;
+        self.steps = Some(steps);
+        Ok(Outcome {
+            reward,
+            terminated,
+            truncated: steps >= self.spec.max_episode_steps,
+        })
+    }
+}
+
+impl Env for BenchmarkEnv {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, SimError> {
+        self.start(seed)?;
+        self.randomize();
+        self.observe();
+        Ok(self.rounded())
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, SimError> {
+        let steps = self.steps.ok_or(SimError::NotReset)?;
+        if self.over {
+            return Err(SimError::EpisodeOver { steps });
+        }
+        check_vector("action", action, self.spec.action_size)?;
+        for ((slot, a), (middle, half)) in self.action.iter_mut().zip(action).zip(&self.action_scale) {
+            *slot = middle + self.effort * half * f64::from(a.clamp(-1.0, 1.0));
+        }
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(self.action.clone());
+            self.action = self.waiting.pop_front().unwrap_or_default();
+        }
+        let outcome = self.advance()?;
+        // Physics that diverged cannot go on: the next step needs a reset.
+        self.benchmark.physics.check().inspect_err(|_| self.over = true)?;
+        self.over = outcome.terminated || outcome.truncated;
+        Ok(Step {
+            observation: self.rounded(),
+            reward: outcome.reward,
+            terminated: outcome.terminated,
+            truncated: outcome.truncated,
+            info: Info::default(),
+        })
+    }
+}
+
+impl Rollout for BenchmarkEnv {
+    fn begin(&mut self, state: &FullState, seed: u64) -> Result<(), SimError> {
+        self.start(seed)?;
+        let Benchmark { physics, task, .. } = &mut self.benchmark;
+        for (name, values) in &state.model {
+            task.set_model_value(physics, name, values)?;
+        }
+        copy_part("qpos", state.qpos.as_ref(), physics.qpos_mut())?;
+        copy_part("qvel", state.qvel.as_ref(), physics.qvel_mut())?;
+        copy_part("act", state.act.as_ref(), physics.act_mut())?;
+        physics.qacc_warmstart_mut().fill(0.0);
+        copy_part(
+            "qacc_warmstart",
+            state.qacc_warmstart.as_ref(),
+            physics.qacc_warmstart_mut(),
+        )?;
+        if let Some(time) = state.time {
+            physics.set_time(time);
+        }
+        task.state_was_set(physics);
+        self.observe();
+        Ok(())
+    }
+
+    fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError> {
+        check_vector("action", action, self.spec.action_size)?;
+        self.action.copy_from_slice(action);
+        self.advance()
+    }
+
+    fn observation(&self) -> &[f64] {
+        &self.observation
+    }
+
+    fn qpos(&self) -> &[f64] {
+        self.benchmark.physics.qpos()
+    }
+
+    fn qvel(&self) -> &[f64] {
+        self.benchmark.physics.qvel()
+    }
+
+    fn contacts(&self) -> usize {
+        self.benchmark.physics.ncon()
+    }
+}

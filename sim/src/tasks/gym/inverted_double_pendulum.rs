@@ -1,0 +1,94 @@
+//! `InvertedDoublePendulum-v5`: keep two poles, one on the other, upright on a cart.
+
+use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
+
+use super::{add_normal, add_uniform, advance, benchmark};
+use crate::physics::Physics;
+use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
+use crate::tasks::options;
+use crate::{SimError, TaskOptions};
+
+/// Velocities and the constraint's force in the observation are clipped to this.
+const OBSERVATION_MAX: f64 = 10.0;
+/// The poles have fallen when their tip is no higher than this, m.
+const HEIGHT_MIN: f64 = 1.0;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    frame_skip: usize,
+    healthy_reward: f64,
+    reset_noise_scale: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            frame_skip: 5,
+            healthy_reward: 10.0,
+            reset_noise_scale: 0.1,
+        }
+    }
+}
+
+pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
+    let options: Options = options::read("InvertedDoublePendulum-v5", options)?;
+    let range = (f64::NEG_INFINITY, options.healthy_reward);
+    benchmark(
+        "inverted_double_pendulum.xml",
+        (options.frame_skip, 1000),
+        range,
+        |_| Ok(Box::new(InvertedDoublePendulum { options })),
+    )
+}
+
+struct InvertedDoublePendulum {
+    options: Options,
+}
+
+/// The tip of the upper pole, m.
+fn tip(physics: &Physics) -> [f64; 3] {
+    physics.site_xpos()[0]
+}
+
+impl BenchmarkTask for InvertedDoublePendulum {
+    fn initialize_episode(&mut self, physics: &mut Physics, rng: &mut ChaCha8Rng) -> Result<(), SimError> {
+        let scale = self.options.reset_noise_scale;
+        add_uniform(physics.qpos_mut(), scale, rng);
+        add_normal(physics.qvel_mut(), scale, rng);
+        physics.forward();
+        Ok(())
+    }
+
+    fn step(&mut self, physics: &mut Physics, action: &[f64]) -> Result<(), SimError> {
+        advance(physics, action, self.options.frame_skip);
+        Ok(())
+    }
+
+    fn observe(&self, physics: &Physics, out: &mut Vec<f64>) {
+        let clip = |v: &f64| v.clamp(-OBSERVATION_MAX, OBSERVATION_MAX);
+        let qpos = physics.qpos();
+        out.push(qpos[0]);
+        out.extend(qpos[1..].iter().map(|q| q.sin()));
+        out.extend(qpos[1..].iter().map(|q| q.cos()));
+        out.extend(physics.qvel().iter().map(clip));
+        out.extend(physics.qfrc_constraint().iter().take(1).map(clip));
+    }
+
+    fn reward(&mut self, physics: &Physics, _: &[f64]) -> f64 {
+        let ([x, _, y], qvel) = (tip(physics), physics.qvel());
+        let alive = if self.terminated(physics) {
+            0.0
+        } else {
+            self.options.healthy_reward
+        };
+        let distance_penalty = 0.01 * x.powi(2) + (y - 2.0).powi(2);
+        let velocity_penalty = 1e-3 * qvel[1].powi(2) + 5e-3 * qvel[2].powi(2);
+        alive - distance_penalty - velocity_penalty
+    }
+
+    fn terminated(&self, physics: &Physics) -> bool {
+        tip(physics)[2] <= HEIGHT_MIN
+    }
+}

@@ -1,0 +1,98 @@
+//! The eleven MuJoCo tasks of Gymnasium, version 5, with their options. One task a file, in the order: options with the
+//! original's defaults, factory, task. Models are Gymnasium's own files, which the set-up brings.
+
+mod ant;
+mod half_cheetah;
+mod hopper;
+mod humanoid;
+mod humanoid_standup;
+mod inverted_double_pendulum;
+mod inverted_pendulum;
+mod pusher;
+mod reacher;
+mod swimmer;
+mod walker2d;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::benchmark::{Benchmark, BenchmarkTask};
+use super::models;
+use crate::physics::Physics;
+use crate::{SimError, TaskOptions};
+
+/// Makes a task from its options.
+pub(crate) type Factory = fn(&TaskOptions) -> Result<Benchmark, SimError>;
+
+/// All tasks by name.
+pub(crate) const TASKS: [(&str, Factory); 11] = [
+    ("Ant-v5", ant::make),
+    ("HalfCheetah-v5", half_cheetah::make),
+    ("Hopper-v5", hopper::make),
+    ("Humanoid-v5", humanoid::make),
+    ("HumanoidStandup-v5", humanoid_standup::make),
+    ("InvertedDoublePendulum-v5", inverted_double_pendulum::make),
+    ("InvertedPendulum-v5", inverted_pendulum::make),
+    ("Pusher-v5", pusher::make),
+    ("Reacher-v5", reacher::make),
+    ("Swimmer-v5", swimmer::make),
+    ("Walker2d-v5", walker2d::make),
+];
+
+/// A reward without bounds.
+const ANY_REWARD: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
+
+/// A model of Gymnasium's, and a task over it.
+fn benchmark(
+    file: &str,
+    (frame_skip, episode_steps): (usize, usize),
+    reward_range: (f64, f64),
+    task: impl FnOnce(&Physics) -> Result<Box<dyn BenchmarkTask>, SimError>,
+) -> Result<Benchmark, SimError> {
+    if frame_skip == 0 {
+        let (what, expected) = ("frame_skip", "1 or more");
+        return Err(SimError::Option {
+            what,
+            expected,
+            got: 0.0,
+        });
+    }
+    let physics = Physics::from_file(&models::path("gymnasium", file)?)?;
+    Ok(Benchmark {
+        control_period: physics.timestep() * frame_skip as f64,
+        task: task(&physics)?,
+        physics,
+        episode_steps,
+        reward_range,
+    })
+}
+
+/// `frame_skip` physics steps under one action.
+fn advance(physics: &mut Physics, action: &[f64], frame_skip: usize) {
+    physics.ctrl_mut().copy_from_slice(action);
+    physics.advance(frame_skip);
+}
+
+/// Adds uniform noise from `[-scale, scale)`.
+fn add_uniform(values: &mut [f64], scale: f64, rng: &mut ChaCha8Rng) {
+    for value in values {
+        *value += scale * (2.0 * rng.random::<f64>() - 1.0);
+    }
+}
+
+/// Adds normal noise of deviation `scale`.
+fn add_normal(values: &mut [f64], scale: f64, rng: &mut ChaCha8Rng) {
+    for value in values {
+        let noise: f64 = StandardNormal.sample(rng);
+        *value += scale * noise;
+    }
+}
+
+fn sum_of_squares(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().map(|v| v * v).sum()
+}
+
+fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
+    sum_of_squares((0..3).map(|i| a[i] - b[i])).sqrt()
+}
