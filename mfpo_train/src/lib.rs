@@ -12,6 +12,7 @@ pub mod progress;
 pub mod publish;
 pub mod recorder;
 pub mod replay_buffer;
+pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;
 pub mod train;

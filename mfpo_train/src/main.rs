@@ -1,5 +1,6 @@
 //! The command line of the trainer: parse, configure, run, exit code.
 
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use mfpo_train::config::TrainConfig;
 use mfpo_train::evaluate::{Plan, evaluate};
 use mfpo_train::progress::{LogWriter, ProgressMode};
 use mfpo_train::publish::{BundleSink, run_id};
-use mfpo_train::{inspect, train};
+use mfpo_train::{inspect, rollout, train};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -40,8 +41,29 @@ enum Command {
         /// The bundle, a safetensors file
         file: PathBuf,
     },
+    /// Drive a task from files, to compare it with another implementation: one JSON object a step, the reset first
+    Rollout(RolloutArgs),
     /// List the tasks
     Tasks,
+}
+
+#[derive(Args)]
+struct RolloutArgs {
+    /// The task; `tasks` lists them
+    task: String,
+    /// JSON object with qpos, qvel and, where the task has them, act, time, qacc_warmstart and model (values by name);
+    /// what is left out is drawn at random
+    #[arg(long, value_name = "FILE.json")]
+    state: Option<PathBuf>,
+    /// One action a line as a JSON array, in the actuators' own units; - reads standard input
+    #[arg(long, value_name = "FILE.jsonl")]
+    actions: PathBuf,
+    /// Draws what the state leaves out
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// An option of the task, for example frame_skip=4; may be repeated
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
 }
 
 #[derive(Args)]
@@ -129,6 +151,7 @@ fn main() -> ExitCode {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => run_eval(&args),
         Command::Inspect { file } => run_inspect(&file),
+        Command::Rollout(args) => run_rollout(args),
         Command::Tasks => list_tasks(),
     };
     match result {
@@ -312,6 +335,19 @@ fn run_inspect(file: &PathBuf) -> anyhow::Result<()> {
 fn open_bundle(file: &PathBuf) -> anyhow::Result<VerifiedBundle> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
+    let plan = rollout::Plan {
+        task: args.task,
+        options: args.options,
+        state: args.state,
+        actions: args.actions,
+        seed: args.seed,
+    };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    rollout::run(&plan, &mut out)?;
+    out.flush().context("cannot write to standard output")
 }
 
 fn list_tasks() -> anyhow::Result<()> {

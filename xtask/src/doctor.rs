@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::environment::Environment;
+use crate::models;
 use crate::mujoco;
 use crate::probe::{self, Gpu, RealTime};
 use crate::process;
@@ -72,6 +73,7 @@ fn rows(workspace: &Workspace, ros: &Result<Ros>) -> Vec<Row> {
             of_set_up(environment.as_ref(), "built, in .deps/overlay"),
         ),
         row("MuJoCo", mujoco_state(workspace)),
+        row("task models", models_state(workspace)),
         row("EGL rendering", egl(workspace)),
         row("GPU", gpu()),
         row("CUDA compiler", cuda(workspace)),
@@ -165,6 +167,14 @@ fn ros_state(ros: &Result<Ros>, environment: Option<&Environment>) -> State {
         (Ok(ros @ Ros::Wheels), Some(_)) => State::Found(format!("{}, wheels in .deps", ros.distro())),
         (Ok(Ros::Wheels), None) => State::Missing(SET_UP.to_owned()),
         (Err(_), _) => State::Missing("unset AMENT_PREFIX_PATH    # no ROS 2 is in it".to_owned()),
+    }
+}
+
+fn models_state(workspace: &Workspace) -> State {
+    let folder = models::folder(workspace);
+    match folder.join("gymnasium").is_dir() && folder.join("dm_control").is_dir() {
+        true => State::Found("Gymnasium and DeepMind Control Suite, in .deps".to_owned()),
+        false => State::Missing(SET_UP.to_owned()),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Folders<'a> {
     pub overlay: Option<&'a Path>,
     /// The folder with libmujoco.
     pub mujoco: &'a Path,
+    /// The folder with the models of the benchmark tasks.
+    pub models: &'a Path,
     /// The C compiler's own headers.
     pub compiler_headers: Option<&'a Path>,
 }
@@ -58,6 +60,7 @@ impl Environment {
         };
         changes.push(Change::Prepend("LD_LIBRARY_PATH", folders.mujoco.to_owned()));
         changes.push(Change::Set("MUJOCO_DYNAMIC_LINK_DIR", text(folders.mujoco)));
+        changes.push(Change::Set("MFPO_MODELS", text(folders.models)));
         changes.push(Change::Set(
             "LIBCLANG_PATH",
             text(folders.site_packages.join("clang/native")),

@@ -36,6 +36,7 @@ impl Deps {
             wheel_libraries: &[site_packages.join("ros_rcl.libs")],
             overlay: Some(&overlay),
             mujoco: &self.deps.join("mujoco/lib"),
+            models: &self.deps.join("models"),
             compiler_headers: Some(Path::new("/usr/lib/gcc/include")),
         };
         Environment::new(ros, &folders)

@@ -9,6 +9,7 @@ mod doctor;
 mod environment;
 mod hash;
 mod messages;
+mod models;
 mod mujoco;
 mod probe;
 mod process;

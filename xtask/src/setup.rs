@@ -1,6 +1,6 @@
 //! The set-up: each step is done once, and again only when its inputs have changed.
 //!
-//! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco -> mfpo_msgs -> setup.bash
+//! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco and models -> mfpo_msgs -> setup.bash
 
 use std::env;
 use std::fs;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::environment::{Environment, Folders};
 use crate::messages::Overlay;
+use crate::models;
 use crate::mujoco;
 use crate::ros::Ros;
 use crate::system;
@@ -22,7 +23,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
     workspace.lock()?;
     let venv = Venv::new(workspace, &ros);
     let overlay = Overlay::new(workspace, &ros)?;
-    if !(venv.is_current() && mujoco::is_current(workspace) && overlay.is_current(&venv)) {
+    if !is_complete(workspace, &venv, &overlay) {
         work(workspace, &ros, &venv, &overlay)?;
     }
     let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
@@ -35,8 +36,13 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
 pub fn found(workspace: &Workspace, ros: &Ros) -> Option<Environment> {
     let venv = Venv::new(workspace, ros);
     let overlay = Overlay::new(workspace, ros).ok()?;
-    let complete = venv.is_current() && mujoco::is_current(workspace) && overlay.is_current(&venv);
-    complete.then(|| environment(workspace, ros, &venv, Some(&overlay)).ok())?
+    is_complete(workspace, &venv, &overlay)
+        .then(|| environment(workspace, ros, &venv, Some(&overlay)).ok())?
+}
+
+fn is_complete(workspace: &Workspace, venv: &Venv, overlay: &Overlay) -> bool {
+    let wheels = venv.is_current() && mujoco::is_current(workspace) && models::is_current(workspace, venv);
+    wheels && overlay.is_current(venv)
 }
 
 fn work(workspace: &Workspace, ros: &Ros, venv: &Venv, overlay: &Overlay) -> Result<()> {
@@ -47,6 +53,9 @@ fn work(workspace: &Workspace, ros: &Ros, venv: &Venv, overlay: &Overlay) -> Res
     }
     if !mujoco::is_current(workspace) {
         mujoco::install(workspace, venv)?;
+    }
+    if !models::is_current(workspace, venv) {
+        models::install(workspace, venv)?;
     }
     if !overlay.is_current(venv) {
         overlay.build(workspace, &environment(workspace, ros, venv, None)?)?;
@@ -69,6 +78,7 @@ fn environment(
         wheel_libraries: &wheel_libraries(&site_packages)?,
         overlay: overlay.map(Overlay::prefix),
         mujoco: &mujoco::folder(workspace),
+        models: &models::folder(workspace),
         compiler_headers: compiler_headers.as_deref(),
     };
     Ok(Environment::new(ros, &folders))

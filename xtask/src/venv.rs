@@ -49,6 +49,11 @@ impl Venv {
         &self.folder
     }
 
+    /// What is installed in it.
+    pub fn requirements(&self) -> &str {
+        &self.requirements
+    }
+
     /// Its program `name`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder.join("bin").join(name)
