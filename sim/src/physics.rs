@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mujoco_rs::logging::set_log_handler;
 use mujoco_rs::prelude::{MjData, MjModel, MjtObjBase};
 
 use crate::SimError;
@@ -186,6 +187,14 @@ struct Nominal {
     damping: Vec<f64>,
 }
 
+/// MuJoCo's own messages go where ours go, not into a file MUJOCO_LOG.TXT in the current folder.
+fn log_through_tracing() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: nothing of MuJoCo is used before a model is loaded, every load comes through here first, and `Once` holds
+    // other threads back until the handler is in place. It is thread-safe and calls nothing of MuJoCo.
+    ONCE.call_once(|| unsafe { set_log_handler(|message| tracing::debug!("MuJoCo: {}", message.subject())) });
+}
+
 /// One MuJoCo model with its state. Every instance owns its model, so that its parameters can be changed.
 pub struct Physics {
     data: MjData<Box<MjModel>>,
@@ -199,6 +208,7 @@ impl Physics {
     /// # Errors
     /// [`SimError::Model`] with MuJoCo's own message.
     pub fn from_xml(xml: &str) -> Result<Self, SimError> {
+        log_through_tracing();
         Self::new(MjModel::from_xml_string(xml).map_err(|e| SimError::Model(e.to_string()))?)
     }
 
@@ -222,6 +232,7 @@ impl Physics {
     /// # Errors
     /// [`SimError::Model`] with MuJoCo's own message.
     pub fn from_file(path: &Path) -> Result<Self, SimError> {
+        log_through_tracing();
         let refused = |e: &dyn std::fmt::Display| SimError::Model(format!("{}: {e}", path.display()));
         Self::new(MjModel::from_xml(path).map_err(|e| refused(&e))?)
     }

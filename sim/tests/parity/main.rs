@@ -1,0 +1,166 @@
+//! Every Gymnasium task against the real package: from the same state, under the same actions, observations, rewards and
+//! ends agree step by step.
+//!
+//! Both sides run the same version of MuJoCo, so that what is left is the order in which the tasks' own sums are taken:
+//! 1e-9 is asked for, and the printed worst differences are of the order of 1e-14.
+
+mod reference;
+
+use mfpo_sim::{EnvOptions, FullState, Rollout, registry};
+use reference::{Reference, Request, Trajectory};
+
+/// Largest difference of an observation or a reward.
+const TOLERANCE: f64 = 1e-9;
+/// States of a task, and steps from each.
+const STATES: u64 = 3;
+const STEPS: usize = 1000;
+
+/// Drives our task as the original was driven; returns the worst difference.
+fn compare(task: &str, theirs: &Trajectory) -> f64 {
+    let mut ours = registry::rollout(task, &EnvOptions::default()).unwrap();
+    let state = FullState {
+        qpos: Some(theirs.qpos.clone()),
+        qvel: Some(theirs.qvel.clone()),
+        ..FullState::default()
+    };
+    ours.begin(&state, 0).unwrap();
+    let mut worst = difference(ours.observation(), &theirs.observations[0]);
+    for (step, action) in theirs.actions.iter().enumerate() {
+        let outcome = ours.apply(action).unwrap();
+        let observation = difference(ours.observation(), &theirs.observations[step + 1]);
+        let reward = (outcome.reward - theirs.rewards[step]).abs();
+        assert!(
+            observation <= TOLERANCE,
+            "{task}, step {step}: an observation differs by {observation:e}"
+        );
+        assert!(
+            reward <= TOLERANCE,
+            "{task}, step {step}: reward {} here, {} there",
+            outcome.reward,
+            theirs.rewards[step]
+        );
+        assert_eq!(
+            outcome.terminated, theirs.terminated[step],
+            "{task}, step {step}: the end differs"
+        );
+        worst = worst.max(observation).max(reward);
+    }
+    worst
+}
+
+fn difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "observations have other lengths");
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn every_gymnasium_task_is_the_original() {
+    let mut reference = Reference::start("gymnasium_reference.py");
+    println!("{}", reference.versions());
+    let tasks: Vec<_> = registry::names()
+        .into_iter()
+        .filter(|name| name.ends_with("-v5"))
+        .collect();
+    assert_eq!(tasks.len(), 11);
+    let (mut with_contact, mut ended) = (0, 0);
+    for task in tasks {
+        let (mut contacts, mut ends, mut worst) = (0, 0, 0.0f64);
+        for seed in 0..STATES {
+            let theirs = reference.drive(&Request {
+                task,
+                seed,
+                steps: STEPS,
+            });
+            assert_eq!(theirs.rewards.len(), STEPS);
+            worst = worst.max(compare(task, &theirs));
+            contacts += theirs.contacts;
+            ends += theirs.terminated.iter().filter(|end| **end).count();
+        }
+        println!(
+            "{task:<26} {} steps compared, {contacts} with contact, {ends} past an end, worst difference {worst:.1e}",
+            STATES as usize * STEPS
+        );
+        (with_contact, ended) = (with_contact + contacts, ended + ends);
+    }
+    assert!(
+        with_contact > 10_000 && ended > 1000,
+        "contacts and ends are among what is compared"
+    );
+}
+
+/// A start of ours is one that the original could have drawn: it stays inside the bounds of its noise.
+#[test]
+fn random_starts_are_of_the_originals_distribution() {
+    for (task, noise, normal_velocities) in [
+        ("HalfCheetah-v5", 0.1, true),
+        ("Ant-v5", 0.1, true),
+        ("Hopper-v5", 5e-3, false),
+        ("Humanoid-v5", 1e-2, false),
+        ("InvertedPendulum-v5", 0.01, false),
+    ] {
+        let mut rollout = registry::rollout(task, &EnvOptions::default()).unwrap();
+        let mut starts: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        for seed in 0..300 {
+            rollout.begin(&FullState::default(), seed).unwrap();
+            starts.push((rollout.qpos().to_vec(), rollout.qvel().to_vec()));
+        }
+        let spread = |values: &dyn Fn(&(Vec<f64>, Vec<f64>)) -> f64| {
+            let all: Vec<f64> = starts.iter().map(values).collect();
+            let mean = all.iter().sum::<f64>() / all.len() as f64;
+            let variance = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
+            let widest = all.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max);
+            (variance.sqrt(), widest)
+        };
+        let (deviation, widest) = spread(&|(qpos, _)| qpos[0]);
+        assert!(
+            widest < 1.2 * noise && (deviation / (noise / 3f64.sqrt()) - 1.0).abs() < 0.15,
+            "{task}: {deviation}"
+        );
+        let (deviation, _) = spread(&|(_, qvel)| qvel[0]);
+        let expected = if normal_velocities {
+            noise
+        } else {
+            noise / 3f64.sqrt()
+        };
+        assert!(
+            (deviation / expected - 1.0).abs() < 0.2,
+            "{task}: velocities deviate by {deviation}"
+        );
+    }
+}
+
+#[test]
+fn options_change_what_they_say() {
+    let observation_size = |task: &str, options: &str| {
+        let options = EnvOptions {
+            task: serde_json::from_str(options).unwrap(),
+            ..EnvOptions::default()
+        };
+        registry::make(task, &options).map(|env| env.spec().observation_size)
+    };
+    assert_eq!(observation_size("Ant-v5", "{}").unwrap(), 105);
+    assert_eq!(
+        observation_size("Ant-v5", r#"{"include_cfrc_ext_in_observation": false}"#).unwrap(),
+        27
+    );
+    assert_eq!(observation_size("Humanoid-v5", "{}").unwrap(), 348);
+    assert_eq!(
+        observation_size(
+            "HalfCheetah-v5",
+            r#"{"exclude_current_positions_from_observation": false}"#
+        )
+        .unwrap(),
+        18
+    );
+    let text = observation_size("Hopper-v5", r#"{"healthy_range": [0, 1]}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("did you mean 'healthy_"), "{text}");
+    let text = observation_size("Hopper-v5", r#"{"frame_skip": 0}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("frame_skip") && text.contains("1 or more"),
+        "{text}"
+    );
+}

@@ -1,0 +1,95 @@
+//! The original, in a process of its own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+/// What to drive: a random start of the original's own, then actions that it draws.
+#[derive(Serialize)]
+pub struct Request<'a> {
+    pub task: &'a str,
+    pub seed: u64,
+    pub steps: usize,
+}
+
+/// What came of it.
+#[derive(Deserialize)]
+pub struct Trajectory {
+    pub qpos: Vec<f64>,
+    pub qvel: Vec<f64>,
+    pub actions: Vec<Vec<f64>>,
+    /// The reset's first.
+    pub observations: Vec<Vec<f64>>,
+    pub rewards: Vec<f64>,
+    pub terminated: Vec<bool>,
+    /// Steps with contact.
+    pub contacts: usize,
+}
+
+/// A Python program that answers every line.
+pub struct Reference {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    versions: String,
+}
+
+impl Reference {
+    /// Starts `script` of `tests/python` with the Python of the set-up, which holds the originals.
+    pub fn start(script: &str) -> Self {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let python = ["venv", "tools"].map(|venv| repository.join(".deps").join(venv).join("bin/python3"));
+        let python = python.into_iter().find(|python| python.exists());
+        let python = python.expect("the Python of the set-up is there: cargo xtask setup");
+        let mut child = Command::new(python)
+            .arg(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("tests/python")
+                    .join(script),
+            )
+            // Python's MuJoCo leaves a log in the current folder.
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut reference = Self {
+            child,
+            input,
+            output,
+            versions: String::new(),
+        };
+        reference.versions = reference.line();
+        reference
+    }
+
+    /// The versions that are compared with.
+    pub fn versions(&self) -> &str {
+        self.versions.trim()
+    }
+
+    /// Drives a task.
+    pub fn drive(&mut self, request: &Request<'_>) -> Trajectory {
+        writeln!(self.input, "{}", serde_json::to_string(request).unwrap()).unwrap();
+        let line = self.line();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the original ended; what it said is above");
+        line
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
