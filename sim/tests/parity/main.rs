@@ -6,7 +6,7 @@
 
 mod reference;
 
-use mfpo_sim::{EnvOptions, FullState, Rollout, registry};
+use mfpo_sim::{EnvOptions, FullState, registry};
 use reference::{Reference, Request, Trajectory};
 
 /// Largest difference of an observation or a reward.
@@ -99,24 +99,18 @@ fn random_starts_are_of_the_originals_distribution() {
         ("InvertedPendulum-v5", 0.01, false),
     ] {
         let mut rollout = registry::rollout(task, &EnvOptions::default()).unwrap();
-        let mut starts: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        let (mut positions, mut velocities) = (Vec::new(), Vec::new());
         for seed in 0..300 {
             rollout.begin(&FullState::default(), seed).unwrap();
-            starts.push((rollout.qpos().to_vec(), rollout.qvel().to_vec()));
+            positions.push(rollout.qpos()[0]);
+            velocities.push(rollout.qvel()[0]);
         }
-        let spread = |values: &dyn Fn(&(Vec<f64>, Vec<f64>)) -> f64| {
-            let all: Vec<f64> = starts.iter().map(values).collect();
-            let mean = all.iter().sum::<f64>() / all.len() as f64;
-            let variance = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
-            let widest = all.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max);
-            (variance.sqrt(), widest)
-        };
-        let (deviation, widest) = spread(&|(qpos, _)| qpos[0]);
+        let (deviation, widest) = spread(&positions);
         assert!(
             widest < 1.2 * noise && (deviation / (noise / 3f64.sqrt()) - 1.0).abs() < 0.15,
             "{task}: {deviation}"
         );
-        let (deviation, _) = spread(&|(_, qvel)| qvel[0]);
+        let (deviation, _) = spread(&velocities);
         let expected = if normal_velocities {
             noise
         } else {
@@ -127,6 +121,14 @@ fn random_starts_are_of_the_originals_distribution() {
             "{task}: velocities deviate by {deviation}"
         );
     }
+}
+
+/// Standard deviation, and the largest distance from the mean.
+fn spread(all: &[f64]) -> (f64, f64) {
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let variance = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
+    let widest = all.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max);
+    (variance.sqrt(), widest)
 }
 
 #[test]
