@@ -1,7 +1,12 @@
-//! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes.
+//! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
-//! One thread, a batch of random transitions, fresh networks; every update is timed on its own.
+//! A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
+//! program (benches/peers/update_jax.py) takes turns with it in the same run.
 
+#[path = "update/peer.rs"]
+mod peer;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,7 +15,9 @@ use candle_core::Device;
 use clap::Parser;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner};
 use mfpo_train::replay_buffer::Batch;
+use peer::Peer;
 use rand::{RngExt, SeedableRng};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 // As in the trainer's program: the allocator keeps the pages of the last update for the next one.
@@ -22,14 +29,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "update", version)]
 struct Arguments {
     /// Timed updates of each case.
-    #[arg(long, default_value_t = 60)]
-    samples: usize,
-    /// Updates before the first timed one.
-    #[arg(long, default_value_t = 5)]
-    warm_up: usize,
-    /// Threads of an update; 0 takes all cores.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    /// Updates in a row before the peer's turn.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    turn: u32,
+    /// Threads; without it one thread and as many as there are cores.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Python that runs the peer, as `cargo xtask bench update --peers` installs it.
+    #[arg(long, value_name = "PYTHON")]
+    peers: Option<PathBuf>,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -38,8 +48,8 @@ struct Arguments {
     bench: bool,
 }
 
-/// One case: a name and the sizes of observation and action.
-const CASES: [(&str, usize, usize); 2] = [("halfcheetah", 17, 6), ("humanoid", 348, 17)];
+/// One case: a name, the sizes of observation and action, clipped double Q (HalfCheetah is trained with the mean).
+const CASES: [(&str, usize, usize, bool); 2] = [("halfcheetah", 17, 6, false), ("humanoid", 348, 17, true)];
 
 fn main() -> ExitCode {
     // SAFETY: the first statement of `main`; no other thread exists that could read the environment.
@@ -55,60 +65,114 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let kernel = mfpo_policy::kernel::InstructionSet::detect().name();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown");
     println!(
-        "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), {} threads, {kernel}",
-        arguments.threads
+        "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), {kernel}, load {load}; ms"
     );
     println!(
-        "{:<14} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}  ms",
-        "", "samples", "min", "p50", "p90", "p99", "max"
+        "{:<12} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "", "threads", "min", "p50", "p90", "p99", "cpu p50", "peer p50", "ratio"
     );
-    let results = CASES
-        .iter()
-        .map(|(name, observation, action)| case(arguments, name, *observation, *action))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match arguments.threads {
+        Some(threads) => vec![threads],
+        None if cores > 1 => vec![1, cores],
+        None => vec![1],
+    };
+    let mut results = Vec::new();
+    for case in CASES {
+        for threads in &threads {
+            results.push(measure(arguments, case, *threads)?);
+        }
+    }
     if arguments.json {
-        let headline = &results[0];
-        let mut object = json!({ "bench": "update", "kernel": kernel, "results": results });
-        object["update_p50_ms"] = headline["p50_ms"].clone();
-        object["update_min_ms"] = headline["min_ms"].clone();
-        println!("{object}");
+        println!("{}", object(kernel, &results, threads.len())?);
     }
     Ok(())
 }
 
-fn case(arguments: &Arguments, name: &str, observation: usize, action: usize) -> anyhow::Result<Value> {
-    // HalfCheetah is trained with the mean of both critics.
-    let clipped_double_q = name != "halfcheetah";
+/// Everything, and at the top HalfCheetah's figures on most threads.
+fn object(kernel: &str, results: &[Value], of_a_case: usize) -> anyhow::Result<Value> {
+    let headline = results.get(of_a_case - 1).context("no case was measured")?;
+    let mut object = json!({ "bench": "update", "kernel": kernel, "results": results });
+    for (key, value) in headline.as_object().into_iter().flatten() {
+        object[key] = value.clone();
+    }
+    object["update_p50_ms"] = headline["ours_wall_ms"].clone();
+    Ok(object)
+}
+
+/// Wall and CPU times of updates, ms.
+#[derive(Default)]
+struct Times {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+impl Times {
+    fn at(values: &[f64], share: f64) -> Option<f64> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+        sorted.get(index).copied()
+    }
+
+    fn median(values: &[f64]) -> Option<f64> {
+        Self::at(values, 0.5)
+    }
+}
+
+fn measure(
+    arguments: &Arguments,
+    (name, observation, action, clipped_double_q): (&str, usize, usize, bool),
+    threads: usize,
+) -> anyhow::Result<Value> {
     let config = LearnerConfig {
         clipped_double_q,
-        threads: arguments.threads,
+        threads,
         ..LearnerConfig::paper(observation, action)
     };
     let batch = random_batch(config.batch_size, observation, action);
     let mut learner = MfpoLearner::new(config, 0, &Device::Cpu)?;
-    let mut times = Vec::with_capacity(arguments.samples);
-    for i in 0..arguments.warm_up + arguments.samples {
-        let start = Instant::now();
+    for _ in 0..5 {
         learner.update(&batch)?;
-        if i >= arguments.warm_up {
-            times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let sizes = (observation, action, clipped_double_q);
+    let peer = arguments.peers.as_deref();
+    let mut peer = peer
+        .map(|python| Peer::start(python, sizes, threads))
+        .transpose()?;
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    while ours.wall.len() < arguments.samples as usize {
+        for _ in 0..arguments.turn.min(arguments.samples - ours.wall.len() as u32) {
+            let (start, cpu) = (Instant::now(), cpu_ms());
+            learner.update(&batch)?;
+            ours.wall.push(start.elapsed().as_secs_f64() * 1e3);
+            ours.cpu.push(cpu_ms() - cpu);
+        }
+        if let Some(peer) = &mut peer {
+            peer.updates(arguments.turn, &mut theirs)?;
         }
     }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        times
-            .get(((times.len() as f64 * share) as usize).min(times.len() - 1))
-            .copied()
-    };
-    let [min, p50, p90, p99, max] = [0.0, 0.5, 0.9, 0.99, 1.0].map(at);
-    let row = [min, p50, p90, p99, max].map(|v| v.map_or_else(String::new, |v| format!("{v:9.2}")));
-    println!("{name:<14} {:>8} {}", times.len(), row.join(" "));
-    let value = |v: Option<f64>| v.context("no sample: --samples must be 1 or more");
+    let [min, p50, p90, p99] = [0.0, 0.5, 0.9, 0.99].map(|share| Times::at(&ours.wall, share));
+    let (cpu, peer_wall) = (Times::median(&ours.cpu), Times::median(&theirs.wall));
+    let ratio = p50.zip(peer_wall).map(|(ours, theirs)| ours / theirs);
+    let cell = |value: Option<f64>| value.map_or_else(|| "       -".to_owned(), |v| format!("{v:8.2}"));
+    let row = [min, p50, p90, p99, cpu, peer_wall, ratio].map(cell).join(" ");
+    println!("{name:<12} {threads:>7} {row}");
     Ok(json!({
-        "case": name, "samples": times.len(), "min_ms": value(min)?, "p50_ms": value(p50)?, "p90_ms": value(p90)?,
-        "p99_ms": value(p99)?, "max_ms": value(max)?,
+        "task": name, "threads": threads, "samples": ours.wall.len(),
+        "ours_wall_ms": p50, "ours_cpu_ms": cpu, "ours_min_ms": min, "ours_p90_ms": p90, "ours_p99_ms": p99,
+        "peer_wall_ms": peer_wall, "peer_cpu_ms": Times::median(&theirs.cpu), "peer_min_ms": Times::at(&theirs.wall, 0.0),
+        "ratio": ratio, "peer": peer.as_ref().map(Peer::name),
     }))
+}
+
+/// CPU time of this process, ms.
+fn cpu_ms() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 * 1e-6
 }
 
 fn random_batch(size: usize, observation_size: usize, action_size: usize) -> Batch {

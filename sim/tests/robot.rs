@@ -160,7 +160,7 @@ fn robot_and_environment_judge_alike() {
     let options = EnvOptions {
         mode: Mode::Evaluate,
         randomization: Randomization::none(),
-        max_episode_steps: None,
+        ..EnvOptions::default()
     };
     let mut env = registry::make("swing_arm", &options).unwrap();
     let mut commands = Vec::new();

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cargo::{self, Metadata};
+use crate::peers;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -18,6 +19,9 @@ pub struct Args {
     /// End with one line that holds one JSON object.
     #[arg(long)]
     json: bool,
+    /// Run its peers beside it, installed where they are missing (benches/peers), and print the ratio
+    #[arg(long)]
+    peers: bool,
     /// More options for the benchmark itself, after `--`.
     #[arg(last = true, value_name = "OPTIONS")]
     rest: Vec<String>,
@@ -50,7 +54,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         &args.name,
         "--",
     ]);
-    bench.args(args.json.then_some("--json")).args(&args.rest);
+    bench.args(args.json.then_some("--json"));
+    if args.peers {
+        bench.arg("--peers").arg(peers::install(workspace, &args.name)?);
+    }
+    bench.args(&args.rest);
     if args.json {
         run_json(bench)?
     } else {

@@ -11,6 +11,7 @@ mod hash;
 mod messages;
 mod models;
 mod mujoco;
+mod peers;
 mod probe;
 mod process;
 mod progress;

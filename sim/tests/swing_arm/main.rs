@@ -21,7 +21,7 @@ fn environment(mode: Mode, delay: (f64, f64)) -> Box<dyn Env> {
             action_delay_max: delay.1,
             ..Randomization::none()
         },
-        max_episode_steps: None,
+        ..EnvOptions::default()
     };
     registry::make("swing_arm", &options).unwrap()
 }
