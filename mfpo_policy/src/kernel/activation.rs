@@ -123,41 +123,68 @@ fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
     (mean, 1.0 / (variance + LAYER_NORM_EPSILON).sqrt())
 }
 
-/// In place, one row: `gelu(layer_norm(z + bias [+ add]))`.
+/// Rows that [`norm_gelu_rows`] takes at most.
+pub(crate) const MOST_ROWS: usize = 16;
+
+/// In place, `count` rows: `gelu(layer_norm(z + bias [+ add]))`.
+///
+/// The sums of all rows come first, then their moments at once, then the rest: what waits for one row's sums is done
+/// for the others.
 ///
 /// # Safety
-/// `row` is writable and `add`, where given, readable for the width of `p`.
+/// `count <= MOST_ROWS` rows from `start` on, `stride` apart, are writable for the width of `p`, and so is what `add`
+/// gives for each row, where it gives something.
 #[inline(always)]
-pub(crate) unsafe fn norm_gelu_row<S: Simd>(
+pub(crate) unsafe fn norm_gelu_rows<S: Simd>(
     s: S,
-    row: *mut f32,
-    add: Option<*const f32>,
+    (start, stride, count): (*mut f32, usize, usize),
+    add: impl Fn(usize) -> Option<*const f32>,
     p: NormParameters<'_>,
 ) {
     let width = p.width();
     let (bias, scale, shift) = (p.bias.as_ptr(), p.scale.as_ptr(), p.shift.as_ptr());
-    // SAFETY: all pointers are valid for `width` numbers: the slices by their length, the others by contract.
+    let (mut means, mut rstds) = ([0.0f32; MOST_ROWS], [0.0f32; MOST_ROWS]);
+    // SAFETY: all pointers are valid for `width` numbers: the slices by their length, the others by contract; the moments
+    // are read and written in whole vectors of arrays that every vector's length divides.
     unsafe {
-        let (mut sum, mut squares) = (s.splat(0.0), s.splat(0.0));
-        vectors!(s, S, width, |c, load, store| {
-            let mut x = s.add(load(row), load(bias));
-            if let Some(add) = add {
-                x = s.add(x, load(add));
-            }
-            store(row, x);
-            sum = s.add(sum, x);
-            squares = s.fma(x, x, squares);
-        });
-        let (mean, rstd) = moments(s.sum(sum), s.sum(squares), width);
-        let (mean, rstd) = (s.splat(mean), s.splat(rstd));
-        vectors!(s, S, width, |c, load, store| {
-            let normal = s.mul(s.sub(load(row), mean), rstd);
-            store(row, gelu(s, s.fma(normal, load(scale), load(shift))));
-        });
+        for r in 0..count {
+            let row = start.add(r * stride);
+            let (mut sum, mut squares) = (s.splat(0.0), s.splat(0.0));
+            let more = add(r);
+            vectors!(s, S, width, |c, load, store| {
+                let mut x = s.add(load(row), load(bias));
+                if let Some(more) = more {
+                    x = s.add(x, load(more));
+                }
+                store(row, x);
+                sum = s.add(sum, x);
+                squares = s.fma(x, x, squares);
+            });
+            (means[r], rstds[r]) = (s.sum(sum), s.sum(squares));
+        }
+        let n = s.splat(width as f32);
+        for at in (0..count).step_by(S::LANES) {
+            let (mean, squares) = (means.as_mut_ptr().add(at), rstds.as_mut_ptr().add(at));
+            let average = s.div(s.load(mean), n);
+            let variance = s.sub(s.div(s.load(squares), n), s.mul(average, average));
+            // In this order a NaN passes through.
+            let variance = s.max(s.splat(0.0), variance);
+            let root = s.sqrt(s.add(variance, s.splat(LAYER_NORM_EPSILON)));
+            s.store(mean, average);
+            s.store(squares, s.div(s.splat(1.0), root));
+        }
+        for r in 0..count {
+            let row = start.add(r * stride);
+            let (mean, rstd) = (s.splat(means[r]), s.splat(rstds[r]));
+            vectors!(s, S, width, |c, load, store| {
+                let normal = s.mul(s.sub(load(row), mean), rstd);
+                store(row, gelu(s, s.fma(normal, load(scale), load(shift))));
+            });
+        }
     }
 }
 
-/// [`norm_gelu_row`] with its derivative along `dz`: `z` becomes the value, `dz` the tangent.
+/// [`norm_gelu_rows`] for one row with its derivative along `dz`: `z` becomes the value, `dz` the tangent.
 ///
 /// # Safety
 /// `row` and each tangent are writable for the width of `p`.
@@ -171,7 +198,7 @@ pub(crate) unsafe fn norm_gelu_dual_row<S: Simd>(
     let width = p.width();
     let (bias, scale, shift) = (p.bias.as_ptr(), p.scale.as_ptr(), p.shift.as_ptr());
     let n = width as f32;
-    // SAFETY: as in `norm_gelu_row`.
+    // SAFETY: as in `norm_gelu_rows`.
     unsafe {
         let (mut sum, mut squares) = (s.splat(0.0), s.splat(0.0));
         vectors!(s, S, width, |c, load, store| {
@@ -219,7 +246,7 @@ pub struct NormGradients<'a> {
     pub shift: &'a mut [f32],
 }
 
-/// Reverse mode of [`norm_gelu_row`]: `z` is the row before the bias; `grad`, the gradient of the result, becomes the
+/// Reverse mode of [`norm_gelu_rows`]: `z` is the row before the bias; `grad`, the gradient of the result, becomes the
 /// gradient of `z`.
 ///
 /// # Safety
@@ -244,7 +271,7 @@ pub(crate) unsafe fn norm_gelu_backward_row<S: Simd>(
         out.shift.as_mut_ptr(),
     );
     let n = width as f32;
-    // SAFETY: as in `norm_gelu_row`; the gradients' slices are at least `width` long.
+    // SAFETY: as in `norm_gelu_rows`; the gradients' slices are at least `width` long.
     unsafe {
         let (mut sum, mut squares) = (s.splat(0.0), s.splat(0.0));
         vectors!(s, S, width, |c, load, store| {

@@ -18,8 +18,8 @@ pub use matrix::PackedMatrix;
 pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
 
 use activation::{
-    adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_row,
-    sin_cos_all,
+    MOST_ROWS, adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row,
+    norm_gelu_rows, sin_cos_all,
 };
 use matrix::{Left, Target, product_rows};
 use simd::{Portable, Simd};
@@ -223,9 +223,11 @@ struct NormGelu<'a> {
 impl Kernel for NormGelu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for row in self.z.chunks_exact_mut(self.p.width()) {
-            // SAFETY: the row is as wide as the parameters.
-            unsafe { norm_gelu_row(s, row.as_mut_ptr(), None, self.p) };
+        let width = self.p.width();
+        for rows in self.z.chunks_mut(MOST_ROWS * width) {
+            let all = (rows.as_mut_ptr(), width, rows.len() / width);
+            // SAFETY: at most MOST_ROWS rows, each as wide as the parameters.
+            unsafe { norm_gelu_rows(s, all, |_| None, self.p) };
         }
     }
 }

@@ -3,7 +3,7 @@
 //! As many rows as a product's tile has go through every layer before the next ones start: the weights stream past
 //! them, and what lies between two layers never leaves the cache.
 
-use super::activation::{NormParameters, expected_value_row, norm_gelu_row};
+use super::activation::{NormParameters, expected_value_row, norm_gelu_rows};
 use super::matrix::{Aligned, Left, PackedMatrix, Target, padded, product_rows};
 use super::simd::Simd;
 use super::{Kernel, dispatch};
@@ -207,14 +207,9 @@ impl Run<'_, '_> {
             };
             product_rows(s, x, count, &first.kernel, Target { start: a, stride });
             let norm = first.norm(self.trunk.first_bias);
-            for r in 0..count {
-                let share = self
-                    .rows
-                    .share
-                    .as_ptr()
-                    .add((row + r) / self.rows.group * norm.width());
-                norm_gelu_row(s, a.add(r * stride), Some(share), norm);
-            }
+            let (share, group, width) = (self.rows.share.as_ptr(), self.rows.group, norm.width());
+            let of_row = |r: usize| Some(share.add((row + r) / group * width));
+            norm_gelu_rows(s, (a, stride, count), of_row, norm);
             for layer in self.trunk.layers {
                 let next = padded(layer.kernel.columns());
                 let left = Left {
@@ -232,9 +227,7 @@ impl Run<'_, '_> {
                         stride: next,
                     },
                 );
-                for r in 0..count {
-                    norm_gelu_row(s, b.add(r * next), None, layer.norm(&layer.bias));
-                }
+                norm_gelu_rows(s, (b, next, count), |_| None, layer.norm(&layer.bias));
                 std::mem::swap(&mut a, &mut b);
                 stride = next;
             }
