@@ -135,6 +135,16 @@ pub struct Normalizer {
     pub deviation: Vec<f32>,
 }
 
+impl Normalizer {
+    /// Normalises one observation in place: the one function that training and the robot share.
+    pub fn apply(&self, observation: &mut [f32]) {
+        let scale = self.mean.iter().zip(&self.deviation);
+        for (value, (mean, deviation)) in observation.iter_mut().zip(scale) {
+            *value = (*value - mean) / deviation;
+        }
+    }
+}
+
 /// The networks of a policy, as they are loaded from a bundle.
 #[derive(Debug, Clone)]
 pub struct PolicyNetworks {
@@ -248,10 +258,7 @@ impl ActionSampler {
         self.check(observation, noise, candidates, action)?;
         self.observation.copy_from_slice(observation);
         if let Some(normalizer) = &self.normalizer {
-            let scale = normalizer.mean.iter().zip(&normalizer.deviation);
-            for (value, (mean, deviation)) in self.observation.iter_mut().zip(scale) {
-                *value = (*value - mean) / deviation;
-            }
+            normalizer.apply(&mut self.observation);
         }
         debug_assert_eq!(observation_size, self.observation.len());
         let actions = &mut self.actions[..candidates * action_size];

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
+use crate::algorithm::AlgorithmKind;
 use crate::learner::LearnerConfig;
+use crate::sac::SacConfig;
 
 /// The configurations that travel inside the program: name, text.
 pub const BUILT_IN: [(&str, &str); 2] = [
@@ -22,7 +24,7 @@ pub const BUILT_IN: [(&str, &str); 2] = [
 /// The built-in configuration of a task that has none of its own.
 const DEFAULT: &str = "paper";
 
-const SECTIONS: [&str; 4] = ["run", "evaluation", "environment", "learner"];
+const SECTIONS: [&str; 5] = ["run", "evaluation", "environment", "learner", "sac"];
 
 /// Why a configuration was refused.
 #[derive(Debug, Error)]
@@ -101,14 +103,22 @@ pub struct TrainConfig {
     pub evaluation: EvaluationConfig,
     /// What differs between episodes, in training and in evaluation: the action delay above all.
     pub environment: Randomization,
-    /// The algorithm.
+    /// MFPO.
     pub learner: LearnerConfig,
+    /// SAC, its peer; the section may be left out.
+    pub sac: SacConfig,
 }
 
 /// Lengths and intervals, in environment steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
+    /// Who learns: `mfpo` with the numbers of `[learner]`, or `sac` with those of `[sac]`.
+    #[serde(default)]
+    pub algorithm: AlgorithmKind,
+    /// Learns from `(observation - mean) / deviation` with running statistics.
+    #[serde(default)]
+    pub normalize_observations: bool,
     /// Length of the run.
     pub steps: u64,
     /// Uniformly random actions at the start; no update happens before they are done.
@@ -162,6 +172,7 @@ impl TrainConfig {
             evaluation: section(&mut table, "evaluation")?,
             environment: section(&mut table, "environment")?,
             learner: section(&mut table, "learner")?,
+            sac: section(&mut table, "sac")?,
         };
         match table.keys().next() {
             None => Ok(config),
@@ -191,7 +202,7 @@ impl TrainConfig {
 
     /// Takes the sizes from the task; a configuration that states others is refused.
     pub fn set_sizes(&mut self, observation_size: usize, action_size: usize) -> Result<(), ConfigError> {
-        let learner = &mut self.learner;
+        let (learner, sac) = (&mut self.learner, &mut self.sac);
         for (key, stated, task) in [
             (
                 "learner.observation_size",
@@ -199,6 +210,12 @@ impl TrainConfig {
                 observation_size,
             ),
             ("learner.action_size", &mut learner.action_size, action_size),
+            (
+                "sac.observation_size",
+                &mut sac.observation_size,
+                observation_size,
+            ),
+            ("sac.action_size", &mut sac.action_size, action_size),
         ] {
             let expected = format!("{task}, the size of the task (leave the key out)");
             require(*stated == 0 || *stated == task, key, &expected, *stated)?;
@@ -266,6 +283,7 @@ fn parse_value(text: &str) -> Value {
 
 /// The sizes come from the task: a file need not state them.
 fn fill_in_sizes(table: &mut Table) {
+    table.entry("sac").or_insert_with(|| Value::Table(Table::new()));
     if let Some(Value::Table(learner)) = table.get_mut("learner") {
         for key in ["observation_size", "action_size"] {
             learner.entry(key).or_insert(Value::Integer(0));
@@ -375,6 +393,13 @@ mod tests {
         let text = refusal(&["learner.discout=0.5"]);
         assert!(
             text.contains("'learner.discout'") && text.contains("did you mean 'learner.discount'?"),
+            "{text}"
+        );
+        let text = refusal(&["sac.discout=0.5"]);
+        assert!(text.contains("did you mean 'sac.discount'?"), "{text}");
+        let text = refusal(&["run.algorithm=ppo"]);
+        assert!(
+            text.contains("`ppo`") && text.contains("`mfpo` or `sac`"),
             "{text}"
         );
         let text = refusal(&["evaluation.episode=0.5"]);

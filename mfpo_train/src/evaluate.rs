@@ -1,11 +1,11 @@
-//! How good a policy is: episodes in an environment of its own seeds, actions from the sampler that the robot runs.
+//! How good a policy is: episodes in an environment of its own seeds, actions from the sampler that the robot runs (SAC: the mode).
 //!
 //! With `candidates` = 1 each action is one sample. With more, the bundle's target critics choose the best of them,
 //! as the paper does. Nothing of the training's randomness is used.
 
 use anyhow::Context;
 use mfpo_policy::noise::NormalNoise;
-use mfpo_policy::sampler::ActionSampler;
+use mfpo_policy::sampler::{ActionSampler, SampleError};
 use mfpo_sim::env::{Env, evaluation_seed};
 use serde::Serialize;
 
@@ -18,6 +18,43 @@ pub struct Plan {
     pub candidates: usize,
     /// Another seed, other starts.
     pub seed: u64,
+}
+
+/// A policy that can be measured.
+pub trait Actor {
+    /// Components of an action.
+    fn action_size(&self) -> usize;
+
+    /// Writes the action for `observation`, the best of `candidates` where the policy can choose.
+    ///
+    /// # Errors
+    /// When a size does not fit, or the action is not finite.
+    fn act(
+        &mut self,
+        observation: &[f32],
+        noise: &mut NormalNoise,
+        candidates: usize,
+        action: &mut [f32],
+    ) -> Result<(), SampleError>;
+}
+
+impl Actor for ActionSampler {
+    fn action_size(&self) -> usize {
+        ActionSampler::action_size(self)
+    }
+
+    fn act(
+        &mut self,
+        observation: &[f32],
+        noise: &mut NormalNoise,
+        candidates: usize,
+        action: &mut [f32],
+    ) -> Result<(), SampleError> {
+        let mut draws = vec![0.0; candidates * action.len()]; // [N, A]
+        noise.fill(&mut draws);
+        self.sample_into(observation, &draws, candidates, action)?;
+        Ok(())
+    }
 }
 
 /// What was measured.
@@ -39,12 +76,12 @@ pub struct Evaluation {
 }
 
 /// Runs the episodes of `plan` in `env`.
-pub fn evaluate(env: &mut dyn Env, sampler: &mut ActionSampler, plan: Plan) -> anyhow::Result<Evaluation> {
+pub fn evaluate(env: &mut dyn Env, policy: &mut dyn Actor, plan: Plan) -> anyhow::Result<Evaluation> {
     let mut noise = NormalNoise::new(plan.seed);
     let mut episodes = Vec::new();
     for index in 0..plan.episodes {
         let start = evaluation_seed(plan.seed, index);
-        let episode = run_episode(env, sampler, &mut noise, plan.candidates, start);
+        let episode = run_episode(env, policy, &mut noise, plan.candidates, start);
         episodes.push(episode.with_context(|| format!("evaluation episode {index}"))?);
     }
     Ok(summarise(&episodes, plan))
@@ -60,22 +97,20 @@ struct Episode {
 
 fn run_episode(
     env: &mut dyn Env,
-    sampler: &mut ActionSampler,
+    policy: &mut dyn Actor,
     noise: &mut NormalNoise,
     candidates: usize,
     seed: u64,
 ) -> anyhow::Result<Episode> {
     let mut observation = env.reset(seed)?;
-    let mut action = vec![0.0; sampler.action_size()];
-    let mut draws = vec![0.0; candidates * action.len()]; // [N, A]
+    let mut action = vec![0.0; policy.action_size()];
     let mut episode = Episode {
         total_reward: 0.0,
         length: 0,
         success: None,
     };
     loop {
-        noise.fill(&mut draws);
-        sampler.sample_into(&observation, &draws, candidates, &mut action)?;
+        policy.act(&observation, noise, candidates, &mut action)?;
         let step = env.step(&action)?;
         episode.total_reward += step.reward;
         episode.length += 1;

@@ -2,11 +2,13 @@
 //!
 //! Start at [`train`]: the loop is on one page.
 
+pub mod algorithm;
 pub mod config;
 pub mod evaluate;
 pub mod inspect;
 pub mod learner;
 pub mod metrics;
+pub mod normalize;
 pub mod plot;
 pub mod progress;
 pub mod publish;
@@ -15,4 +17,5 @@ pub mod replay_buffer;
 pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;
+pub mod sac;
 pub mod train;

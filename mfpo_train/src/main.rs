@@ -71,6 +71,9 @@ struct TrainArgs {
     /// Task to learn; `tasks` lists them
     #[arg(long, default_value = "swing_arm")]
     task: String,
+    /// Who learns: mfpo, or sac, its usual peer [default: the configuration's]
+    #[arg(long, value_parser = ["mfpo", "sac"])]
+    algorithm: Option<String>,
     /// TOML file laid over the task's built-in configuration, or the name of a built-in one
     #[arg(long)]
     config: Option<String>,
@@ -218,13 +221,20 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .evaluation
             .success
             .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share)),
-        outcome.bundle.display(),
+        outcome
+            .bundle
+            .as_ref()
+            .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
     Ok(())
 }
 
 /// `--set`, then the options that have a name of their own.
 fn overrides(args: &TrainArgs) -> Vec<String> {
+    let algorithm = args
+        .algorithm
+        .as_ref()
+        .map(|name| format!("run.algorithm={name}"));
     let steps = args.steps.map(|steps| format!("run.steps={steps}"));
     let publish_every = args
         .publish_every
@@ -232,6 +242,7 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
     args.overrides
         .iter()
         .cloned()
+        .chain(algorithm)
         .chain(steps)
         .chain(publish_every)
         .collect()

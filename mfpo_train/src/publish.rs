@@ -13,7 +13,7 @@ use mfpo_policy::sampler::ActionSampler;
 use mfpo_sim::EnvSpec;
 use rand::Rng;
 
-use crate::learner::MfpoLearner;
+use crate::algorithm::MeanFlowPolicy;
 
 /// A bundle that is ready to be sent.
 #[derive(Debug, Clone)]
@@ -42,8 +42,8 @@ pub struct Label<'a> {
 }
 
 impl SealedBundle {
-    /// Seals the policy of `learner` as it is now, with the target critics for best of N.
-    pub fn seal(learner: &MfpoLearner, spec: &EnvSpec, label: Label<'_>) -> anyhow::Result<Self> {
+    /// Seals `policy` with the target critics for best of N.
+    pub fn seal(policy: &MeanFlowPolicy, spec: &EnvSpec, label: Label<'_>) -> anyhow::Result<Self> {
         let robot = spec
             .robot
             .as_ref()
@@ -52,10 +52,10 @@ impl SealedBundle {
             robot,
             run: label.run,
             version: label.version,
-            sampling_steps: learner.config().sampling_steps,
-            actor: learner.actor_parameters(),
-            critics: Some((learner.target_parameters(), learner.critic_manifest())),
-            normalizer: None,
+            sampling_steps: policy.sampling_steps,
+            actor: &policy.actor,
+            critics: Some(([&policy.critics[0], &policy.critics[1]], policy.critic_manifest)),
+            normalizer: policy.normalizer.clone(),
             probe_observations: label.probe_observations,
         })?;
         let digest = bundle::open(&bytes)?.digest().to_owned();

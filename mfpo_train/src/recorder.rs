@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::algorithm::UpdateMetrics;
 use crate::evaluate::Evaluation;
-use crate::learner::UpdateInfo;
 use crate::metrics::{Metrics, finite_fields};
 use crate::plot::{self, LearningCurve};
 use crate::progress::{Progress, ProgressMode, Rate, Report};
@@ -44,7 +44,7 @@ pub struct Recorder {
     /// Of the episode that is under way.
     episode: EpisodeLine,
     /// The last update that was not written yet.
-    last_update: Option<UpdateInfo>,
+    last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
 }
 
@@ -84,7 +84,7 @@ impl Recorder {
     }
 
     /// An update happened; a number that is not finite is an error.
-    pub fn update(&mut self, step: u64, info: &UpdateInfo) -> anyhow::Result<()> {
+    pub fn update(&mut self, step: u64, info: &UpdateMetrics) -> anyhow::Result<()> {
         finite_fields("update", step, info)?;
         if self.report.updates == 0 {
             // Steps without updates are hundreds of times as fast.
@@ -92,9 +92,9 @@ impl Recorder {
             (self.step_rate, self.update_rate) = (Rate::new(step - 1, now), Rate::new(0, now));
         }
         self.report.updates += 1;
-        self.report.temperature = Some(info.temperature);
-        self.report.entropy = Some(info.entropy);
-        self.last_update = Some(*info);
+        self.report.temperature = info.get("temperature");
+        self.report.entropy = info.get("entropy");
+        self.last_update = Some(info.clone());
         Ok(())
     }
 

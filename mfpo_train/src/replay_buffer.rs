@@ -6,6 +6,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use crate::learner::LearnerError;
+
 /// One step of an environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Transition<'a> {
@@ -147,6 +149,43 @@ impl ReplayBuffer {
 }
 
 impl Batch {
+    /// The batch cut into `count` mini-batches of equal size, for observations and actions of the given sizes.
+    ///
+    /// # Errors
+    /// When a part has another size than the rows say, or the rows cannot be shared out.
+    pub fn parts(&self, count: usize, (s, a): (usize, usize)) -> Result<Vec<Batch>, LearnerError> {
+        let b = self.size;
+        for (what, expected, got) in [
+            ("rows", count * (b / count).max(1), b),
+            ("observations", b * s, self.observations.len()),
+            ("actions", b * a, self.actions.len()),
+            ("rewards", b, self.rewards.len()),
+            ("masks", b, self.masks.len()),
+            ("next_observations", b * s, self.next_observations.len()),
+        ] {
+            if expected != got {
+                return Err(LearnerError::Batch { what, expected, got });
+            }
+        }
+        if count == 1 {
+            return Ok(vec![self.clone()]);
+        }
+        let rows = b / count;
+        let cut =
+            |column: &[f32], width: usize, i: usize| column[i * rows * width..][..rows * width].to_vec();
+        let part = |i| Batch {
+            size: rows,
+            observation_size: s,
+            action_size: a,
+            observations: cut(&self.observations, s, i),
+            actions: cut(&self.actions, a, i),
+            rewards: cut(&self.rewards, 1, i),
+            masks: cut(&self.masks, 1, i),
+            next_observations: cut(&self.next_observations, s, i),
+        };
+        Ok((0..count).map(part).collect())
+    }
+
     fn clear(&mut self, size: usize, observation_size: usize, action_size: usize) {
         (self.size, self.observation_size, self.action_size) = (size, observation_size, action_size);
         for column in [
@@ -211,6 +250,33 @@ mod tests {
             assert_eq!(batch.rewards[row], i * 10.0);
             assert_eq!(batch.next_observations[2 * row], i + 1.0);
         }
+    }
+
+    #[test]
+    fn parts_are_the_rows_in_their_order() {
+        let mut buffer = ReplayBuffer::new(2, 1, 50, 3);
+        (0..30).for_each(|i| insert(&mut buffer, i, false));
+        let batch = buffer.sample(12);
+        let parts = batch.parts(3, (2, 1)).unwrap();
+        assert!(parts.iter().all(|part| part.size == 4));
+        let joined =
+            |column: fn(&Batch) -> &Vec<f32>| parts.iter().flat_map(column).copied().collect::<Vec<_>>();
+        assert_eq!(joined(|b| &b.observations), batch.observations);
+        assert_eq!(joined(|b| &b.actions), batch.actions);
+        assert_eq!(joined(|b| &b.rewards), batch.rewards);
+        assert_eq!(joined(|b| &b.next_observations), batch.next_observations);
+        let text = batch.parts(5, (2, 1)).unwrap_err().to_string();
+        assert!(
+            text.contains("rows of the mini-batch holds 12 numbers; expected 10"),
+            "{text}"
+        );
+        assert!(
+            batch
+                .parts(1, (3, 1))
+                .unwrap_err()
+                .to_string()
+                .contains("observations")
+        );
     }
 
     #[test]

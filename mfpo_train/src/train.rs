@@ -1,7 +1,8 @@
 //! The loop. Random actions first; then one action and one update an environment step.
 //!
 //! Every step goes the one way of a transition: environment -> replay buffer -> learner. Now and then the policy is
-//! sealed into a bundle, and what is measured is always such a bundle, run by the sampler that the robot runs.
+//! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
+//! Where no robot can run the policy (a benchmark task, SAC) nothing is sealed, and the policy itself is measured.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use candle_core::Device;
 use mfpo_sim::{Env, EnvOptions, Mode, registry};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use crate::algorithm::{self, Algorithm, AlgorithmKind, TrainedPolicy};
 use crate::config::{EvaluationConfig, TrainConfig};
-use crate::evaluate::{self, Evaluation};
-use crate::learner::MfpoLearner;
+use crate::evaluate::{self, Actor, Evaluation};
 use crate::progress::ProgressMode;
 use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
@@ -61,9 +61,9 @@ pub struct Outcome {
     pub updates: u64,
     /// Version of the last bundle.
     pub version: u64,
-    /// The last bundle.
-    pub bundle: PathBuf,
-    /// What the last bundle can do.
+    /// The last bundle; none where the task has no robot or the policy is not MFPO's.
+    pub bundle: Option<PathBuf>,
+    /// What the last policy can do.
     pub evaluation: Evaluation,
     /// Duration.
     pub seconds: f64,
@@ -88,16 +88,18 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
             run.learner.sample_action(&observation)?
         };
         let next = run.env.step(&action)?;
-        run.replay.insert(Transition {
+        let transition = Transition {
             observation: &observation,
             action: &action,
             reward: next.reward,
             terminated: next.terminated,
             next_observation: &next.observation,
-        });
+        };
+        run.learner.observe(&transition);
+        run.replay.insert(transition);
         if !random {
             run.replay
-                .sample_into(run.config.learner.batch_size, &mut run.batch);
+                .sample_into(run.learner.rows_per_update(), &mut run.batch);
             let info = run.learner.update(&run.batch)?;
             run.recorder.update(step, &info)?;
         }
@@ -127,7 +129,7 @@ struct Run {
     env: Box<dyn Env>,
     /// Only for measuring, with seeds of its own.
     evaluation_env: Box<dyn Env>,
-    learner: MfpoLearner,
+    learner: Box<dyn Algorithm>,
     replay: ReplayBuffer,
     /// Memory of the mini-batch.
     batch: Batch,
@@ -155,6 +157,10 @@ impl Run {
         let evaluation_env = make(&task, Mode::Evaluate, &config)?;
         let (observation_size, action_size) = (env.spec().observation_size, env.spec().action_size);
         config.set_sizes(observation_size, action_size)?;
+        ensure!(
+            options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
+            "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
+        );
         create_run_folder(&folder, &config)?;
         tracing::info!("training {task} with seed {seed} into {}", folder.display());
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
@@ -169,7 +175,7 @@ impl Run {
         })?;
         Ok(Self {
             name: run_id(&task, seed),
-            learner: MfpoLearner::new(config.learner.clone(), seeds.next_u64(), &Device::Cpu)?,
+            learner: algorithm::make(&config, seeds.next_u64())?,
             replay: ReplayBuffer::new(
                 observation_size,
                 action_size,
@@ -205,15 +211,21 @@ impl Run {
             .collect()
     }
 
-    /// Seals the policy as it is now under the next version.
+    /// Seals the policy as it is now under the next version, if a robot could run it.
     fn publish(&mut self, step: u64) -> anyhow::Result<()> {
+        if self.env.spec().robot.is_none() {
+            return Ok(());
+        }
+        let TrainedPolicy::MeanFlow(policy) = self.learner.policy()? else {
+            return Ok(());
+        };
         let version = self.sealed.as_ref().map_or(0, |(_, bundle)| bundle.version + 1);
         let label = Label {
             run: &self.name,
             version,
             probe_observations: self.probe_observations(),
         };
-        let bundle = SealedBundle::seal(&self.learner, self.env.spec(), label)?;
+        let bundle = SealedBundle::seal(&policy, self.env.spec(), label)?;
         self.publisher.publish(&bundle)?;
         self.recorder.published(version);
         self.sealed = Some((step, bundle));
@@ -229,7 +241,7 @@ impl Run {
         rows.take(PROBES).map(<[f32]>::to_vec).collect()
     }
 
-    /// Measures the policy as it is now, through a bundle as the robot gets it.
+    /// Measures the policy as it is now, where there is a bundle through it, as the robot gets it.
     fn evaluate(&mut self, step: u64) -> anyhow::Result<Evaluation> {
         if let Some((_, evaluation)) = self.evaluated.as_ref().filter(|(at, _)| *at == step) {
             return Ok(evaluation.clone());
@@ -238,8 +250,10 @@ impl Run {
         if !current && self.recorder.updates() > 0 {
             self.publish(step)?;
         }
-        let (_, bundle) = self.sealed.as_ref().context("nothing was sealed yet")?;
-        let mut sampler = bundle.sampler()?;
+        let mut policy: Box<dyn Actor> = match &self.sealed {
+            Some((_, bundle)) => Box::new(bundle.sampler()?),
+            None => self.learner.policy()?.actor()?,
+        };
         let EvaluationConfig {
             episodes, candidates, ..
         } = self.config.evaluation;
@@ -248,7 +262,7 @@ impl Run {
             candidates,
             seed: 0,
         };
-        let evaluation = evaluate::evaluate(self.evaluation_env.as_mut(), &mut sampler, plan)?;
+        let evaluation = evaluate::evaluate(self.evaluation_env.as_mut(), policy.as_mut(), plan)?;
         self.recorder.evaluation(step, &evaluation)?;
         self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)
@@ -262,8 +276,8 @@ impl Run {
             run: self.name,
             steps,
             updates: self.recorder.updates(),
-            version: self.sealed.map_or(0, |(_, bundle)| bundle.version),
-            bundle: self.publisher.last(),
+            version: self.sealed.as_ref().map_or(0, |(_, bundle)| bundle.version),
+            bundle: self.sealed.map(|_| self.publisher.last()),
             evaluation,
             seconds: self.recorder.seconds(),
             interrupted: steps < self.config.run.steps && !self.recorder.learnt(),

@@ -73,7 +73,7 @@ fn a_run_leaves_configuration_metrics_curve_and_rising_bundles() {
     }
     let last = folder.path().join("bundles/v000003.safetensors");
     assert_eq!(
-        std::fs::read(&outcome.bundle).unwrap(),
+        std::fs::read(outcome.bundle.as_ref().unwrap()).unwrap(),
         std::fs::read(last).unwrap()
     );
     let kinds = |kind: &str| {

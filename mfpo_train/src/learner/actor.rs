@@ -2,6 +2,8 @@
 //!
 //! `u_tgt = v - (t - r) du/dt`, `du/dt` along `(v, 1, 1)` in `(x, t, h)`; loss `mean (sg(u_tgt) - u)^2`.
 
+use std::borrow::Cow;
+
 use candle_core::Tensor;
 use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowWeights};
 use mfpo_policy::mean_flow::FlowPoint;
@@ -118,6 +120,11 @@ impl MfpoLearner {
         let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
         let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();
         let alpha = self.temperature.alpha();
+        let mut log_probs = Cow::Borrowed(&samples.log_probs);
+        if self.config.leave_one_out {
+            // The first sample made x_t; so improbable a sample gets the weight 0.
+            log_probs.to_mut().iter_mut().step_by(k1).for_each(|l| *l = 1e30);
+        }
         let problem = VelocityProblem {
             x_t: &points.x_t,
             t: &points.times.t,
@@ -126,7 +133,7 @@ impl MfpoLearner {
                 actions: &samples.actions,
                 values: &q_policy,
             },
-            log_probs: &samples.log_probs,
+            log_probs: &log_probs,
             clean: ProposalSet {
                 actions: &clean,
                 values: &q_clean,

@@ -6,9 +6,9 @@ use thiserror::Error;
 
 /// A number of the configuration is outside its range.
 #[derive(Debug, Clone, PartialEq, Error)]
-#[error("learner.{key} is {got}; expected {expected}")]
+#[error("{key} is {got}; expected {expected}")]
 pub struct LearnerConfigError {
-    /// The key.
+    /// The key with its section.
     pub key: &'static str,
     /// What a valid value looks like.
     pub expected: &'static str,
@@ -57,9 +57,22 @@ pub struct LearnerConfig {
     /// Threads of an update; 0 takes all cores. Their number does not change a single bit of the result.
     #[serde(default)]
     pub threads: usize,
+    /// Updates of the critics for each update of the policy, each from a mini-batch of its own; 1 in the paper.
+    #[serde(default = "one")]
+    pub update_to_data: usize,
+    /// Share of the rows whose times are the sampler's own, `(i / T, 1 / T)`; 0 in the paper.
+    #[serde(default)]
+    pub grid_time_share: f64,
+    /// Leaves the policy sample that made `x_t` out of its own velocity estimate; false in the paper.
+    #[serde(default)]
+    pub leave_one_out: bool,
     /// Tests only: ascends the actor's loss instead of descending it, so that nothing can be learnt.
     #[serde(skip)]
     pub flip_actor_loss_sign: bool,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl LearnerConfig {
@@ -84,6 +97,9 @@ impl LearnerConfig {
             atoms: 101,
             clipped_double_q: true,
             threads: 0,
+            update_to_data: 1,
+            grid_time_share: 0.0,
+            leave_one_out: false,
             flip_actor_loss_sign: false,
         }
     }
@@ -108,19 +124,20 @@ impl LearnerConfig {
     /// The first number outside its range.
     pub fn validate(&self) -> Result<(), LearnerConfigError> {
         let counts = [
-            ("observation_size", self.observation_size, 1),
-            ("action_size", self.action_size, 1),
+            ("learner.observation_size", self.observation_size, 1),
+            ("learner.action_size", self.action_size, 1),
             (
-                "hidden_sizes",
+                "learner.hidden_sizes",
                 self.hidden_sizes.iter().copied().min().unwrap_or(0),
                 1,
             ),
-            ("batch_size", self.batch_size, 1),
-            ("policy_candidates", self.policy_candidates, 1),
-            ("gaussian_candidates", self.gaussian_candidates, 1),
-            ("sampling_steps", self.sampling_steps, 1),
-            ("probes", self.probes, 1),
-            ("atoms", self.atoms, 2),
+            ("learner.batch_size", self.batch_size, 1),
+            ("learner.policy_candidates", self.policy_candidates, 1),
+            ("learner.gaussian_candidates", self.gaussian_candidates, 1),
+            ("learner.sampling_steps", self.sampling_steps, 1),
+            ("learner.probes", self.probes, 1),
+            ("learner.update_to_data", self.update_to_data, 1),
+            ("learner.atoms", self.atoms, 2),
         ];
         for (key, got, least) in counts {
             if got < least {
@@ -133,34 +150,45 @@ impl LearnerConfig {
             }
         }
         let rates = [
-            ("discount", self.discount, 0.0..=1.0, "a number from 0 to 1"),
-            ("tau", self.tau, 0.0..=1.0, "a number from 0 to 1"),
             (
-                "learning_rate",
+                "learner.discount",
+                self.discount,
+                0.0..=1.0,
+                "a number from 0 to 1",
+            ),
+            (
+                "learner.grid_time_share",
+                self.grid_time_share,
+                0.0..=0.5,
+                "a number from 0 to 0.5",
+            ),
+            ("learner.tau", self.tau, 0.0..=1.0, "a number from 0 to 1"),
+            (
+                "learner.learning_rate",
                 self.learning_rate,
                 1e-12..=1.0,
                 "a positive number up to 1",
             ),
             (
-                "initial_temperature",
+                "learner.initial_temperature",
                 self.initial_temperature,
                 1e-12..=1e6,
                 "a positive number",
             ),
             (
-                "target_entropy_per_dim",
+                "learner.target_entropy_per_dim",
                 self.target_entropy_per_dim,
                 -1e3..=1e3,
                 "a finite number",
             ),
             (
-                "value_min",
+                "learner.value_min",
                 self.value_min,
                 -1e9..=self.value_max.min(1e9),
                 "a number up to value_max",
             ),
             (
-                "value_max",
+                "learner.value_max",
                 self.value_max,
                 -1e9..=1e9,
                 "a finite number above value_min",
@@ -175,8 +203,15 @@ impl LearnerConfig {
                 });
             }
         }
+        if self.leave_one_out && self.policy_candidates < 2 {
+            return Err(LearnerConfigError {
+                key: "learner.policy_candidates",
+                expected: "2 or more with leave_one_out",
+                got: self.policy_candidates.to_string(),
+            });
+        }
         if self.value_min >= self.value_max {
-            let (key, expected) = ("value_max", "a number above value_min");
+            let (key, expected) = ("learner.value_max", "a number above value_min");
             return Err(LearnerConfigError {
                 key,
                 expected,

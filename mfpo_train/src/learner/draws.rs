@@ -46,7 +46,18 @@ pub trait Draws: Send {
 pub struct RandomDraws {
     rng: ChaCha8Rng,
     team: Team,
+    grid: Option<Grid>,
 }
+
+/// The sampler's own times, for a share of the rows.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    share: f64,
+    steps: usize,
+}
+
+/// Stands for the sampler's `t = 1`, where no Gaussian sample exists (`b = (x_t - t eps) / (1 - t)`).
+const LAST_TIME: f32 = 1.0 - 1.0 / 1024.0;
 
 /// Numbers that one job of a team draws, from a stream of its own.
 const JOB: usize = 2048;
@@ -62,7 +73,14 @@ impl RandomDraws {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             team: Team::default(),
+            grid: None,
         }
+    }
+
+    /// The same, with the sampler's times `t = i / steps`, `h = 1 / steps` in the last `share` of the rows.
+    pub fn with_grid(self, share: f64, steps: usize) -> Self {
+        let grid = (share > 0.0).then_some(Grid { share, steps });
+        Self { grid, ..self }
     }
 
     /// The same sequence, drawn by the threads of `team`.
@@ -104,6 +122,14 @@ impl RandomDraws {
             let t = a.max(b);
             times.t.push(t);
             times.r.push(if row < instantaneous { t } else { a.min(b) });
+        }
+        if let Some(Grid { share, steps }) = self.grid {
+            let first = rows - (share * rows as f64).round() as usize;
+            for row in first..rows {
+                let step = self.rng.random_range(1..=steps);
+                let t = (step as f32 / steps as f32).min(LAST_TIME);
+                (times.t[row], times.r[row]) = (t, t - 1.0 / steps as f32);
+            }
         }
         times
     }
@@ -270,6 +296,24 @@ mod tests {
                 "[{lower}, {upper}]: variance {variance}, want {want_variance}"
             );
         }
+    }
+
+    #[test]
+    fn a_share_of_the_rows_has_the_times_of_the_sampler() {
+        let times = RandomDraws::new(1).with_grid(0.25, 2).actor_times(400);
+        let plain = RandomDraws::new(1).actor_times(400);
+        assert_eq!(
+            (&times.t[..300], &times.r[..300]),
+            (&plain.t[..300], &plain.r[..300])
+        );
+        let mut counts = [0; 2];
+        for (t, r) in times.t[300..].iter().zip(&times.r[300..]) {
+            assert!((t - r - 0.5).abs() < 1e-6, "h = {}", t - r);
+            counts[usize::from(*t == LAST_TIME)] += 1;
+            assert!(*t == LAST_TIME || *t == 0.5);
+        }
+        // 50 expected each, standard deviation 5.
+        assert!(counts.iter().all(|n| (25..=75).contains(n)), "{counts:?}");
     }
 
     #[test]

@@ -10,8 +10,8 @@ mod config;
 mod critic;
 mod divergence;
 mod draws;
-mod network;
-mod optimizer;
+pub(crate) mod network;
+pub(crate) mod optimizer;
 mod temperature;
 mod trace;
 mod velocity;
@@ -34,6 +34,7 @@ pub use optimizer::{Adam, ScalarAdam};
 pub use trace::Trace;
 pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velocity};
 
+use crate::algorithm::{Algorithm, MeanFlowPolicy, TrainedPolicy, UpdateMetrics};
 use crate::replay_buffer::Batch;
 use candidates::{PackedCritics, PackedPolicy};
 use network::TrainedNetwork;
@@ -204,7 +205,9 @@ impl MfpoLearner {
             targets: [target(&copies[0])?, target(&copies[1])?],
             critics,
             temperature: Temperature::new(initial.log_temperature, rate as f32),
-            draws: RandomDraws::new(seed).with_team(team.clone()),
+            draws: RandomDraws::new(seed)
+                .with_team(team.clone())
+                .with_grid(config.grid_time_share, config.sampling_steps),
             noise: NormalNoise::new(seed.wrapping_add(1)),
             policy: None,
             team,
@@ -251,23 +254,27 @@ impl MfpoLearner {
         draws: &mut dyn Draws,
         trace: &mut Trace,
     ) -> Result<UpdateInfo, LearnerError> {
-        self.check(batch)?;
+        let sizes = (self.config.observation_size, self.config.action_size);
+        let parts = batch.parts(self.config.update_to_data, sizes)?;
         let team = self.team.clone();
-        team.install(|| self.update_in_team(batch, draws, trace))
+        team.install(|| self.update_in_team(&parts, draws, trace))
     }
 
     fn update_in_team(
         &mut self,
-        batch: &Batch,
+        parts: &[Batch],
         draws: &mut dyn Draws,
         trace: &mut Trace,
     ) -> Result<UpdateInfo, LearnerError> {
-        let rows = (batch.size, self.config.observation_size, self.config.action_size);
-        let tensors = BatchTensors {
-            observations: Tensor::from_slice(&batch.observations, (rows.0, rows.1), &self.device)?,
-            actions: Tensor::from_slice(&batch.actions, (rows.0, rows.2), &self.device)?,
-        };
         let mut info = UpdateInfo::default();
+        let Some((batch, before)) = parts.split_last() else {
+            return Ok(info);
+        };
+        for part in before {
+            let tensors = self.tensors(part)?;
+            self.update_critics(part, &tensors, draws, &mut info, trace)?;
+        }
+        let tensors = self.tensors(batch)?;
         self.update_critics(batch, &tensors, draws, &mut info, trace)?;
         let first_actions = self.update_actor(batch, &tensors, draws, &mut info, trace)?;
         self.update_divergence(batch, &tensors, &first_actions, draws, &mut info, trace)?;
@@ -277,22 +284,12 @@ impl MfpoLearner {
         Ok(info)
     }
 
-    fn check(&self, batch: &Batch) -> Result<(), LearnerError> {
+    fn tensors(&self, batch: &Batch) -> Result<BatchTensors, LearnerError> {
         let (b, s, a) = (batch.size, self.config.observation_size, self.config.action_size);
-        let parts = [
-            ("observations", b * s, batch.observations.len()),
-            ("actions", b * a, batch.actions.len()),
-            ("rewards", b, batch.rewards.len()),
-            ("masks", b, batch.masks.len()),
-            ("next_observations", b * s, batch.next_observations.len()),
-        ];
-        match parts
-            .into_iter()
-            .find(|(_, expected, got)| expected != got || *expected == 0)
-        {
-            None => Ok(()),
-            Some((what, expected, got)) => Err(LearnerError::Batch { what, expected, got }),
-        }
+        Ok(BatchTensors {
+            observations: Tensor::from_slice(&batch.observations, (b, s), &self.device)?,
+            actions: Tensor::from_slice(&batch.actions, (b, a), &self.device)?,
+        })
     }
 
     fn check_finite(&self, info: &UpdateInfo) -> Result<(), LearnerError> {
@@ -408,6 +405,55 @@ impl MfpoLearner {
             support: self.config.support(),
             clipped_double_q: self.config.clipped_double_q,
         }
+    }
+}
+
+impl Algorithm for MfpoLearner {
+    fn rows_per_update(&self) -> usize {
+        self.config.batch_size * self.config.update_to_data
+    }
+
+    fn update(&mut self, batch: &Batch) -> Result<UpdateMetrics, LearnerError> {
+        let info = MfpoLearner::update(self, batch)?;
+        Ok(UpdateMetrics(vec![
+            ("critic_loss_1", info.critic_loss_1),
+            ("critic_loss_2", info.critic_loss_2),
+            ("q_mean", info.q_mean),
+            ("actor_loss", info.actor_loss),
+            ("divergence_loss", info.divergence_loss),
+            ("temperature_loss", info.temperature_loss),
+            ("temperature", info.temperature),
+            ("entropy", info.entropy),
+            ("ess_policy", info.ess_policy),
+            ("ess_clean", info.ess_clean),
+        ]))
+    }
+
+    fn sample_action(&mut self, observation: &[f32]) -> Result<Vec<f32>, LearnerError> {
+        MfpoLearner::sample_action(self, observation)
+    }
+
+    fn policy(&self) -> Result<TrainedPolicy, LearnerError> {
+        let [first, second] = self.target_parameters();
+        Ok(TrainedPolicy::MeanFlow(Box::new(MeanFlowPolicy {
+            actor: self.actor.parameters().copied()?,
+            critics: [first.copied()?, second.copied()?],
+            critic_manifest: self.critic_manifest(),
+            action_size: self.config.action_size,
+            sampling_steps: self.config.sampling_steps,
+            normalizer: None,
+        })))
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, &Parameters)> {
+        vec![
+            ("actor", self.actor.parameters()),
+            ("logp_mvel", self.divergence.parameters()),
+            ("critic_1", self.critics[0].parameters()),
+            ("critic_2", self.critics[1].parameters()),
+            ("target_critic_1", &self.targets[0].0),
+            ("target_critic_2", &self.targets[1].0),
+        ]
     }
 }
 

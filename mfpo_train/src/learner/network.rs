@@ -12,7 +12,7 @@ use super::{Adam, LearnerError, Trace};
 type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync>;
 
 /// A network that learns.
-pub(super) struct TrainedNetwork<N> {
+pub(crate) struct TrainedNetwork<N> {
     names: Vec<String>,
     vars: Vec<Var>,
     parameters: Parameters,
@@ -22,7 +22,7 @@ pub(super) struct TrainedNetwork<N> {
 }
 
 impl<N> TrainedNetwork<N> {
-    pub(super) fn new(
+    pub(crate) fn new(
         initial: Parameters,
         learning_rate: f64,
         device: &Device,
@@ -49,21 +49,21 @@ impl<N> TrainedNetwork<N> {
     }
 
     /// The network; gradients flow to its variables.
-    pub(super) fn network(&self) -> &N {
+    pub(crate) fn network(&self) -> &N {
         &self.network
     }
 
     /// The same weights (shared storage) without gradients.
-    pub(super) fn detached(&self) -> Result<N, NetworkError> {
+    pub(crate) fn detached(&self) -> Result<N, NetworkError> {
         (self.load)(&self.parameters.detached())
     }
 
-    pub(super) fn parameters(&self) -> &Parameters {
+    pub(crate) fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
     /// One optimiser step with gradients that were computed on the CPU. Every parameter must get one.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         gradients: NamedGradients,
         team: &Team,
@@ -84,7 +84,7 @@ impl<N> TrainedNetwork<N> {
     }
 
     /// Backward pass of `loss` and one optimiser step. Every parameter must get a gradient.
-    pub(super) fn descend(
+    pub(crate) fn descend(
         &mut self,
         loss: &Tensor,
         name: &str,

@@ -147,7 +147,7 @@ fn step_composed(
 ///
 /// # Errors
 /// When the shapes differ.
-pub(super) fn move_towards(target: &Tensor, new: &Tensor, tau: f64) -> Result<()> {
+pub(crate) fn move_towards(target: &Tensor, new: &Tensor, tau: f64) -> Result<()> {
     if target.device().is_cpu() {
         return target.inplace_op2(&new.detach(), &AverageOp((1.0 - tau) as f32, tau as f32));
     }

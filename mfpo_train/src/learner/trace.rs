@@ -39,17 +39,17 @@ impl Trace {
         self.values.as_ref()?.get(name).map(Vec::as_slice)
     }
 
-    pub(super) fn slice(&mut self, name: &str, values: &[f32]) {
+    pub(crate) fn slice(&mut self, name: &str, values: &[f32]) {
         if let Some(map) = &mut self.values {
             map.insert(name.to_owned(), values.to_vec());
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, value: f64) {
+    pub(crate) fn number(&mut self, name: &str, value: f64) {
         self.slice(name, &[value as f32]);
     }
 
-    pub(super) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<(), NetworkError> {
+    pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<(), NetworkError> {
         if let Some(map) = &mut self.values {
             map.insert(name.to_owned(), tensor.detach().flatten_all()?.to_vec1()?);
         }

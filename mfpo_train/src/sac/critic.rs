@@ -1,0 +1,50 @@
+//! The critics' loss (eq. 5 and 6): `(Q_i(s, a) - y)^2 / 2`, `y = r + gamma mask (min_i Qbar_i(s', a') - alpha log pi(a'|s'))`
+//! with `a' ~ pi(.|s')`.
+
+use candle_core::Tensor;
+
+use super::network::{sample, value};
+use super::{BatchTensors, Metrics, SacLearner};
+use crate::learner::optimizer::move_towards;
+use crate::learner::{LearnerError, Trace};
+
+impl SacLearner {
+    /// Both critics on the same target, then the target critics: `target <- tau new + (1 - tau) target`.
+    pub(super) fn update_critics(
+        &mut self,
+        batch: &BatchTensors,
+        noise: &Tensor,
+        metrics: &mut Metrics,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
+        let target = self.critic_target(batch, noise)?;
+        trace.tensor("target", &target)?;
+        let mut losses = [0.0; 2];
+        for (i, critic) in self.critics.iter_mut().enumerate() {
+            let q = value(critic.network(), &batch.observations, &batch.actions)?;
+            let loss = ((&q - &target)?.sqr()?.mean_all()? * 0.5)?;
+            losses[i] = f64::from(loss.to_scalar::<f32>()?);
+            if i == 0 {
+                metrics.q_mean = f64::from(q.detach().mean_all()?.to_scalar::<f32>()?);
+            }
+            critic.descend(&loss, ["critic_1", "critic_2"][i], trace)?;
+        }
+        metrics.critic_losses = losses;
+        for (critic, (parameters, _)) in self.critics.iter().zip(&self.targets) {
+            for ((_, new), (_, target)) in critic.parameters().iter().zip(parameters.iter()) {
+                move_towards(target, new, self.config.tau)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `y`, `[B]`, without gradient.
+    fn critic_target(&self, batch: &BatchTensors, noise: &Tensor) -> Result<Tensor, LearnerError> {
+        let (actions, log_probs) = sample(&self.actor.detached()?, &batch.next_observations, noise)?;
+        let [first, second] = &self.targets;
+        let first = value(&first.1, &batch.next_observations, &actions)?;
+        let second = value(&second.1, &batch.next_observations, &actions)?;
+        let soft = (first.minimum(&second)? - (log_probs * self.temperature())?)?;
+        Ok((&batch.rewards + (&batch.masks * soft)? * self.config.discount)?.detach())
+    }
+}
