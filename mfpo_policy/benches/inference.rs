@@ -3,8 +3,10 @@
 //! The fused kernel against candle on the same weights and noise, warm (calls in a row) and cold (one call every
 //! 10 ms, as a controller at 100 Hz makes it), one candidate and the best of ten by two critics.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -13,6 +15,7 @@ use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::kernel::InstructionSet;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::parameters::Parameters;
 use mfpo_policy::sampler::{self, ActionSampler, PolicyNetworks};
 use serde_json::{Value, json};
 
@@ -30,6 +33,9 @@ struct Arguments {
     /// Timed calls of each case (cold, 10 ms apart).
     #[arg(long, default_value_t = 300)]
     cold_samples: usize,
+    /// Python that runs the peers, as `cargo xtask bench inference --peers` installs it.
+    #[arg(long, value_name = "PYTHON")]
+    peers: Option<PathBuf>,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -52,6 +58,15 @@ fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
+fn actor_parameters() -> Result<Parameters, Failure> {
+    Ok(MeanFlow::initialize(
+        0,
+        (OBSERVATION, ACTION, ACTION),
+        &[256; 3],
+        &Device::Cpu,
+    )?)
+}
+
 fn networks() -> Result<PolicyNetworks, Failure> {
     let (hidden, device) = ([256; 3], Device::Cpu);
     let support = ValueSupport {
@@ -63,7 +78,7 @@ fn networks() -> Result<PolicyNetworks, Failure> {
         let p = Critic::initialize(seed, (OBSERVATION, ACTION, support.atoms), &hidden, &device)?;
         Ok(Critic::load(&p, support)?)
     };
-    let actor = MeanFlow::initialize(0, (OBSERVATION, ACTION, ACTION), &hidden, &device)?;
+    let actor = actor_parameters()?;
     Ok(PolicyNetworks {
         actor: MeanFlow::load(&actor, ACTION)?,
         critics: Some([critic(1)?, critic(2)?]),
@@ -130,16 +145,92 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     ));
     let ratio = |i: usize| results[i]["p50_us"].as_f64().unwrap_or(0.0);
     println!("candle / fused, p50: {:.1}", ratio(4) / ratio(0));
+    let peers = match &arguments.peers {
+        Some(python) => peers(
+            python,
+            &networks,
+            (&observation, &draws[..ACTION]),
+            arguments.samples,
+        )?,
+        None => BTreeMap::new(),
+    };
+    for (name, told) in &peers {
+        match told["p50_us"].as_f64() {
+            Some(p50) => println!(
+                "{:<34} {:>8} {p50:>8.1} {:>8.1}   {:.1} times ours",
+                format!("{name} {}", told["version"].as_str().unwrap_or_default()),
+                arguments.samples / 10,
+                told["p99_us"].as_f64().unwrap_or_default(),
+                p50 / ratio(0)
+            ),
+            None => println!(
+                "{name:<34} not installed: {}",
+                told["missing"].as_str().unwrap_or_default()
+            ),
+        }
+    }
     if arguments.json {
         let (p50, p99) = (results[0]["p50_us"].clone(), results[0]["p99_us"].clone());
         let best = results[2]["p50_us"].clone();
+        let peer_p50 = |name: &str| peers.get(name).map_or(Value::Null, |told| told["p50_us"].clone());
         let object = json!({
             "bench": "inference", "kernel": kernel, "inference_p50_us": p50, "inference_p99_us": p99,
-            "best_of_10_p50_us": best, "candle_over_fused_p50": ratio(4) / ratio(0), "results": results,
+            "best_of_10_p50_us": best, "candle_over_fused_p50": ratio(4) / ratio(0), "results": results, "p50_us": p50,
+            "p99_us": p99, "onnxruntime_p50_us": peer_p50("onnxruntime"), "jax_p50_us": peer_p50("jax"),
+            "torch_p50_us": peer_p50("torch"), "peers": peers,
         });
         println!("{object}");
     }
     Ok(())
+}
+
+/// The peers on the same weights, observation and noise; what each says of itself, by name.
+fn peers(
+    python: &Path,
+    networks: &PolicyNetworks,
+    (observation, noise): (&[f32], &[f32]),
+    samples: usize,
+) -> Result<BTreeMap<String, Value>, Failure> {
+    let mut action = [0.0f32; ACTION];
+    ActionSampler::new(networks, &Device::Cpu)?.sample_into(observation, noise, 1, &mut action)?;
+    let device = Device::Cpu;
+    let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+    for (name, tensor) in actor_parameters()?.iter() {
+        tensors.insert(name.clone(), tensor.clone());
+    }
+    let given: [(&str, &[f32]); 4] = [
+        ("observation", observation),
+        ("noise", noise),
+        ("action", &action),
+        ("steps", &[STEPS as f32]),
+    ];
+    for (name, values) in given {
+        tensors.insert(
+            name.to_owned(),
+            Tensor::from_slice(values, values.len(), &device)?,
+        );
+    }
+    let file = std::env::temp_dir().join(format!("mfpo-inference-{}.safetensors", std::process::id()));
+    candle_core::safetensors::save(&tensors.into_iter().collect(), &file)?;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers/inference.py");
+    let told = Command::new(python)
+        .env_remove("PYTHONPATH")
+        .arg(program)
+        .arg(&file)
+        .arg((samples / 10).to_string())
+        .stderr(std::process::Stdio::inherit())
+        .output();
+    std::fs::remove_file(&file)?;
+    let told = told?;
+    if !told.status.success() {
+        return Err("a peer failed; what it said is above".into());
+    }
+    let mut peers = BTreeMap::new();
+    for line in String::from_utf8(told.stdout)?.lines() {
+        let value: Value = serde_json::from_str(line)?;
+        peers.insert(value["peer"].as_str().unwrap_or_default().to_owned(), value);
+    }
+    Ok(peers)
 }
 
 fn measure(name: &str, samples: usize, pause: Duration, call: &mut dyn FnMut()) -> Value {

@@ -30,6 +30,9 @@ pub enum SimError {
     /// A task of a benchmark was asked for as a robot.
     #[error("task '{0}' is no robot that could run in real time; `swing_arm` is one")]
     NotARobot(String),
+    /// A robot of our own was asked for as a task of a benchmark.
+    #[error("task '{0}' is a robot of our own, no task of a benchmark; `HalfCheetah-v5` is one")]
+    NotABenchmark(String),
     /// A model file that the set-up brings is not there.
     #[error(
         "the model file {path} is not there; `cargo xtask setup` brings the models of Gymnasium and the DeepMind Control \

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::benchmark::Benchmark;
 use super::benchmark_env::BenchmarkEnv;
 use super::gym;
 use super::robot_env::RobotEnv;
@@ -65,6 +66,17 @@ pub fn rollout(name: &str, options: &EnvOptions) -> Result<Box<dyn Rollout>, Sim
             factory(&options.task)?,
             &options,
         )?)),
+    }
+}
+
+/// The physics and the rules of the benchmark task called `name`, without an environment around them.
+///
+/// # Errors
+/// As [`make`]; [`SimError::NotABenchmark`] for a robot of our own.
+pub fn benchmark(name: &str, options: &EnvOptions) -> Result<Benchmark, SimError> {
+    match find(name)? {
+        Factory::Robot(_) => Err(SimError::NotABenchmark(name.to_owned())),
+        Factory::Benchmark(factory) => factory(&options.task),
     }
 }
 
