@@ -82,9 +82,9 @@ impl Algorithm for Normalized {
         self.inner.rows_per_update()
     }
 
-    fn observe(&mut self, transition: &Transition<'_>) {
+    fn observe(&mut self, transition: &Transition<'_>, ended: bool) {
         self.statistics.add(transition.observation);
-        self.inner.observe(transition);
+        self.inner.observe(transition, ended);
     }
 
     fn update(&mut self, batch: &Batch) -> Result<UpdateMetrics, LearnerError> {
@@ -164,13 +164,14 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut normalized = Normalized::new(Box::new(Witness(seen.clone())), 1);
         for value in [2.0, 6.0] {
-            normalized.observe(&Transition {
+            let transition = Transition {
                 observation: &[value],
                 action: &[0.0],
                 reward: 0.0,
                 terminated: false,
                 next_observation: &[value],
-            });
+            };
+            normalized.observe(&transition, false);
         }
         let batch = Batch {
             size: 1,

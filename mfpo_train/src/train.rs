@@ -95,7 +95,8 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
             terminated: next.terminated,
             next_observation: &next.observation,
         };
-        run.learner.observe(&transition);
+        let ended = next.terminated || next.truncated;
+        run.learner.observe(&transition, ended);
         run.replay.insert(transition);
         if !random {
             run.replay
@@ -103,7 +104,6 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
             let info = run.learner.update(&run.batch)?;
             run.recorder.update(step, &info)?;
         }
-        let ended = next.terminated || next.truncated;
         run.recorder.reward(step, next.reward, ended)?;
         observation = if ended {
             run.env.reset(run.rng.next_u64())?

@@ -131,13 +131,14 @@ fn a_normalising_policy_is_the_plain_one_on_normalised_observations() {
         })
         .collect();
     for observation in &seen {
-        learner.observe(&Transition {
+        let transition = Transition {
             observation,
             action: &[0.0; SIZES.1],
             reward: 0.0,
             terminated: false,
             next_observation: observation,
-        });
+        };
+        learner.observe(&transition, false);
     }
     let policy = |learner: &dyn Algorithm| match learner.policy().unwrap() {
         TrainedPolicy::MeanFlow(policy) => policy,
@@ -197,6 +198,7 @@ fn every_option_runs_alone_and_all_run_together() {
         "learner.update_to_data=3",
         "learner.grid_time_share=0.1",
         "learner.leave_one_out=true",
+        "learner.support_from_returns=true",
         "learner.sampling_steps=16",
         "environment.action_delay_max=0.02",
     ];
@@ -236,9 +238,33 @@ fn an_option_that_is_off_leaves_the_run_as_it_is() {
         "learner.update_to_data=1",
         "learner.grid_time_share=0.0",
         "learner.leave_one_out=false",
+        "learner.support_from_returns=false",
     ];
     assert_eq!(metrics(&[]), metrics(&off));
     for on in ["learner.grid_time_share=0.1", "learner.leave_one_out=true"] {
         assert_ne!(metrics(&[]), metrics(&[on]), "{on}");
     }
+}
+
+#[test]
+fn the_support_from_returns_holds_the_returns_and_goes_into_the_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    // One whole episode before the first update.
+    let overrides = [
+        "learner.support_from_returns=true",
+        "run.random_steps=600",
+        "run.steps=650",
+    ];
+    let outcome = run(folder.path(), &overrides);
+    let bundle = std::fs::read(outcome.bundle.unwrap()).unwrap();
+    let bundle = mfpo_policy::bundle::open(&bundle).unwrap();
+    let support = bundle.manifest().critics.as_ref().unwrap().support;
+    // Rewards are in [0, 1] and the discount is 0.98: a random policy earns little, and no return reaches 50.
+    assert!(support.minimum < 0.0 && support.minimum > -40.0, "{support:?}");
+    assert!(
+        support.maximum > 0.0 && support.maximum < 90.0 && support.maximum != 40.0,
+        "{support:?}"
+    );
+    let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert!(text.contains("\"value_max\""));
 }

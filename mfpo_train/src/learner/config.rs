@@ -63,6 +63,9 @@ pub struct LearnerConfig {
     /// Share of the rows whose times are the sampler's own, `(i / T, 1 / T)`; 0 in the paper.
     #[serde(default)]
     pub grid_time_share: f64,
+    /// Chooses `value_min` and `value_max` from the returns of the run, again when returns outgrow them.
+    #[serde(default)]
+    pub support_from_returns: bool,
     /// Leaves the policy sample that made `x_t` out of its own velocity estimate; false in the paper.
     #[serde(default)]
     pub leave_one_out: bool,
@@ -99,6 +102,7 @@ impl LearnerConfig {
             threads: 0,
             update_to_data: 1,
             grid_time_share: 0.0,
+            support_from_returns: false,
             leave_one_out: false,
             flip_actor_loss_sign: false,
         }

@@ -12,6 +12,7 @@ mod divergence;
 mod draws;
 pub(crate) mod network;
 pub(crate) mod optimizer;
+mod support;
 mod temperature;
 mod trace;
 mod velocity;
@@ -35,9 +36,10 @@ pub use trace::Trace;
 pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velocity};
 
 use crate::algorithm::{Algorithm, MeanFlowPolicy, TrainedPolicy, UpdateMetrics};
-use crate::replay_buffer::Batch;
+use crate::replay_buffer::{Batch, Transition};
 use candidates::{PackedCritics, PackedPolicy};
 use network::TrainedNetwork;
+use support::ObservedReturns;
 use temperature::Temperature;
 
 /// Why a learner could not be made or an update not be done.
@@ -132,6 +134,10 @@ pub struct MfpoLearner {
     /// The threads of an update.
     team: Team,
     updates: u64,
+    /// With the option `support_from_returns`.
+    returns: Option<ObservedReturns>,
+    /// Whether the support was chosen from returns.
+    support_chosen: bool,
 }
 
 /// The initial parameters of every network.
@@ -212,6 +218,8 @@ impl MfpoLearner {
             policy: None,
             team,
             updates: 0,
+            returns: config.support_from_returns.then(ObservedReturns::default),
+            support_chosen: false,
             device: device.clone(),
             config,
         })
@@ -256,6 +264,7 @@ impl MfpoLearner {
     ) -> Result<UpdateInfo, LearnerError> {
         let sizes = (self.config.observation_size, self.config.action_size);
         let parts = batch.parts(self.config.update_to_data, sizes)?;
+        self.choose_support()?;
         let team = self.team.clone();
         team.install(|| self.update_in_team(&parts, draws, trace))
     }
@@ -413,9 +422,15 @@ impl Algorithm for MfpoLearner {
         self.config.batch_size * self.config.update_to_data
     }
 
+    fn observe(&mut self, transition: &Transition<'_>, ended: bool) {
+        if let Some(returns) = &mut self.returns {
+            returns.add(transition.reward, ended, self.config.discount);
+        }
+    }
+
     fn update(&mut self, batch: &Batch) -> Result<UpdateMetrics, LearnerError> {
         let info = MfpoLearner::update(self, batch)?;
-        Ok(UpdateMetrics(vec![
+        let mut metrics = vec![
             ("critic_loss_1", info.critic_loss_1),
             ("critic_loss_2", info.critic_loss_2),
             ("q_mean", info.q_mean),
@@ -426,7 +441,12 @@ impl Algorithm for MfpoLearner {
             ("entropy", info.entropy),
             ("ess_policy", info.ess_policy),
             ("ess_clean", info.ess_clean),
-        ]))
+        ];
+        if self.support_chosen {
+            metrics.push(("value_min", self.config.value_min));
+            metrics.push(("value_max", self.config.value_max));
+        }
+        Ok(UpdateMetrics(metrics))
     }
 
     fn sample_action(&mut self, observation: &[f32]) -> Result<Vec<f32>, LearnerError> {
