@@ -4,6 +4,7 @@
 //! Shapes: B rows of a mini-batch, S observation, A action.
 
 mod actor;
+mod bias_relu;
 mod config;
 mod critic;
 mod network;

@@ -10,6 +10,8 @@ use mfpo_policy::parameters::{NetworkError, Parameters};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::bias_relu::bias_relu;
+
 /// Range of the logarithm of the policy's deviation.
 pub(super) const LOG_DEVIATION: (f32, f32) = (-20.0, 2.0);
 
@@ -52,14 +54,13 @@ impl ReluMlp {
 
     /// x `[B, I]` to `[B, O]`; differentiable in x and in the parameters.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, NetworkError> {
-        // The bias as a product: its gradient, a sum over rows, is then a matrix product, too, and several times as fast.
-        let ones = Tensor::ones((x.dims2()?.0, 1), x.dtype(), x.device())?;
         let mut x = x.clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = (x.matmul(&layer.kernel)? + ones.matmul(&layer.bias.unsqueeze(0)?)?)?;
-            if i + 1 < self.layers.len() {
-                x = x.relu()?;
-            }
+            x = if i + 1 < self.layers.len() {
+                bias_relu(&x.matmul(&layer.kernel)?, &layer.bias)?
+            } else {
+                layer.forward(&x)?
+            };
         }
         Ok(x)
     }
