@@ -12,6 +12,7 @@ use mfpo_train::algorithm::Algorithm;
 use mfpo_train::config::TrainConfig;
 use mfpo_train::learner::Trace;
 use mfpo_train::progress::ProgressMode;
+use mfpo_train::publish::{BundleSink, SealedBundle};
 use mfpo_train::replay_buffer::Batch;
 use mfpo_train::sac::{SacConfig, SacLearner};
 use mfpo_train::train::{Options, Outcome, train};
@@ -199,13 +200,13 @@ fn more_updates_to_data_repeat_the_critics_only() {
 }
 
 /// A training of SAC on `swing_arm`.
-fn run(folder: &Path, seed: u64, overrides: &[&str]) -> Outcome {
+fn options(folder: &Path, seed: u64, overrides: &[&str]) -> Options {
     let overrides: Vec<String> = ["run.algorithm=sac"]
         .iter()
         .chain(overrides)
         .map(|text| (*text).to_owned())
         .collect();
-    train(Options {
+    Options {
         task: "swing_arm".to_owned(),
         config: TrainConfig::load("swing_arm", None, &overrides).unwrap(),
         seed,
@@ -215,8 +216,11 @@ fn run(folder: &Path, seed: u64, overrides: &[&str]) -> Outcome {
         until_success: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
-    })
-    .unwrap()
+    }
+}
+
+fn run(folder: &Path, seed: u64, overrides: &[&str]) -> Outcome {
+    train(options(folder, seed, overrides)).unwrap()
 }
 
 #[test]
@@ -230,7 +234,28 @@ fn a_run_of_sac_leaves_metrics_and_a_curve_and_no_bundle() {
     let update: Value = serde_json::from_str(update).unwrap();
     assert!(update["critic_loss_1"].is_f64() && update["entropy"].is_f64());
     assert!(folder.path().join("curve.png").exists());
+    let config = std::fs::read_to_string(folder.path().join("config.toml")).unwrap();
+    assert!(config.contains("algorithm = \"sac\""), "{config}");
     assert!(!folder.path().join("last.safetensors").exists());
+}
+
+/// Must never get a bundle.
+struct NoBundle;
+
+impl BundleSink for NoBundle {
+    fn publish(&mut self, _: &SealedBundle) -> anyhow::Result<()> {
+        unreachable!("SAC has no bundle")
+    }
+}
+
+#[test]
+fn publishing_is_refused_before_the_run_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 0, &[]);
+    options.sink = Some(Box::new(NoBundle));
+    let text = train(options).unwrap_err().to_string();
+    assert!(text.contains("MeanFlow policy; use --algorithm mfpo"), "{text}");
+    assert!(!folder.path().join("metrics.jsonl").exists());
 }
 
 /// An untrained arm hangs and earns about 2; one that swings up and holds earns about 70.
