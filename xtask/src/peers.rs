@@ -72,3 +72,47 @@ pub fn install(workspace: &Workspace, name: &str) -> Result<PathBuf> {
 fn count(requirements: &str) -> u64 {
     requirements.lines().filter(|line| line.contains("==")).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Files of benches/peers whose name ends so.
+    fn files(extension: &str) -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers");
+        let entries = fs::read_dir(&folder).expect("benches/peers");
+        let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        found.retain(|path| path.extension().is_some_and(|e| e == extension));
+        assert!(!found.is_empty(), "no .{extension} in {}", folder.display());
+        found
+    }
+
+    #[test]
+    fn every_package_of_a_peer_is_pinned_to_one_version() {
+        for path in files("txt") {
+            let text = fs::read_to_string(&path).expect("a list");
+            let wanted = text.lines().map(str::trim);
+            let wanted = wanted.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let loose: Vec<_> = wanted
+                .filter(|line| !line.split(';').next().is_some_and(|p| p.contains("==")))
+                .collect();
+            assert!(loose.is_empty(), "{}: {loose:?}", path.display());
+        }
+    }
+
+    #[test]
+    fn every_program_of_a_peer_compiles() {
+        for path in files("py") {
+            let source = "import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')";
+            let output = Command::new("python3")
+                .args(["-c", source])
+                .arg(&path)
+                .output()
+                .expect("python3");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {error}", path.display());
+        }
+    }
+}
