@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mujoco_rs::logging::set_log_handler;
-use mujoco_rs::prelude::{MjData, MjModel, MjtObjBase};
+use mujoco_rs::prelude::{MjData, MjModel, MjtDisableBit, MjtIntegrator, MjtJoint, MjtObjBase};
 
 use crate::SimError;
 
@@ -35,6 +35,30 @@ pub enum Element {
     Sensor,
     /// A tendon.
     Tendon,
+}
+
+/// How a joint moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JointKind {
+    /// About an axis.
+    Hinge,
+    /// Along an axis.
+    Slide,
+    /// About a point.
+    Ball,
+    /// In all ways.
+    Free,
+}
+
+/// One joint of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Joint {
+    /// How it moves.
+    pub kind: JointKind,
+    /// Its first coordinate in `qpos`.
+    pub position: usize,
+    /// Lowest and highest position, where it is limited.
+    pub range: Option<(f64, f64)>,
 }
 
 /// Arrays of the state, under MuJoCo's own names.
@@ -159,6 +183,44 @@ impl Physics {
     /// `mj_step2`: the rest of a step.
     pub fn step2(&mut self) {
         self.data.step2();
+    }
+
+    /// Whether the model is integrated by Runge-Kutta's method of the fourth order.
+    pub fn is_runge_kutta(&self) -> bool {
+        self.data.model().opt().integrator == MjtIntegrator::mjINT_RK4 as i32
+    }
+
+    /// [`Physics::forward`] with the actuators switched off.
+    pub fn forward_without_actuation(&mut self) {
+        let flags = self.data.model().opt().disableflags;
+        self.data.model_opt_mut().disableflags = flags | MjtDisableBit::mjDSBL_ACTUATION as i32;
+        self.data.forward();
+        self.data.model_opt_mut().disableflags = flags;
+    }
+
+    /// Where the first reading of a named sensor lies in [`Physics::sensordata`].
+    ///
+    /// # Errors
+    /// [`SimError::MissingElement`].
+    pub fn sensor(&self, name: &str) -> Result<usize, SimError> {
+        let id = self.id(Element::Sensor, name)?;
+        Ok(self.data.model().sensor_adr()[id] as usize)
+    }
+
+    /// All joints, in the order of the model.
+    pub fn joints(&self) -> Vec<Joint> {
+        let model = self.data.model();
+        let joint = |id: usize| Joint {
+            kind: match model.jnt_type()[id] {
+                MjtJoint::mjJNT_HINGE => JointKind::Hinge,
+                MjtJoint::mjJNT_SLIDE => JointKind::Slide,
+                MjtJoint::mjJNT_BALL => JointKind::Ball,
+                MjtJoint::mjJNT_FREE => JointKind::Free,
+            },
+            position: model.jnt_qposadr()[id] as usize,
+            range: model.jnt_limited()[id].then(|| model.jnt_range()[id].into()),
+        };
+        (0..model.jnt_type().len()).map(joint).collect()
     }
 
     /// `mj_rnePostConstraint`: accelerations of and forces between bodies.

@@ -235,7 +235,7 @@ pub(crate) unsafe fn norm_gelu_dual_row<S: Simd>(
     }
 }
 
-/// Where the sums over rows of [`norm_gelu_backward_row`] go, each `[H]`, added to.
+/// Where the sums over rows of [`super::bias_norm_gelu_backward`] go, each `[H]`, added to.
 #[derive(Debug)]
 pub struct NormGradients<'a> {
     /// Of the bias.

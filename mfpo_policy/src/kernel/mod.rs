@@ -1,6 +1,6 @@
 //! The arithmetic of the networks on CPU slices.
 //!
-//! Each kernel is written once over the vectors of [`simd::Simd`] and compiled for AVX-512, for AVX2 with FMA and for
+//! Each kernel is written once over vectors and compiled for AVX-512, for AVX2 with FMA and for
 //! the build's baseline; the best one that the processor has is chosen at run time. All are single-threaded and allocate
 //! nothing; who has more cores splits the rows.
 

@@ -96,27 +96,32 @@ impl BenchmarkEnv {
         self.action_scale.iter().map(ends).collect()
     }
 
-    fn start(&mut self, seed: u64) -> Result<(), SimError> {
+    /// The random start of `seed`, with what `randomization` draws for this episode.
+    fn start(&mut self, seed: u64, randomization: &Randomization) -> Result<(), SimError> {
+        self.randomize(seed, randomization);
         self.rng = ChaCha8Rng::seed_from_u64(seed);
         let Benchmark { physics, task, .. } = &mut self.benchmark;
         physics.reset();
         task.initialize_episode(physics, &mut self.rng)?;
         self.steps = Some(0);
         self.over = false;
-        self.waiting.clear();
         Ok(())
     }
 
-    /// Draws what differs between episodes, behind the start, so that the start does not depend on it.
-    fn randomize(&mut self) {
-        if self.randomization == Randomization::none() {
+    /// Draws what differs between episodes, from a stream of its own, so that the start does not depend on it. Before the
+    /// start, because new masses put the model back to its rest pose.
+    fn randomize(&mut self, seed: u64, randomization: &Randomization) {
+        self.waiting.clear();
+        self.effort = 1.0;
+        if *randomization == Randomization::none() {
             return;
         }
         let timestep = self.benchmark.physics.timestep();
-        let draw = self.randomization.draw(&mut self.rng, timestep);
-        if !self.randomization.keeps_parameters() {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(1);
+        let draw = randomization.draw(&mut rng, timestep);
+        if !randomization.keeps_parameters() {
             self.benchmark.physics.scale_parameters(draw.mass, draw.damping);
-            self.benchmark.task.state_was_set(&mut self.benchmark.physics);
         }
         self.effort = draw.effort;
         // Whole control periods: a benchmark takes one action a period.
@@ -163,8 +168,8 @@ impl Env for BenchmarkEnv {
     }
 
     fn reset(&mut self, seed: u64) -> Result<Vec<f32>, SimError> {
-        self.start(seed)?;
-        self.randomize();
+        let randomization = self.randomization.clone();
+        self.start(seed, &randomization)?;
         self.observe();
         Ok(self.rounded())
     }
@@ -198,7 +203,7 @@ impl Env for BenchmarkEnv {
 
 impl Rollout for BenchmarkEnv {
     fn begin(&mut self, state: &FullState, seed: u64) -> Result<(), SimError> {
-        self.start(seed)?;
+        self.start(seed, &Randomization::none())?;
         let Benchmark { physics, task, .. } = &mut self.benchmark;
         for (name, values) in &state.model {
             task.set_model_value(physics, name, values)?;

@@ -4,6 +4,7 @@
 pub mod benchmark;
 pub mod benchmark_env;
 mod body;
+pub mod dm_control;
 pub mod gym;
 pub mod models;
 pub mod options;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::benchmark::Benchmark;
 use super::benchmark_env::BenchmarkEnv;
-use super::gym;
 use super::robot_env::RobotEnv;
 use super::robot_task::RobotTask;
 use super::robots::swing_arm::SwingArm;
 use super::rollout::Rollout;
+use super::{dm_control, gym};
 use crate::{Env, EnvOptions, Randomization, SimError};
 
 /// What an entry of the registry makes.
@@ -25,9 +25,9 @@ const ROBOTS: &[(&str, Factory)] = &[(SwingArm::NAME, Factory::Robot(|| Arc::new
 
 /// Every task.
 fn tasks() -> impl Iterator<Item = (&'static str, Factory)> {
-    let gymnasium = gym::TASKS.iter();
-    let gymnasium = gymnasium.map(|(name, factory)| (*name, Factory::Benchmark(*factory)));
-    ROBOTS.iter().copied().chain(gymnasium)
+    let benchmarks = gym::TASKS.iter().chain(&dm_control::TASKS);
+    let benchmarks = benchmarks.map(|(name, factory)| (*name, Factory::Benchmark(*factory)));
+    ROBOTS.iter().copied().chain(benchmarks)
 }
 
 /// The names of all tasks.

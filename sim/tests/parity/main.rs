@@ -1,4 +1,4 @@
-//! Every Gymnasium task against the real package: from the same state, under the same actions, observations, rewards and
+//! Every task of Gymnasium and of the DeepMind Control Suite against the real packages: from the same state, under the same actions, observations, rewards and
 //! ends agree step by step.
 //!
 //! Both sides run the same version of MuJoCo, so that what is left is the order in which the tasks' own sums are taken:
@@ -53,16 +53,18 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-#[test]
-fn every_gymnasium_task_is_the_original() {
-    let mut reference = Reference::start("gymnasium_reference.py");
+/// What a comparison met, over all tasks.
+#[derive(Default)]
+struct Met {
+    contacts: usize,
+    ends: usize,
+}
+
+/// Compares every task that `script` drives.
+fn compare_all(script: &str, tasks: &[&str]) -> Met {
+    let mut reference = Reference::start(script);
     println!("{}", reference.versions());
-    let tasks: Vec<_> = registry::names()
-        .into_iter()
-        .filter(|name| name.ends_with("-v5"))
-        .collect();
-    assert_eq!(tasks.len(), 11);
-    let (mut with_contact, mut ended) = (0, 0);
+    let mut met = Met::default();
     for task in tasks {
         let (mut contacts, mut ends, mut worst) = (0, 0, 0.0f64);
         for seed in 0..STATES {
@@ -80,12 +82,36 @@ fn every_gymnasium_task_is_the_original() {
             "{task:<26} {} steps compared, {contacts} with contact, {ends} past an end, worst difference {worst:.1e}",
             STATES as usize * STEPS
         );
-        (with_contact, ended) = (with_contact + contacts, ended + ends);
+        met.contacts += contacts;
+        met.ends += ends;
     }
+    met
+}
+
+fn tasks(belongs: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    registry::names()
+        .into_iter()
+        .filter(|name| belongs(name))
+        .collect()
+}
+
+#[test]
+fn every_gymnasium_task_is_the_original() {
+    let tasks = tasks(|name| name.ends_with("-v5"));
+    assert_eq!(tasks.len(), 11);
+    let met = compare_all("gymnasium_reference.py", &tasks);
     assert!(
-        with_contact > 10_000 && ended > 1000,
+        met.contacts > 10_000 && met.ends > 1000,
         "contacts and ends are among what is compared"
     );
+}
+
+#[test]
+fn every_task_of_the_control_suite_is_the_original() {
+    let tasks = tasks(|name| name.contains('-') && !name.ends_with("-v5"));
+    assert!(tasks.len() >= 9);
+    let met = compare_all("dm_control_reference.py", &tasks);
+    assert!(met.contacts > 5000, "contacts are among what is compared");
 }
 
 /// A start of ours is one that the original could have drawn: it stays inside the bounds of its noise.

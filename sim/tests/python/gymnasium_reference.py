@@ -56,6 +56,7 @@ def run(request):
     }
 
 
-print(json.dumps({"mujoco": mujoco.__version__, "gymnasium": gymnasium.__version__}), flush=True)
-for line in sys.stdin:
-    print(json.dumps(run(json.loads(line))), flush=True)
+if __name__ == "__main__":
+    print(json.dumps({"mujoco": mujoco.__version__, "gymnasium": gymnasium.__version__}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)

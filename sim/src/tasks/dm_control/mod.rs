@@ -1,0 +1,141 @@
+//! Tasks of the DeepMind Control Suite. One domain a file, in the order: constants with their units, factories, physics
+//! words, start, observation, reward. Models are the suite's own files, which the set-up brings.
+//!
+//! Observations are flattened in the suite's own order; an episode is truncated at the suite's time limit, and none of
+//! these tasks ends otherwise.
+
+mod cartpole;
+mod cheetah;
+mod pendulum;
+mod rewards;
+mod walker;
+
+use std::f64::consts::PI;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use serde::Deserialize;
+
+use super::benchmark::{Benchmark, BenchmarkTask};
+use super::{models, options};
+use crate::physics::{JointKind, Physics};
+use crate::{SimError, TaskOptions};
+
+use super::gym::Factory;
+
+/// All tasks by name, `domain-task`.
+pub(crate) const TASKS: [(&str, Factory); 9] = [
+    ("cartpole-balance", cartpole::balance),
+    ("cartpole-balance_sparse", cartpole::balance_sparse),
+    ("cartpole-swingup", cartpole::swingup),
+    ("cartpole-swingup_sparse", cartpole::swingup_sparse),
+    ("cheetah-run", cheetah::run),
+    ("pendulum-swingup", pendulum::swingup),
+    ("walker-run", walker::run),
+    ("walker-stand", walker::stand),
+    ("walker-walk", walker::walk),
+];
+
+/// Rows of a rotation matrix, row-major: the z components of the frame's own x and z axes.
+const XZ: usize = 2;
+const ZZ: usize = 8;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    /// Length of an episode, s.
+    time_limit: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { time_limit: f64::NAN }
+    }
+}
+
+/// Times of a domain, s.
+struct Times {
+    limit: f64,
+    /// `None` takes one physics step for each action.
+    control_period: Option<f64>,
+}
+
+/// A model of the suite, and a task over it; `make` also learns how many physics steps an action lasts.
+fn benchmark(
+    (name, file): (&str, &str),
+    options: &TaskOptions,
+    times: Times,
+    make: impl FnOnce(&Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
+) -> Result<Benchmark, SimError> {
+    let options: Options = options::read(name, options)?;
+    let limit = if options.time_limit.is_nan() {
+        times.limit
+    } else {
+        options.time_limit
+    };
+    if !(limit > 0.0 && limit.is_finite()) {
+        let (what, expected) = ("time_limit", "a positive number of seconds");
+        return Err(SimError::Option {
+            what,
+            expected,
+            got: limit,
+        });
+    }
+    let physics = Physics::from_file(&models::path("dm_control", file)?)?;
+    let timestep = physics.timestep();
+    let substeps = times
+        .control_period
+        .map_or(1.0, |period| (period / timestep).round());
+    Ok(Benchmark {
+        control_period: timestep * substeps,
+        // An episode is over at the first step that is not below the limit.
+        episode_steps: (limit / (timestep * substeps)).ceil() as usize,
+        reward_range: (0.0, 1.0),
+        task: make(&physics, substeps as usize)?,
+        physics,
+    })
+}
+
+/// The suite's way to step: what depends on position and velocity is up to date afterwards.
+fn step(physics: &mut Physics, action: &[f64], substeps: usize) {
+    physics.ctrl_mut().copy_from_slice(action);
+    step_without_action(physics, substeps);
+}
+
+fn step_without_action(physics: &mut Physics, substeps: usize) {
+    if physics.is_runge_kutta() {
+        physics.advance(substeps);
+    } else {
+        physics.step2();
+        physics.advance(substeps - 1);
+    }
+    physics.step1();
+}
+
+/// The suite brings derived quantities up to date with the actuators switched off, before and after a start is set.
+fn after_reset(physics: &mut Physics) {
+    physics.forward_without_actuation();
+}
+
+/// Limited hinges and slides anywhere in their range, unlimited hinges anywhere on the circle.
+fn randomize_joints(physics: &mut Physics, rng: &mut ChaCha8Rng) {
+    for joint in physics.joints() {
+        let value = match (joint.kind, joint.range) {
+            (JointKind::Hinge | JointKind::Slide, Some((low, high))) => {
+                low + (high - low) * rng.random::<f64>()
+            }
+            (JointKind::Hinge, None) => PI * (2.0 * rng.random::<f64>() - 1.0),
+            _ => continue,
+        };
+        physics.qpos_mut()[joint.position] = value;
+    }
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    StandardNormal.sample(rng)
+}
+
+fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * rng.random::<f64>()
+}

@@ -1,0 +1,60 @@
+"""Drives a task of the DeepMind Control Suite; the protocol is that of gymnasium_reference.py.
+
+The start is the suite's own random one of the seed, set once more into a physics that was just reset, so that both sides
+begin from the same integration state.
+"""
+import json
+import os
+import sys
+import warnings
+from importlib.metadata import version
+
+os.environ["MUJOCO_GL"] = "disable"
+warnings.filterwarnings("ignore")
+
+import mujoco
+import numpy as np
+from dm_control import suite
+
+from gymnasium_reference import actions_of
+
+
+def flat(observation):
+    return np.concatenate([np.ravel(part) for part in observation.values()]).tolist()
+
+
+def run(request):
+    domain, task = request["task"].split("-")
+    env = suite.load(domain, task, task_kwargs={"random": request["seed"]})
+    env.reset()
+    physics = env.physics
+    qpos, qvel = physics.data.qpos.copy(), physics.data.qvel.copy()
+    with physics.reset_context():
+        physics.data.qpos[:] = qpos
+        physics.data.qvel[:] = qvel
+        physics.data.qacc_warmstart[:] = 0
+    actions = actions_of(physics.model, request["steps"], request["seed"])
+    observations, rewards, terminated, contacts = [flat(env.task.get_observation(physics))], [], [], 0
+    for action in actions:
+        # A step after the end would be a reset: the task itself is what is compared.
+        env._reset_next_step = False
+        step = env.step(action)
+        observations.append(flat(step.observation))
+        rewards.append(float(step.reward))
+        terminated.append(bool(step.last() and step.discount == 0))
+        contacts += physics.data.ncon > 0
+    return {
+        "qpos": qpos.tolist(),
+        "qvel": qvel.tolist(),
+        "actions": actions.tolist(),
+        "observations": observations,
+        "rewards": rewards,
+        "terminated": terminated,
+        "contacts": int(contacts),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({"mujoco": mujoco.__version__, "dm_control": version("dm_control")}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)
