@@ -14,6 +14,13 @@ pub struct JointIndex {
     velocity: usize,
 }
 
+impl JointIndex {
+    /// The joint's coordinate in `qpos`.
+    pub fn position(self) -> usize {
+        self.position
+    }
+}
+
 /// Where an actuator lies in the control vector.
 #[derive(Debug, Clone, Copy)]
 pub struct ActuatorIndex(usize);
@@ -151,6 +158,35 @@ impl Physics {
     /// Ranges of the joints.
     pub fn jnt_range(&self) -> &[[f64; 2]] {
         self.data.model().jnt_range()
+    }
+
+    /// Sizes of the geoms, m; what they mean depends on the geom's kind.
+    pub fn geom_size(&self) -> &[[f64; 3]] {
+        self.data.model().geom_size()
+    }
+
+    /// Positions of the geoms in their bodies, m.
+    pub fn geom_pos(&self) -> &[[f64; 3]] {
+        self.data.model().geom_pos()
+    }
+
+    /// Sizes of the sites, m.
+    pub fn site_size(&self) -> &[[f64; 3]] {
+        self.data.model().site_size()
+    }
+
+    /// Sets one component of a geom's size in the model, m.
+    pub fn set_geom_size(&mut self, geom: usize, component: usize, size: f64) {
+        // SAFETY: only a value of an existing array is written; no size, index or address changes.
+        let model = unsafe { self.data.model_mut() };
+        model.geom_size_mut()[geom][component] = size;
+    }
+
+    /// Sets one component of a geom's position in its body, m.
+    pub fn set_geom_position(&mut self, geom: usize, axis: usize, position: f64) {
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.geom_pos_mut()[geom][axis] = position;
     }
 
     /// The positions of the model file, `[nq]`.

@@ -1,7 +1,7 @@
 //! Every task against every law.
 
 use mfpo_sim::env::evaluation_seed;
-use mfpo_sim::{Env, EnvOptions, Mode, Randomization, SimError, registry};
+use mfpo_sim::{Env, EnvOptions, FullState, Mode, Randomization, SimError, registry};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -236,4 +236,42 @@ fn an_environment_step_is_cheap() {
     println!("swing_arm: {step:?} a step of 20 physics steps");
     // A few tens of microseconds on a free core; the bound leaves room for a busy machine.
     assert!(step.as_micros() < 500, "{step:?}");
+}
+
+#[test]
+fn a_rollout_is_the_environments_own_episode() {
+    for name in registry::names()
+        .into_iter()
+        .filter(|name| registry::robot(name).is_err())
+    {
+        let mut env = registry::make(name, &EnvOptions::default()).unwrap();
+        let mut rollout = registry::rollout(name, &EnvOptions::default()).unwrap();
+        let ranges = registry::benchmark(name, &EnvOptions::default()).unwrap();
+        let ranges = ranges.physics.actuator_ctrlrange().to_vec();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let observation = env.reset(3).unwrap();
+        rollout.begin(&FullState::default(), 3).unwrap();
+        assert_eq!(observation, rounded(rollout.observation()), "{name}");
+        for _ in 0..BENCHMARK_STEPS {
+            let action: Vec<f32> = ranges.iter().map(|_| rng.random_range(-1.0..=1.0)).collect();
+            let scaled = action.iter().zip(&ranges);
+            let scaled =
+                scaled.map(|(a, [low, high])| 0.5 * (low + high) + 0.5 * (high - low) * f64::from(*a));
+            let step = env.step(&action).unwrap();
+            let outcome = rollout.apply(&scaled.collect::<Vec<f64>>()).unwrap();
+            assert_eq!(step.observation, rounded(rollout.observation()), "{name}");
+            assert_eq!(
+                (step.reward, step.terminated),
+                (outcome.reward, outcome.terminated),
+                "{name}"
+            );
+            if step.terminated {
+                break;
+            }
+        }
+    }
+}
+
+fn rounded(observation: &[f64]) -> Vec<f32> {
+    observation.iter().map(|o| *o as f32).collect()
 }

@@ -34,8 +34,13 @@ impl BenchmarkEnv {
     /// # Errors
     /// A [`SimError`] for an option outside its range or an actuator without limits.
     pub fn new(name: &str, mut benchmark: Benchmark, options: &EnvOptions) -> Result<Self, SimError> {
-        let randomization = options.randomization.clone();
-        randomization.validate()?;
+        options.randomization.validate()?;
+        // The default delay is what ROS 2 adds on a robot; a benchmark's own episodes have none.
+        let randomization = if options.randomization == Randomization::default() {
+            Randomization::none()
+        } else {
+            options.randomization.clone()
+        };
         for (what, got) in [
             ("position_noise", randomization.position_noise),
             ("velocity_noise", randomization.velocity_noise),

@@ -1,5 +1,6 @@
 //! The original, in a process of its own.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,6 +20,9 @@ pub struct Request<'a> {
 pub struct Trajectory {
     pub qpos: Vec<f64>,
     pub qvel: Vec<f64>,
+    /// What the task keeps in the model, by name.
+    #[serde(default)]
+    pub model: BTreeMap<String, Vec<f64>>,
     pub actions: Vec<Vec<f64>>,
     /// The reset's first.
     pub observations: Vec<Vec<f64>>,

@@ -23,6 +23,13 @@ def flat(observation):
     return np.concatenate([np.ravel(part) for part in observation.values()]).tolist()
 
 
+def model_values(domain, physics):
+    """What the task keeps in the model, by our names."""
+    if domain == "reacher":
+        return {"target": physics.named.model.geom_pos["target", :2].tolist()}
+    return {}
+
+
 def run(request):
     domain, task = request["task"].split("-")
     env = suite.load(domain, task, task_kwargs={"random": request["seed"]})
@@ -46,6 +53,7 @@ def run(request):
     return {
         "qpos": qpos.tolist(),
         "qvel": qvel.tolist(),
+        "model": model_values(domain, physics),
         "actions": actions.tolist(),
         "observations": observations,
         "rewards": rewards,

@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::rewards::{Margin, Sigmoid, tolerance};
-use super::{Times, XZ, ZZ, after_reset, benchmark, normal, step, uniform};
+use super::rewards::{Margin, tolerance};
+use super::{Times, XZ, ZZ, after_reset, benchmark, normal, small_control, step, uniform};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::{SimError, TaskOptions};
@@ -112,16 +112,10 @@ impl BenchmarkTask for Balance {
         let poles = cosines.clone().count() as f64;
         let upright = cosines.map(|c| (c + 1.0) / 2.0).sum::<f64>() / poles;
         let centered = (1.0 + tolerance(cart, (0.0, 0.0), Margin::gaussian(2.0))) / 2.0;
-        let control_margin = Margin {
-            width: 1.0,
-            value_at_margin: 0.0,
-            sigmoid: Sigmoid::Quadratic,
-        };
-        let small_control = (4.0 + tolerance(physics.ctrl()[0], (0.0, 0.0), control_margin)) / 5.0;
         let velocities = physics.qvel()[1..].iter();
         let slowest = velocities.map(|v| tolerance(*v, (0.0, 0.0), Margin::gaussian(5.0)));
         let small_velocity = (1.0 + slowest.fold(f64::INFINITY, f64::min)) / 2.0;
-        upright * small_control * small_velocity * centered
+        upright * small_control(physics) * small_velocity * centered
     }
 
     fn terminated(&self, _: &Physics) -> bool {

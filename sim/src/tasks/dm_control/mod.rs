@@ -4,9 +4,14 @@
 //! Observations are flattened in the suite's own order; an episode is truncated at the suite's time limit, and none of
 //! these tasks ends otherwise.
 
+mod acrobot;
+mod ball_in_cup;
 mod cartpole;
 mod cheetah;
+mod hopper;
 mod pendulum;
+mod point_mass;
+mod reacher;
 mod rewards;
 mod walker;
 
@@ -21,17 +26,26 @@ use super::benchmark::{Benchmark, BenchmarkTask};
 use super::{models, options};
 use crate::physics::{JointKind, Physics};
 use crate::{SimError, TaskOptions};
+use rewards::{Margin, Sigmoid, tolerance};
 
 use super::gym::Factory;
 
 /// All tasks by name, `domain-task`.
-pub(crate) const TASKS: [(&str, Factory); 9] = [
+pub(crate) const TASKS: [(&str, Factory); 17] = [
+    ("acrobot-swingup", acrobot::swingup),
+    ("acrobot-swingup_sparse", acrobot::swingup_sparse),
+    ("ball_in_cup-catch", ball_in_cup::catch),
     ("cartpole-balance", cartpole::balance),
     ("cartpole-balance_sparse", cartpole::balance_sparse),
     ("cartpole-swingup", cartpole::swingup),
     ("cartpole-swingup_sparse", cartpole::swingup_sparse),
     ("cheetah-run", cheetah::run),
+    ("hopper-hop", hopper::hop),
+    ("hopper-stand", hopper::stand),
     ("pendulum-swingup", pendulum::swingup),
+    ("point_mass-easy", point_mass::easy),
+    ("reacher-easy", reacher::easy),
+    ("reacher-hard", reacher::hard),
     ("walker-run", walker::run),
     ("walker-stand", walker::stand),
     ("walker-walk", walker::walk),
@@ -138,4 +152,20 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 
 fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     low + (high - low) * rng.random::<f64>()
+}
+
+fn distance<const N: usize>(a: &[f64; N], b: &[f64; N]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+/// The suite's reward for small commands, 0.8 to 1.
+fn small_control(physics: &Physics) -> f64 {
+    let margin = Margin {
+        width: 1.0,
+        value_at_margin: 0.0,
+        sigmoid: Sigmoid::Quadratic,
+    };
+    let ctrl = physics.ctrl();
+    let total: f64 = ctrl.iter().map(|c| tolerance(*c, (0.0, 0.0), margin)).sum();
+    (total / ctrl.len() as f64 + 4.0) / 5.0
 }
