@@ -265,7 +265,8 @@ fn a_rollout_is_the_environments_own_episode() {
                 (outcome.reward, outcome.terminated),
                 "{name}"
             );
-            if step.terminated {
+            assert_eq!(step.truncated, outcome.truncated, "{name}");
+            if step.terminated || step.truncated {
                 break;
             }
         }
