@@ -19,6 +19,11 @@ impl JointIndex {
     pub fn position(self) -> usize {
         self.position
     }
+
+    /// The joint's coordinate in `qvel`.
+    pub fn velocity(self) -> usize {
+        self.velocity
+    }
 }
 
 /// Where an actuator lies in the control vector.
@@ -94,6 +99,10 @@ arrays! {
     xpos: &[[f64; 3]],
     /// Rotations of the bodies' frames, row-major.
     xmat: &[[f64; 9]],
+    /// The same as quaternions, w first.
+    xquat: &[[f64; 4]],
+    /// Points that the joints turn about, in the world, m.
+    xanchor: &[[f64; 3]],
     /// Centres of mass of the bodies in the world, m.
     xipos: &[[f64; 3]],
     /// Positions of the geoms in the world, m.
@@ -187,6 +196,33 @@ impl Physics {
         // SAFETY: as in `set_geom_size`.
         let model = unsafe { self.data.model_mut() };
         model.geom_pos_mut()[geom][axis] = position;
+    }
+
+    /// Positions of the sites in their bodies, m.
+    pub fn site_pos(&self) -> &[[f64; 3]] {
+        self.data.model().site_pos()
+    }
+
+    /// Sets one component of a site's size in the model, m.
+    pub fn set_site_size(&mut self, site: usize, component: usize, size: f64) {
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.site_size_mut()[site][component] = size;
+    }
+
+    /// Sets one component of a site's position in its body, m.
+    pub fn set_site_position(&mut self, site: usize, axis: usize, position: f64) {
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.site_pos_mut()[site][axis] = position;
+    }
+
+    /// Sets the damping of a joint, N m s (N s/m), as if the model file said so.
+    pub fn set_damping(&mut self, joint: JointIndex, damping: f64) {
+        self.nominal.damping[joint.velocity] = damping;
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.dof_damping_mut()[joint.velocity] = damping;
     }
 
     /// The positions of the model file, `[nq]`.

@@ -20,6 +20,9 @@ pub struct Request<'a> {
 pub struct Trajectory {
     pub qpos: Vec<f64>,
     pub qvel: Vec<f64>,
+    /// Actuator activations.
+    #[serde(default)]
+    pub act: Vec<f64>,
     /// What the task keeps in the model, by name.
     #[serde(default)]
     pub model: BTreeMap<String, Vec<f64>>,

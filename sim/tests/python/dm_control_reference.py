@@ -23,10 +23,15 @@ def flat(observation):
     return np.concatenate([np.ravel(part) for part in observation.values()]).tolist()
 
 
-def model_values(domain, physics):
+def model_values(name, physics):
     """What the task keeps in the model, by our names."""
-    if domain == "reacher":
-        return {"target": physics.named.model.geom_pos["target", :2].tolist()}
+    model = physics.named.model
+    if name.startswith("reacher-") or name.startswith("swimmer-"):
+        return {"target": model.geom_pos["target", :2].tolist()}
+    if name.startswith("finger-turn"):
+        return {"target": model.site_pos["target", ["x", "z"]].tolist()}
+    if name == "fish-swim":
+        return {"target": model.geom_pos["target"].tolist()}
     return {}
 
 
@@ -35,10 +40,11 @@ def run(request):
     env = suite.load(domain, task, task_kwargs={"random": request["seed"]})
     env.reset()
     physics = env.physics
-    qpos, qvel = physics.data.qpos.copy(), physics.data.qvel.copy()
+    qpos, qvel, act = physics.data.qpos.copy(), physics.data.qvel.copy(), physics.data.act.copy()
     with physics.reset_context():
         physics.data.qpos[:] = qpos
         physics.data.qvel[:] = qvel
+        physics.data.act[:] = act
         physics.data.qacc_warmstart[:] = 0
     actions = actions_of(physics.model, request["steps"], request["seed"])
     observations, rewards, terminated, contacts = [flat(env.task.get_observation(physics))], [], [], 0
@@ -53,7 +59,8 @@ def run(request):
     return {
         "qpos": qpos.tolist(),
         "qvel": qvel.tolist(),
-        "model": model_values(domain, physics),
+        "act": act.tolist(),
+        "model": model_values(request["task"], physics),
         "actions": actions.tolist(),
         "observations": observations,
         "rewards": rewards,

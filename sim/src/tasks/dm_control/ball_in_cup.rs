@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Times, after_reset, benchmark, step, uniform};
+use super::{Times, after_reset, benchmark, draw_without_contact, step, uniform};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::{SimError, TaskOptions};
@@ -54,14 +54,10 @@ struct BallInCup {
 impl BenchmarkTask for BallInCup {
     fn initialize_episode(&mut self, physics: &mut Physics, rng: &mut ChaCha8Rng) -> Result<(), SimError> {
         after_reset(physics);
-        loop {
+        draw_without_contact(physics, |physics| {
             physics.qpos_mut()[self.ball_x] = uniform(rng, BALL_X.0, BALL_X.1);
             physics.qpos_mut()[self.ball_z] = uniform(rng, BALL_Z.0, BALL_Z.1);
-            after_reset(physics);
-            if physics.ncon() == 0 {
-                break;
-            }
-        }
+        })?;
         after_reset(physics);
         Ok(())
     }

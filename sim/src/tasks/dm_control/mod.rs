@@ -8,7 +8,10 @@ mod acrobot;
 mod ball_in_cup;
 mod cartpole;
 mod cheetah;
+mod finger;
+mod fish;
 mod hopper;
+mod humanoid;
 mod pendulum;
 mod point_mass;
 mod reacher;
@@ -31,7 +34,7 @@ use rewards::{Margin, Sigmoid, tolerance};
 use super::gym::Factory;
 
 /// All tasks by name, `domain-task`.
-pub(crate) const TASKS: [(&str, Factory); 17] = [
+pub(crate) const TASKS: [(&str, Factory); 25] = [
     ("acrobot-swingup", acrobot::swingup),
     ("acrobot-swingup_sparse", acrobot::swingup_sparse),
     ("ball_in_cup-catch", ball_in_cup::catch),
@@ -40,8 +43,16 @@ pub(crate) const TASKS: [(&str, Factory); 17] = [
     ("cartpole-swingup", cartpole::swingup),
     ("cartpole-swingup_sparse", cartpole::swingup_sparse),
     ("cheetah-run", cheetah::run),
+    ("finger-spin", finger::spin),
+    ("finger-turn_easy", finger::turn_easy),
+    ("finger-turn_hard", finger::turn_hard),
+    ("fish-swim", fish::swim),
+    ("fish-upright", fish::upright),
     ("hopper-hop", hopper::hop),
     ("hopper-stand", hopper::stand),
+    ("humanoid-run", humanoid::run),
+    ("humanoid-stand", humanoid::stand),
+    ("humanoid-walk", humanoid::walk),
     ("pendulum-swingup", pendulum::swingup),
     ("point_mass-easy", point_mass::easy),
     ("reacher-easy", reacher::easy),
@@ -54,6 +65,11 @@ pub(crate) const TASKS: [(&str, Factory); 17] = [
 /// Rows of a rotation matrix, row-major: the z components of the frame's own x and z axes.
 const XZ: usize = 2;
 const ZZ: usize = 8;
+/// The last row of a rotation matrix: the z components of the frame's own axes.
+const Z: std::ops::Range<usize> = 6..9;
+
+/// Starts that are drawn before a task gives up.
+const DRAWS: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,7 +96,7 @@ fn benchmark(
     (name, file): (&str, &str),
     options: &TaskOptions,
     times: Times,
-    make: impl FnOnce(&Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
+    make: impl FnOnce(&mut Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
 ) -> Result<Benchmark, SimError> {
     let options: Options = options::read(name, options)?;
     let limit = if options.time_limit.is_nan() {
@@ -96,7 +112,7 @@ fn benchmark(
             got: limit,
         });
     }
-    let physics = Physics::from_file(&models::path("dm_control", file)?)?;
+    let mut physics = Physics::from_file(&models::path("dm_control", file)?)?;
     let timestep = physics.timestep();
     let substeps = times
         .control_period
@@ -106,7 +122,7 @@ fn benchmark(
         // An episode is over at the first step that is not below the limit.
         episode_steps: (limit / (timestep * substeps)).ceil() as usize,
         reward_range: (0.0, 1.0),
-        task: make(&physics, substeps as usize)?,
+        task: make(&mut physics, substeps as usize)?,
         physics,
     })
 }
@@ -132,9 +148,15 @@ fn after_reset(physics: &mut Physics) {
     physics.forward_without_actuation();
 }
 
-/// Limited hinges and slides anywhere in their range, unlimited hinges anywhere on the circle.
+/// Limited hinges and slides anywhere in their range, unlimited hinges anywhere on the circle, free bodies turned by a
+/// quaternion of the suite's own distribution: all four components positive.
 fn randomize_joints(physics: &mut Physics, rng: &mut ChaCha8Rng) {
     for joint in physics.joints() {
+        if joint.kind == JointKind::Free {
+            let quaternion = unit([(); 4].map(|()| rng.random::<f64>()));
+            physics.qpos_mut()[joint.position + 3..joint.position + 7].copy_from_slice(&quaternion);
+            continue;
+        }
         let value = match (joint.kind, joint.range) {
             (JointKind::Hinge | JointKind::Slide, Some((low, high))) => {
                 low + (high - low) * rng.random::<f64>()
@@ -144,6 +166,32 @@ fn randomize_joints(physics: &mut Physics, rng: &mut ChaCha8Rng) {
         };
         physics.qpos_mut()[joint.position] = value;
     }
+}
+
+/// Draws starts until one is without contact.
+fn draw_without_contact(physics: &mut Physics, mut draw: impl FnMut(&mut Physics)) -> Result<(), SimError> {
+    for _ in 0..DRAWS {
+        draw(physics);
+        after_reset(physics);
+        if physics.ncon() == 0 {
+            return Ok(());
+        }
+    }
+    Err(SimError::StartState {
+        what: "a number of contacts".into(),
+        expected: format!("none in {DRAWS} draws"),
+        got: physics.ncon().to_string(),
+    })
+}
+
+/// A quaternion that turns evenly in all directions.
+fn random_rotation(rng: &mut ChaCha8Rng) -> [f64; 4] {
+    unit([(); 4].map(|()| normal(rng)))
+}
+
+fn unit(vector: [f64; 4]) -> [f64; 4] {
+    let length = distance(&vector, &[0.0; 4]);
+    vector.map(|component| component / length)
 }
 
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
@@ -156,6 +204,32 @@ fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
 
 fn distance<const N: usize>(a: &[f64; N], b: &[f64; N]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+/// A vector of the world seen from a frame.
+fn in_frame(vector: &[f64; 3], rotation: &[f64; 9]) -> [f64; 3] {
+    [0, 1, 2].map(|axis| (0..3).map(|row| vector[row] * rotation[3 * row + axis]).sum())
+}
+
+fn difference<const N: usize>(a: &[f64; N], b: &[f64; N]) -> [f64; N] {
+    std::array::from_fn(|axis| a[axis] - b[axis])
+}
+
+/// The `N` readings of a sensor that begin at `at`.
+fn reading<const N: usize>(physics: &Physics, at: usize) -> [f64; N] {
+    std::array::from_fn(|component| physics.sensordata()[at + component])
+}
+
+/// The numbers of the one model value that a task has, called `known`.
+fn only_value<const N: usize>(known: &str, name: &str, values: &[f64]) -> Result<[f64; N], SimError> {
+    let values_given = <[f64; N]>::try_from(values).ok();
+    values_given
+        .filter(|_| name == known)
+        .ok_or_else(|| SimError::StartState {
+            what: "model value".into(),
+            expected: format!("'{known}' with {N} numbers"),
+            got: format!("'{name}' with {} numbers", values.len()),
+        })
 }
 
 /// The suite's reward for small commands, 0.8 to 1.

@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use rand_chacha::ChaCha8Rng;
 
 use super::rewards::{Margin, tolerance};
-use super::{Times, after_reset, benchmark, distance, randomize_joints, step, uniform};
+use super::{Times, after_reset, benchmark, distance, only_value, randomize_joints, step, uniform};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::{SimError, TaskOptions};
@@ -101,15 +101,9 @@ impl BenchmarkTask for Reacher {
     }
 
     fn set_model_value(&mut self, physics: &mut Physics, name: &str, values: &[f64]) -> Result<(), SimError> {
-        let (true, [x, y]) = (name == "target", values) else {
-            return Err(SimError::StartState {
-                what: "model value".into(),
-                expected: "'target' with 2 numbers".into(),
-                got: format!("'{name}' with {} numbers", values.len()),
-            });
-        };
-        physics.set_geom_position(self.target, 0, *x);
-        physics.set_geom_position(self.target, 1, *y);
+        let [x, y] = only_value("target", name, values)?;
+        physics.set_geom_position(self.target, 0, x);
+        physics.set_geom_position(self.target, 1, y);
         Ok(())
     }
 }
