@@ -18,6 +18,16 @@ impl NormalNoise {
         }
     }
 
+    /// Goes on with `generator`.
+    pub fn from_generator(generator: ChaCha8Rng) -> Self {
+        Self { rng: generator }
+    }
+
+    /// Where the numbers come from, to put the sequence down and take it up again.
+    pub fn generator(&self) -> &ChaCha8Rng {
+        &self.rng
+    }
+
     /// Overwrites `out` with independent numbers from `N(0, 1)`.
     pub fn fill(&mut self, out: &mut [f32]) {
         for value in out {

@@ -17,6 +17,7 @@ use crate::learner::{LearnerError, MfpoLearner};
 use crate::normalize::Normalized;
 use crate::replay_buffer::{Batch, Transition};
 use crate::sac::{GaussianPolicy, SacLearner};
+use crate::state::State;
 
 /// Which algorithm learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,6 +60,18 @@ pub trait Algorithm: Send {
 
     /// The parameters of every network with the network's name.
     fn parameters(&self) -> Vec<(&'static str, &Parameters)>;
+
+    /// All that an update or an action depends on: parameters, moments, generators, counters.
+    ///
+    /// # Errors
+    /// When it cannot be read from the device.
+    fn state(&self) -> Result<State<'_>, LearnerError>;
+
+    /// Takes up a [`Algorithm::state`]: what follows is, bit by bit on the CPU, what would have followed there.
+    ///
+    /// # Errors
+    /// When the state is of another algorithm or of other sizes; the learner must not be used then.
+    fn restore(&mut self, state: State<'_>) -> Result<(), LearnerError>;
 }
 
 /// Numbers of one update by name, in the order in which they are written.

@@ -16,9 +16,10 @@ use crate::learner::LearnerConfig;
 use crate::sac::SacConfig;
 
 /// The configurations that travel inside the program: name, text.
-pub const BUILT_IN: [(&str, &str); 2] = [
+pub const BUILT_IN: [(&str, &str); 3] = [
     ("swing_arm", include_str!("../configs/swing_arm.toml")),
-    ("paper", include_str!("../configs/paper.toml")),
+    ("HalfCheetah-v5", include_str!("../configs/half_cheetah.toml")),
+    (DEFAULT, include_str!("../configs/paper.toml")),
 ];
 
 /// The built-in configuration of a task that has none of its own.
@@ -129,6 +130,23 @@ pub struct RunConfig {
     pub report_every: u64,
     /// Between two bundles.
     pub publish_every: u64,
+    /// Between two checkpoints, from which `--resume` goes on.
+    #[serde(default = "RunConfig::checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// Environments that step at the same time. Each step of each is followed by an update, so that the policy that acts
+    /// is up to this many updates old.
+    #[serde(default = "RunConfig::environments")]
+    pub environments: usize,
+}
+
+impl RunConfig {
+    fn checkpoint_every() -> u64 {
+        10_000
+    }
+
+    fn environments() -> usize {
+        1
+    }
 }
 
 /// How the policy is measured.
@@ -152,6 +170,39 @@ impl TrainConfig {
             Some(path) => merge(&mut table, read(path)?),
             None => {}
         }
+        Self::overridden(table, overrides)
+    }
+
+    /// The configuration that [`TrainConfig::to_toml`] wrote, then `overrides`.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                path: "the configuration in the checkpoint".to_owned(),
+                reason: error.to_string(),
+            })?;
+        Self::overridden(table, overrides)
+    }
+
+    /// What is different in `other`, as `section.key = value`; lengths and intervals do not count.
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let table = |config: &Self| config.to_toml().ok().and_then(|text| text.parse::<Table>().ok());
+        let (before, after) = (table(self).unwrap_or_default(), table(other).unwrap_or_default());
+        let keys = after.iter().flat_map(|(section, values)| {
+            let values = values.as_table().into_iter().flatten();
+            values.map(move |(key, value)| (section, key, value))
+        });
+        let harmless = |key: &str| ["steps", "threads"].contains(&key) || key.ends_with("_every");
+        let changed = keys.filter(|(section, key, value)| {
+            let old = before.get(*section).and_then(|values| values.get(*key));
+            *section != "evaluation" && !harmless(key) && old != Some(*value)
+        });
+        changed
+            .map(|(section, key, value)| format!("{section}.{key} = {value}"))
+            .collect()
+    }
+
+    fn overridden(mut table: Table, overrides: &[String]) -> Result<Self, ConfigError> {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
@@ -188,6 +239,8 @@ impl TrainConfig {
             ("run.steps", self.run.steps),
             ("run.report_every", self.run.report_every),
             ("run.publish_every", self.run.publish_every),
+            ("run.checkpoint_every", self.run.checkpoint_every),
+            ("run.environments", self.run.environments as u64),
             ("run.replay_capacity", self.run.replay_capacity as u64),
             ("run.random_steps", self.run.random_steps),
             ("evaluation.every", self.evaluation.every),
@@ -230,9 +283,16 @@ pub fn built_in_names() -> String {
     BUILT_IN.map(|(name, _)| name).join(", ")
 }
 
+/// One that has no section `run` says only what differs from [`DEFAULT`].
 fn built_in(name: &str) -> Option<Table> {
     let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
-    text.parse().ok()
+    let table: Table = text.parse().ok()?;
+    if table.contains_key("run") {
+        return Some(table);
+    }
+    let mut base = built_in(DEFAULT)?;
+    merge(&mut base, table);
+    Some(base)
 }
 
 fn read(path: &str) -> Result<Table, ConfigError> {

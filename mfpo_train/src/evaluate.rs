@@ -7,7 +7,7 @@ use anyhow::Context;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, SampleError};
 use mfpo_sim::env::{Env, evaluation_seed};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ impl Actor for ActionSampler {
 }
 
 /// What was measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean of the returns.
     pub mean_return: f64,

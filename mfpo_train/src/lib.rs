@@ -3,7 +3,9 @@
 //! Start at [`train`]: the loop is on one page.
 
 pub mod algorithm;
+pub mod checkpoint;
 pub mod config;
+pub mod episode;
 pub mod evaluate;
 pub mod inspect;
 pub mod learner;
@@ -18,4 +20,5 @@ pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;
 pub mod sac;
+pub mod state;
 pub mod train;

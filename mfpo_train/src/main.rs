@@ -1,7 +1,7 @@
 //! The command line of the trainer: parse, configure, run, exit code.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,10 +12,12 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::bundle::{self, Manifest, VerifiedBundle};
 use mfpo_sim::{Env, EnvOptions, registry};
+use mfpo_train::checkpoint::{Checkpoints, Header};
 use mfpo_train::config::TrainConfig;
 use mfpo_train::evaluate::{Plan, evaluate};
 use mfpo_train::progress::{LogWriter, ProgressMode};
 use mfpo_train::publish::{BundleSink, run_id};
+use mfpo_train::state::State;
 use mfpo_train::{inspect, rollout, train};
 use tracing_subscriber::EnvFilter;
 
@@ -68,9 +70,12 @@ struct RolloutArgs {
 
 #[derive(Args)]
 struct TrainArgs {
-    /// Task to learn; `tasks` lists them
-    #[arg(long, default_value = "swing_arm")]
-    task: String,
+    /// Task to learn; `tasks` lists them [default: swing_arm]
+    #[arg(long)]
+    task: Option<String>,
+    /// Go on with the run in this folder from its last checkpoint, as if it had never stopped; --steps and --set change it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["algorithm", "config", "seed", "out"])]
+    resume: Option<PathBuf>,
     /// Who learns: mfpo, or sac, its usual peer [default: the configuration's]
     #[arg(long, value_parser = ["mfpo", "sac"])]
     algorithm: Option<String>,
@@ -191,22 +196,22 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         rustix::process::setpriority_process(None, nice)
             .context("cannot lower the priority of this process")?;
     }
-    let config = TrainConfig::load(&args.task, args.config.as_deref(), &overrides(&args))?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
-    let folder = args
-        .out
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("runs").join(run_id(&args.task, args.seed)));
+    let start = match &args.resume {
+        None => fresh_start(&args)?,
+        Some(folder) => resumed_start(folder, &args)?,
+    };
     let outcome = train::train(train::Options {
         sink: sink(args.topic)?,
         progress: progress_mode(&args),
         until_success: args.until_success,
         least: Duration::from_secs(args.min_seconds),
-        task: args.task,
-        seed: args.seed,
-        folder,
-        config,
+        task: start.task,
+        seed: start.seed,
+        folder: start.folder,
+        config: start.config,
+        checkpoint: start.checkpoint,
         stop,
     })?;
     tracing::info!(
@@ -227,6 +232,58 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
     Ok(())
+}
+
+/// What is trained, from where.
+struct Start {
+    task: String,
+    seed: u64,
+    folder: PathBuf,
+    config: TrainConfig,
+    checkpoint: Option<(Header, State<'static>)>,
+}
+
+fn fresh_start(args: &TrainArgs) -> anyhow::Result<Start> {
+    let task = args.task.clone().unwrap_or_else(|| "swing_arm".to_owned());
+    let folder = args.out.clone();
+    Ok(Start {
+        config: TrainConfig::load(&task, args.config.as_deref(), &overrides(args))?,
+        folder: folder.unwrap_or_else(|| PathBuf::from("runs").join(run_id(&task, args.seed))),
+        seed: args.seed,
+        task,
+        checkpoint: None,
+    })
+}
+
+fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
+    let (header, state) = Checkpoints::new(folder).load()?;
+    if let Some(task) = &args.task {
+        ensure!(
+            *task == header.task,
+            "the checkpoint in {} is of the task '{}', not of '{task}'; leave --task out",
+            folder.display(),
+            header.task
+        );
+    }
+    let before = TrainConfig::parse(&header.config, &[])?;
+    let config = TrainConfig::parse(&header.config, &overrides(args))?;
+    ensure!(
+        header.step < config.run.steps,
+        "the run in {} is done: {} of {} steps; give more with --steps",
+        folder.display(),
+        header.step,
+        config.run.steps
+    );
+    for change in before.changes(&config) {
+        tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
+    }
+    Ok(Start {
+        task: header.task.clone(),
+        seed: header.seed,
+        folder: folder.to_owned(),
+        config,
+        checkpoint: Some((header, state)),
+    })
 }
 
 /// `--set`, then the options that have a name of their own.

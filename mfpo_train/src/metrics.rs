@@ -3,8 +3,8 @@
 //! A line has `kind` (`update`, `episode`, `evaluation`), `step`, `seconds` since the start, and the fields of what
 //! was measured. A number that is not finite is an error that names the metric: the run stops there.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -35,6 +35,16 @@ pub enum MetricsError {
         /// What serde_json says.
         source: serde_json::Error,
     },
+    /// The file was cut after the checkpoint was written.
+    #[error(
+        "metrics.jsonl holds {got} bytes, and the checkpoint was written after {expected}; put the file back that belongs to it"
+    )]
+    Short {
+        /// Bytes at the checkpoint.
+        expected: u64,
+        /// Bytes now.
+        got: u64,
+    },
     /// The file cannot be written.
     #[error("cannot write metrics: {0}")]
     Io(#[from] std::io::Error),
@@ -44,6 +54,8 @@ pub enum MetricsError {
 pub struct Metrics {
     file: BufWriter<File>,
     started: Instant,
+    /// Seconds of the run before this program started.
+    before: f64,
 }
 
 impl Metrics {
@@ -52,7 +64,34 @@ impl Metrics {
         Ok(Self {
             file: BufWriter::new(File::create(path)?),
             started: Instant::now(),
+            before: 0.0,
         })
+    }
+
+    /// Goes on after the first `bytes` bytes, `seconds` after the start; what follows them was not saved and is removed.
+    pub fn resume(path: &Path, bytes: u64, seconds: f64) -> Result<Self, MetricsError> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        let got = file.metadata()?.len();
+        if got < bytes {
+            return Err(MetricsError::Short { expected: bytes, got });
+        }
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            file: BufWriter::new(file),
+            started: Instant::now(),
+            before: seconds,
+        })
+    }
+
+    /// Bytes written so far; every line is whole.
+    pub fn bytes(&mut self) -> Result<u64, MetricsError> {
+        Ok(self.file.stream_position()?)
+    }
+
+    /// Seconds since the start of the run, without the time it lay still.
+    pub fn seconds(&self) -> f64 {
+        self.before + self.started.elapsed().as_secs_f64()
     }
 
     /// Writes one line and flushes it, so that a run that is killed leaves whole lines.
@@ -65,7 +104,7 @@ impl Metrics {
         let mut line = Map::new();
         line.insert("kind".into(), kind.into());
         line.insert("step".into(), step.into());
-        line.insert("seconds".into(), self.started.elapsed().as_secs_f64().into());
+        line.insert("seconds".into(), self.seconds().into());
         line.extend(finite_fields(kind, step, measured)?);
         serde_json::to_writer(&mut self.file, &line).map_err(|source| MetricsError::Json { kind, source })?;
         self.file.write_all(b"\n")?;

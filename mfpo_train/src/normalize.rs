@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::algorithm::{Algorithm, TrainedPolicy, UpdateMetrics};
 use crate::learner::LearnerError;
 use crate::replay_buffer::{Batch, Transition};
+use crate::state::State;
 
 /// A component that hardly varies is divided by this instead of by its deviation, so that noise is not blown up.
 const LEAST_DEVIATION: f64 = 1e-2;
@@ -110,6 +111,25 @@ impl Algorithm for Normalized {
     fn parameters(&self) -> Vec<(&'static str, &Parameters)> {
         self.inner.parameters()
     }
+
+    fn state(&self) -> Result<State<'_>, LearnerError> {
+        let mut state = self.inner.state()?;
+        state.put("statistics/count", vec![self.statistics.count]);
+        state.put("statistics/mean", &self.statistics.mean[..]);
+        state.put("statistics/squares", &self.statistics.squares[..]);
+        Ok(state)
+    }
+
+    fn restore(&mut self, mut state: State<'_>) -> Result<(), LearnerError> {
+        let size = self.statistics.mean.len();
+        let [count] = state.take_u64("statistics/count")?;
+        self.statistics = ObservationStatistics {
+            count,
+            mean: state.take_f64_of("statistics/mean", size)?,
+            squares: state.take_f64_of("statistics/squares", size)?,
+        };
+        self.inner.restore(state)
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +164,14 @@ mod tests {
 
         fn parameters(&self) -> Vec<(&'static str, &Parameters)> {
             Vec::new()
+        }
+
+        fn state(&self) -> Result<State<'_>, LearnerError> {
+            unreachable!("not asked for here")
+        }
+
+        fn restore(&mut self, _: State<'_>) -> Result<(), LearnerError> {
+            unreachable!("not asked for here")
         }
     }
 

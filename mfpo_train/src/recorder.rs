@@ -1,12 +1,15 @@
 //! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::algorithm::UpdateMetrics;
+use crate::episode::Finished;
 use crate::evaluate::Evaluation;
 use crate::metrics::{Metrics, finite_fields};
 use crate::plot::{self, LearningCurve};
@@ -38,31 +41,86 @@ pub struct Recorder {
     progress: Progress,
     curve: LearningCurve,
     report: Report,
-    started: Instant,
     step_rate: Rate,
     update_rate: Rate,
-    /// Of the episode that is under way.
-    episode: EpisodeLine,
     /// The last update that was not written yet.
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
 }
 
 /// One training episode in `metrics.jsonl`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct EpisodeLine {
     #[serde(rename = "return")]
     total_reward: f64,
     length: u64,
 }
 
+/// What a checkpoint keeps of the recorder; the rest is in `metrics.jsonl`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Bytes of `metrics.jsonl` so far.
+    pub bytes: u64,
+    /// Seconds of the run so far.
+    pub seconds: f64,
+    /// Updates so far.
+    pub updates: u64,
+    /// Evaluations in a row that had enough successes.
+    pub successes_in_a_row: u32,
+}
+
 impl Recorder {
     /// Starts `metrics.jsonl` in the run folder; time counts from now.
     pub fn create(setup: Setup) -> anyhow::Result<Self> {
-        let path = setup.folder.join("metrics.jsonl");
+        let path = metrics_path(&setup);
         let metrics = Metrics::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self::new(setup, metrics, 0))
+    }
+
+    /// Goes on from `record`, taken at `step`; what `metrics.jsonl` holds since then is removed, and written anew.
+    pub fn resume(setup: Setup, record: &Record, step: u64) -> anyhow::Result<Self> {
+        let path = metrics_path(&setup);
+        let go_on = || format!("cannot go on with {}", path.display());
+        let metrics = Metrics::resume(&path, record.bytes, record.seconds).with_context(go_on)?;
+        let mut recorder = Self::new(setup, metrics, step);
+        for line in BufReader::new(File::open(&path).with_context(go_on)?).lines() {
+            recorder.recall(&line?).with_context(go_on)?;
+        }
+        recorder.report.updates = record.updates;
+        recorder.update_rate = Rate::new(record.updates, Instant::now());
+        recorder.successes_in_a_row = record.successes_in_a_row;
+        Ok(recorder)
+    }
+
+    /// Takes a line of `metrics.jsonl` into the learning curve.
+    fn recall(&mut self, line: &str) -> anyhow::Result<()> {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+            step: u64,
+        }
+        let head: Head = serde_json::from_str(line)?;
+        match head.kind.as_str() {
+            "episode" => self.draw_episode(head.step, &serde_json::from_str(line)?),
+            "evaluation" => self.draw_evaluation(head.step, &serde_json::from_str(line)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What [`Recorder::resume`] needs.
+    pub fn record(&mut self) -> anyhow::Result<Record> {
+        Ok(Record {
+            bytes: self.metrics.bytes()?,
+            seconds: self.seconds(),
+            updates: self.report.updates,
+            successes_in_a_row: self.successes_in_a_row,
+        })
+    }
+
+    fn new(setup: Setup, metrics: Metrics, step: u64) -> Self {
         let now = Instant::now();
-        Ok(Self {
+        Self {
             metrics,
             progress: Progress::new(setup.progress, setup.steps),
             curve: LearningCurve {
@@ -73,14 +131,12 @@ impl Recorder {
                 steps: setup.steps,
                 ..Report::default()
             },
-            started: now,
-            step_rate: Rate::new(0, now),
+            step_rate: Rate::new(step, now),
             update_rate: Rate::new(0, now),
-            episode: EpisodeLine::default(),
             last_update: None,
             successes_in_a_row: 0,
             setup,
-        })
+        }
     }
 
     /// An update happened; a number that is not finite is an error.
@@ -98,30 +154,26 @@ impl Recorder {
         Ok(())
     }
 
-    /// A training step gave `reward`, and maybe was the last of its episode.
-    pub fn reward(&mut self, step: u64, reward: f64, ended: bool) -> anyhow::Result<()> {
-        self.episode.total_reward += reward;
-        self.episode.length += 1;
-        if ended {
-            let episode = std::mem::take(&mut self.episode);
-            self.metrics.write("episode", step, &episode)?;
-            self.curve.episodes.push((step, episode.total_reward));
-            self.report.episode_return = Some(episode.total_reward);
-        }
+    /// A training episode is over.
+    pub fn episode(&mut self, step: u64, finished: Finished) -> anyhow::Result<()> {
+        let episode = EpisodeLine {
+            total_reward: finished.total_reward,
+            length: finished.length,
+        };
+        self.metrics.write("episode", step, &episode)?;
+        self.draw_episode(step, &episode);
         Ok(())
+    }
+
+    fn draw_episode(&mut self, step: u64, episode: &EpisodeLine) {
+        self.curve.episodes.push((step, episode.total_reward));
+        self.report.episode_return = Some(episode.total_reward);
     }
 
     /// The policy was measured.
     pub fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> anyhow::Result<()> {
         self.metrics.write("evaluation", step, evaluation)?;
-        self.curve
-            .evaluations
-            .push((step, evaluation.mean_return, evaluation.std_return));
-        self.report.mean_return = Some(evaluation.mean_return);
-        self.report.success = evaluation.success;
-        if let Some(success) = evaluation.success {
-            self.curve.success.push((step, success));
-        }
+        self.draw_evaluation(step, evaluation);
         let enough = self
             .setup
             .until_success
@@ -133,6 +185,17 @@ impl Recorder {
             .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share));
         tracing::info!("step {step}: return {:.1}{success}", evaluation.mean_return);
         self.tell(step)
+    }
+
+    fn draw_evaluation(&mut self, step: u64, evaluation: &Evaluation) {
+        self.curve
+            .evaluations
+            .push((step, evaluation.mean_return, evaluation.std_return));
+        self.report.mean_return = Some(evaluation.mean_return);
+        self.report.success = evaluation.success;
+        if let Some(success) = evaluation.success {
+            self.curve.success.push((step, success));
+        }
     }
 
     /// A bundle of this version was published.
@@ -180,10 +243,14 @@ impl Recorder {
 
     /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
+        self.metrics.seconds()
     }
 
     fn curve_path(&self) -> PathBuf {
         Path::new(&self.setup.folder).join("curve.png")
     }
+}
+
+fn metrics_path(setup: &Setup) -> PathBuf {
+    setup.folder.join("metrics.jsonl")
 }

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::learner::LearnerError;
+use crate::state::{Generator, State, StateError};
 
 /// One step of an environment.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +114,59 @@ impl ReplayBuffer {
         self.masks[at] = if transition.terminated { 0.0 } else { 1.0 };
         self.next = (at + 1) % self.capacity;
         self.len = (self.len + 1).min(self.capacity);
+    }
+
+    /// All that it holds, borrowed.
+    pub fn state(&self) -> State<'_> {
+        let mut state = State::default();
+        for (name, column, width) in [
+            ("observations", &self.observations, self.observation_size),
+            ("actions", &self.actions, self.action_size),
+            ("rewards", &self.rewards, 1),
+            ("masks", &self.masks, 1),
+            (
+                "next_observations",
+                &self.next_observations,
+                self.observation_size,
+            ),
+        ] {
+            state.put(name, &column[..self.len * width]);
+        }
+        state.put(
+            "place",
+            vec![self.capacity as u64, self.len as u64, self.next as u64],
+        );
+        state.put("generator", self.rng.position());
+        state
+    }
+
+    /// Takes up a [`ReplayBuffer::state`].
+    ///
+    /// # Errors
+    /// When the state is of a buffer of other sizes.
+    pub fn restore(&mut self, mut state: State<'_>) -> Result<(), StateError> {
+        let [capacity, len, next] = state.take_u64("place")?.map(|n| n as usize);
+        if capacity != self.capacity || len > capacity || next >= capacity || (len < capacity && next != len)
+        {
+            return Err(StateError::Mismatch {
+                name: "replay/place".to_owned(),
+                expected: format!("a buffer for {} transitions", self.capacity),
+                got: format!("one for {capacity}, with {len} and the next at {next}"),
+            });
+        }
+        let (s, a) = (self.observation_size, self.action_size);
+        for (name, column, width) in [
+            ("observations", &mut self.observations, s),
+            ("actions", &mut self.actions, a),
+            ("rewards", &mut self.rewards, 1),
+            ("masks", &mut self.masks, 1),
+            ("next_observations", &mut self.next_observations, s),
+        ] {
+            column[..len * width].copy_from_slice(&state.take_f32_of(name, len * width)?);
+        }
+        (self.len, self.next) = (len, next);
+        self.rng = ChaCha12Rng::at(state.take_u64("generator")?);
+        Ok(())
     }
 
     /// `size` transitions, uniformly and with replacement, into `batch`, whose memory is reused.
@@ -303,6 +357,42 @@ mod tests {
             .step_by(2)
             .for_each(|&i| seen[i as usize] = true);
         assert_eq!(seen, std::array::from_fn(|i| i >= 7));
+    }
+
+    #[test]
+    fn a_restored_buffer_goes_on_like_the_one_that_was_saved() {
+        for filled in [0, 3, 5, 12] {
+            let mut saved = ReplayBuffer::new(2, 1, 5, 1);
+            (0..filled).for_each(|i| insert(&mut saved, i, i % 3 == 0));
+            if filled > 0 {
+                saved.sample(7);
+            }
+            let mut restored = ReplayBuffer::new(2, 1, 5, 99);
+            restored.restore(saved.state()).unwrap();
+            for buffer in [&mut saved, &mut restored] {
+                (filled..filled + 2).for_each(|i| insert(buffer, i, false));
+            }
+            assert_eq!(saved.sample(50), restored.sample(50));
+        }
+        let small = ReplayBuffer::new(2, 1, 4, 1);
+        let mut other = ReplayBuffer::new(2, 1, 5, 1);
+        let text = other.restore(small.state()).unwrap_err().to_string();
+        assert!(text.contains("expected a buffer for 5 transitions"), "{text}");
+        let narrow = ReplayBuffer::new(1, 1, 5, 1);
+        other.restore(narrow.state()).unwrap();
+        let mut narrow = ReplayBuffer::new(1, 1, 5, 1);
+        narrow.insert(Transition {
+            observation: &[0.0],
+            action: &[0.0],
+            reward: 0.0,
+            terminated: false,
+            next_observation: &[0.0],
+        });
+        let text = other.restore(narrow.state()).unwrap_err().to_string();
+        assert!(
+            text.contains("'observations' holds 1; expected 2 numbers"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -4,24 +4,30 @@
 //! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
 //! Where no robot can run the policy (a benchmark task, SAC) nothing is sealed, and the policy itself is measured.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use mfpo_sim::{Env, EnvOptions, Mode, registry};
+use anyhow::{Context, anyhow, ensure};
+use mfpo_policy::gradient::Team;
+use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::algorithm::{self, Algorithm, AlgorithmKind, TrainedPolicy};
+use crate::checkpoint::{self, Checkpoints, Header};
 use crate::config::{EvaluationConfig, TrainConfig};
+use crate::episode::Episodes;
 use crate::evaluate::{self, Actor, Evaluation};
+use crate::learner::LearnerError;
+use crate::metrics::MetricsError;
 use crate::progress::ProgressMode;
 use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
+use crate::state::{Generator, State};
 
 /// A run that is ahead of its time waits no longer than this at each step.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -36,8 +42,10 @@ pub struct Options {
     pub config: TrainConfig,
     /// Everything random follows from it.
     pub seed: u64,
-    /// The run folder; must not hold a run yet.
+    /// The run folder; must not hold a run yet, unless it goes on from its checkpoint.
     pub folder: PathBuf,
+    /// Where to go on from; the configuration may have changed since.
+    pub checkpoint: Option<(Header, State<'static>)>,
     /// How progress is told.
     pub progress: ProgressMode,
     /// Who gets every bundle, beside the run folder.
@@ -71,62 +79,25 @@ pub struct Outcome {
     pub interrupted: bool,
 }
 
-/// Trains, and leaves configuration, metrics, learning curve and bundles in the run folder.
+/// Trains, and leaves configuration, metrics, learning curve, bundles and checkpoints in the run folder.
 pub fn train(options: Options) -> anyhow::Result<Outcome> {
     let stop = Arc::clone(&options.stop);
     let mut run = Run::start(options)?;
-    let mut observation = run.env.reset(run.rng.next_u64())?;
-    let mut step = 0;
-    run.publish(step)?;
-    run.evaluate(step)?;
-    while step < run.config.run.steps && !stop.load(Ordering::Relaxed) && !run.recorder.learnt() {
-        step += 1;
-        let random = step <= run.config.run.random_steps;
-        let action = if random {
-            run.random_action()
-        } else {
-            run.learner.sample_action(&observation)?
-        };
-        let next = run.env.step(&action)?;
-        let transition = Transition {
-            observation: &observation,
-            action: &action,
-            reward: next.reward,
-            terminated: next.terminated,
-            next_observation: &next.observation,
-        };
-        let ended = next.terminated || next.truncated;
-        run.learner.observe(&transition, ended);
-        run.replay.insert(transition);
-        if !random {
-            run.replay
-                .sample_into(run.learner.rows_per_update(), &mut run.batch);
-            let info = run.learner.update(&run.batch)?;
-            run.recorder.update(step, &info)?;
-        }
-        run.recorder.reward(step, next.reward, ended)?;
-        observation = if ended {
-            run.env.reset(run.rng.next_u64())?
-        } else {
-            next.observation
-        };
-        if !random && step % run.config.run.publish_every == 0 {
-            run.publish(step)?;
-        }
-        if !random && step % run.config.evaluation.every == 0 {
-            run.evaluate(step)?;
-        }
-        run.recorder.report(step)?;
-        run.wait_for_its_time();
+    match run.learn(&stop) {
+        Ok(()) => run.finish(),
+        Err(error) => Err(run.broken(error)),
     }
-    run.finish(step)
 }
 
 /// All that the loop works on.
 struct Run {
     name: String,
+    task: String,
+    seed: u64,
     config: TrainConfig,
-    env: Box<dyn Env>,
+    /// Environment steps so far.
+    step: u64,
+    episodes: Episodes,
     /// Only for measuring, with seeds of its own.
     evaluation_env: Box<dyn Env>,
     learner: Box<dyn Algorithm>,
@@ -135,13 +106,21 @@ struct Run {
     batch: Batch,
     publisher: Publisher,
     recorder: Recorder,
+    folder: PathBuf,
+    checkpoints: Checkpoints,
+    /// The step of the last checkpoint.
+    saved: Option<u64>,
     /// The least duration of the whole run.
     least: Duration,
     rng: ChaCha12Rng,
+    /// Version of the newest bundle.
+    version: Option<u64>,
     /// The newest bundle and the step it was sealed at.
     sealed: Option<(u64, SealedBundle)>,
     /// The newest measurement and its step.
     evaluated: Option<(u64, Evaluation)>,
+    /// Held as long as the run, so that no second program writes into its folder.
+    _lock: File,
 }
 
 impl Run {
@@ -151,30 +130,44 @@ impl Run {
             mut config,
             seed,
             folder,
+            checkpoint,
             ..
         } = options;
-        let env = make(&task, Mode::Train, &config)?;
         let evaluation_env = make(&task, Mode::Evaluate, &config)?;
-        let (observation_size, action_size) = (env.spec().observation_size, env.spec().action_size);
+        let envs = (0..config.run.environments).map(|_| make(&task, Mode::Train, &config));
+        let envs = VectorEnv::new(
+            envs.collect::<Result<_, _>>()?,
+            Team::new(config.learner.threads)?,
+        )?;
+        let (observation_size, action_size) = (envs.spec().observation_size, envs.spec().action_size);
         config.set_sizes(observation_size, action_size)?;
         ensure!(
             options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
             "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
         );
-        create_run_folder(&folder, &config)?;
-        tracing::info!("training {task} with seed {seed} into {}", folder.display());
-        // Each part draws from a stream of its own, so that a change of one does not shift the others.
-        let mut seeds = ChaCha12Rng::seed_from_u64(seed);
-        let recorder = Recorder::create(recorder::Setup {
+        if checkpoint.is_none() {
+            create_run_folder(&folder)?;
+        }
+        let lock = lock(&folder)?;
+        store_configuration(&folder, &config)?;
+        let setup = recorder::Setup {
             title: format!("{task}, seed {seed}"),
             progress: options.progress,
             steps: config.run.steps,
             report_every: config.run.report_every,
             until_success: options.until_success,
             folder: folder.clone(),
-        })?;
-        Ok(Self {
-            name: run_id(&task, seed),
+        };
+        let (recorder, name) = match &checkpoint {
+            None => (Recorder::create(setup)?, run_id(&task, seed)),
+            Some((header, _)) => (
+                Recorder::resume(setup, &header.record, header.step)?,
+                header.run.clone(),
+            ),
+        };
+        // Each part draws from a stream of its own, so that a change of one does not shift the others.
+        let mut seeds = ChaCha12Rng::seed_from_u64(seed);
+        let mut run = Self {
             learner: algorithm::make(&config, seeds.next_u64())?,
             replay: ReplayBuffer::new(
                 observation_size,
@@ -184,15 +177,195 @@ impl Run {
             ),
             batch: Batch::default(),
             publisher: Publisher::new(&folder, options.sink)?,
+            checkpoints: Checkpoints::new(&folder),
             least: options.least,
             rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
+            episodes: Episodes::new(envs),
+            step: 0,
+            version: None,
             sealed: None,
             evaluated: None,
+            saved: None,
+            name,
+            task,
+            seed,
             config,
-            env,
             evaluation_env,
             recorder,
+            folder,
+            _lock: lock,
+        };
+        match checkpoint {
+            None => run.begin()?,
+            Some((header, state)) => run.restore(&header, state)?,
+        }
+        Ok(run)
+    }
+
+    /// The first episodes, bundle, measurement and checkpoint.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        tracing::info!(
+            "training {} with seed {} into {}",
+            self.task,
+            self.seed,
+            self.folder.display()
+        );
+        for index in 0..self.episodes.len() {
+            self.episodes.start(index, self.rng.next_u64())?;
+        }
+        self.publish()?;
+        self.evaluate()?;
+        self.save();
+        Ok(())
+    }
+
+    /// Steps and updates until the end, or until somebody wants the run to stop.
+    fn learn(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        while self.step < self.config.run.steps && !stop.load(Ordering::Relaxed) && !self.recorder.learnt() {
+            let random = self.step < self.config.run.random_steps;
+            let actions = self.actions(random)?;
+            for (index, next) in self.episodes.step(&actions)?.into_iter().enumerate() {
+                self.step += 1;
+                self.learn_from(index, &actions[index], next, random)?;
+                self.tell(random)?;
+            }
+            let every = self.config.run.checkpoint_every;
+            if self.saved.is_none_or(|saved| self.step / every > saved / every) {
+                self.save();
+            }
+            self.wait_for_its_time();
+        }
+        Ok(())
+    }
+
+    fn actions(&mut self, random: bool) -> anyhow::Result<Vec<Vec<f32>>> {
+        let mut actions = Vec::with_capacity(self.episodes.len());
+        for index in 0..self.episodes.len() {
+            actions.push(if random {
+                self.random_action()
+            } else {
+                self.learner.sample_action(self.episodes.observation(index))?
+            });
+        }
+        Ok(actions)
+    }
+
+    /// One transition: into the buffer, then one update from it.
+    fn learn_from(&mut self, index: usize, action: &[f32], next: Step, random: bool) -> anyhow::Result<()> {
+        let transition = Transition {
+            observation: self.episodes.observation(index),
+            action,
+            reward: next.reward,
+            terminated: next.terminated,
+            next_observation: &next.observation,
+        };
+        self.learner
+            .observe(&transition, next.terminated || next.truncated);
+        self.replay.insert(transition);
+        if !random {
+            self.replay
+                .sample_into(self.learner.rows_per_update(), &mut self.batch);
+            let info = self.learner.update(&self.batch)?;
+            self.recorder.update(self.step, &info)?;
+        }
+        if let Some(finished) = self.episodes.advance(index, action, next) {
+            self.recorder.episode(self.step, finished)?;
+            self.episodes.start(index, self.rng.next_u64())?;
+        }
+        Ok(())
+    }
+
+    /// Whatever is due at this step.
+    fn tell(&mut self, random: bool) -> anyhow::Result<()> {
+        if !random && self.step.is_multiple_of(self.config.run.publish_every) {
+            self.publish()?;
+        }
+        if !random && self.step.is_multiple_of(self.config.evaluation.every) {
+            self.evaluate()?;
+        }
+        self.recorder.report(self.step)
+    }
+
+    /// Writes a checkpoint. A run whose disk is full goes on: its last checkpoint is whole.
+    fn save(&mut self) {
+        let saved = self.header().and_then(|header| {
+            let state = self.state()?;
+            Ok(self.checkpoints.save(header, &state)?)
+        });
+        if let Err(error) = saved {
+            tracing::error!("{error:#}");
+        }
+        self.saved = Some(self.step);
+    }
+
+    fn header(&mut self) -> anyhow::Result<Header> {
+        Ok(Header {
+            format: checkpoint::FORMAT,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            run: self.name.clone(),
+            task: self.task.clone(),
+            seed: self.seed,
+            step: self.step,
+            config: self.config.to_toml()?,
+            version: self.version,
+            record: self.recorder.record()?,
+            digest: String::new(),
         })
+    }
+
+    fn state(&self) -> anyhow::Result<State<'_>> {
+        let mut state = State::default();
+        state.nest("learner", self.learner.state()?);
+        state.nest("replay", self.replay.state());
+        state.nest("episodes", self.episodes.state());
+        state.put("generator", self.rng.position());
+        Ok(state)
+    }
+
+    fn restore(&mut self, header: &Header, mut state: State<'static>) -> anyhow::Result<()> {
+        self.checkpoints.remove_unfinished();
+        self.learner
+            .restore(state.take_part("learner"))
+            .context("the networks of the checkpoint do not fit this configuration")?;
+        self.replay.restore(state.take_part("replay"))?;
+        self.episodes.restore(state.take_part("episodes"))?;
+        self.rng = ChaCha12Rng::at(state.take_u64("generator")?);
+        (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
+        tracing::info!(
+            "going on with {} at step {} in {}",
+            self.name,
+            self.step,
+            self.folder.display()
+        );
+        Ok(())
+    }
+
+    /// Keeps what a number that is not finite has left, and says where it is.
+    fn broken(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let learner = matches!(error.downcast_ref(), Some(LearnerError::NotFinite { .. }));
+        let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
+        if !learner && !metric {
+            return error;
+        }
+        let kept = self.header().and_then(|header| {
+            let state = self.state()?;
+            let tensor = state.first_not_finite().map(str::to_owned);
+            Ok((tensor, self.checkpoints.save_broken(header, &state)?))
+        });
+        let (tensor, kept) = match kept {
+            Ok((tensor, path)) => (tensor, format!("its state is in {}", path.display())),
+            Err(reason) => (None, format!("its state could not be kept ({reason:#})")),
+        };
+        let tensor = tensor.map_or_else(
+            || "all tensors are finite".to_owned(),
+            |name| format!("the first tensor that is not finite is {name}"),
+        );
+        anyhow!(
+            "{error:#}; {tensor}; {kept}; go on from step {} with other numbers, for example --resume {} --set \
+             learner.learning_rate=1e-4",
+            self.saved.unwrap_or(0),
+            self.folder.display()
+        )
     }
 
     /// Sleeps while the run is faster than its least duration allows; briefly, so that a request to stop is seen.
@@ -212,23 +385,24 @@ impl Run {
     }
 
     /// Seals the policy as it is now under the next version, if a robot could run it.
-    fn publish(&mut self, step: u64) -> anyhow::Result<()> {
-        if self.env.spec().robot.is_none() {
+    fn publish(&mut self) -> anyhow::Result<()> {
+        if self.episodes.spec().robot.is_none() {
             return Ok(());
         }
         let TrainedPolicy::MeanFlow(policy) = self.learner.policy()? else {
             return Ok(());
         };
-        let version = self.sealed.as_ref().map_or(0, |(_, bundle)| bundle.version + 1);
+        let version = self.version.map_or(0, |version| version + 1);
         let label = Label {
             run: &self.name,
             version,
             probe_observations: self.probe_observations(),
         };
-        let bundle = SealedBundle::seal(&policy, self.env.spec(), label)?;
+        let bundle = SealedBundle::seal(&policy, self.episodes.spec(), label)?;
         self.publisher.publish(&bundle)?;
         self.recorder.published(version);
-        self.sealed = Some((step, bundle));
+        self.version = Some(version);
+        self.sealed = Some((self.step, bundle));
         Ok(())
     }
 
@@ -242,13 +416,14 @@ impl Run {
     }
 
     /// Measures the policy as it is now, where there is a bundle through it, as the robot gets it.
-    fn evaluate(&mut self, step: u64) -> anyhow::Result<Evaluation> {
+    fn evaluate(&mut self) -> anyhow::Result<Evaluation> {
+        let step = self.step;
         if let Some((_, evaluation)) = self.evaluated.as_ref().filter(|(at, _)| *at == step) {
             return Ok(evaluation.clone());
         }
         let current = self.sealed.as_ref().is_some_and(|(at, _)| *at == step);
         if !current && self.recorder.updates() > 0 {
-            self.publish(step)?;
+            self.publish()?;
         }
         let mut policy: Box<dyn Actor> = match &self.sealed {
             Some((_, bundle)) => Box::new(bundle.sampler()?),
@@ -268,19 +443,20 @@ impl Run {
         Ok(evaluation)
     }
 
-    /// Seals and measures the last policy, and draws the learning curve.
-    fn finish(mut self, steps: u64) -> anyhow::Result<Outcome> {
-        let evaluation = self.evaluate(steps)?;
+    /// Seals and measures the last policy, draws the learning curve, and leaves a checkpoint to go on from.
+    fn finish(mut self) -> anyhow::Result<Outcome> {
+        let evaluation = self.evaluate()?;
         self.recorder.finish()?;
+        self.save();
         Ok(Outcome {
             run: self.name,
-            steps,
+            steps: self.step,
             updates: self.recorder.updates(),
-            version: self.sealed.as_ref().map_or(0, |(_, bundle)| bundle.version),
-            bundle: self.sealed.map(|_| self.publisher.last()),
+            version: self.version.unwrap_or(0),
+            bundle: self.version.map(|_| self.publisher.last()),
             evaluation,
             seconds: self.recorder.seconds(),
-            interrupted: steps < self.config.run.steps && !self.recorder.learnt(),
+            interrupted: self.step < self.config.run.steps && !self.recorder.learnt(),
         })
     }
 }
@@ -294,15 +470,37 @@ fn make(task: &str, mode: Mode, config: &TrainConfig) -> anyhow::Result<Box<dyn 
     Ok(registry::make(task, &options)?)
 }
 
-/// Makes the run folder and stores the resolved configuration there.
-fn create_run_folder(folder: &Path, config: &TrainConfig) -> anyhow::Result<()> {
+/// Makes the run folder, which must not hold a run.
+fn create_run_folder(folder: &Path) -> anyhow::Result<()> {
     let taken = folder.join("metrics.jsonl");
     ensure!(
         !taken.exists(),
-        "{} holds a run already; give another --out",
+        "{} holds a run already; give another --out, or go on with it: --resume {0}",
         folder.display()
     );
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the run folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the run folder {}", folder.display()))
+}
+
+/// Stores the resolved configuration.
+fn store_configuration(folder: &Path, config: &TrainConfig) -> anyhow::Result<()> {
     let path = folder.join("config.toml");
     fs::write(&path, config.to_toml()?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Keeps other programs out of the run folder; the lock falls with the program, however it ends.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(anyhow!(
+            "another program trains in {}; wait for its end, or stop it",
+            folder.display()
+        )),
+        Err(TryLockError::Error(error)) => {
+            // Some network file systems have no locks.
+            tracing::warn!("cannot lock {}: {error}", path.display());
+            Ok(file)
+        }
+    }
 }

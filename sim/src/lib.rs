@@ -24,9 +24,11 @@ pub mod robot;
 #[cfg(feature = "ros")]
 pub mod ros;
 pub mod tasks;
+pub mod vector_env;
 
 pub use env::{Env, EnvOptions, EnvSpec, Info, Mode, Step, TaskOptions};
 pub use error::SimError;
 pub use randomize::Randomization;
 pub use tasks::registry;
 pub use tasks::rollout::{FullState, Outcome, Rollout};
+pub use vector_env::VectorEnv;

@@ -5,6 +5,8 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, StandardNormal};
 
+use crate::state::Generator;
+
 /// Times of a batch: `0 < r <= t < 1`, each `[B]`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Times {
@@ -86,6 +88,16 @@ impl RandomDraws {
     /// The same sequence, drawn by the threads of `team`.
     pub fn with_team(self, team: Team) -> Self {
         Self { team, ..self }
+    }
+
+    /// Where the sequence is.
+    pub(super) fn position(&self) -> Vec<u64> {
+        self.rng.position()
+    }
+
+    /// Goes on from a [`RandomDraws::position`].
+    pub(super) fn move_to(&mut self, position: [u64; 7]) {
+        self.rng = ChaCha8Rng::at(position);
     }
 
     fn normal(&mut self, out: &mut [f32]) {

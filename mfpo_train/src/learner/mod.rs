@@ -10,6 +10,7 @@ mod config;
 mod critic;
 mod divergence;
 mod draws;
+mod going_on;
 pub(crate) mod network;
 pub(crate) mod optimizer;
 mod support;
@@ -37,6 +38,7 @@ pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velo
 
 use crate::algorithm::{Algorithm, MeanFlowPolicy, TrainedPolicy, UpdateMetrics};
 use crate::replay_buffer::{Batch, Transition};
+use crate::state::{State, StateError};
 use candidates::{PackedCritics, PackedPolicy};
 use network::TrainedNetwork;
 use support::ObservedReturns;
@@ -80,6 +82,9 @@ pub enum LearnerError {
     /// An action could not be sampled.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// A saved state does not fit.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 impl From<candle_core::Error> for LearnerError {
@@ -474,6 +479,14 @@ impl Algorithm for MfpoLearner {
             ("target_critic_1", &self.targets[0].0),
             ("target_critic_2", &self.targets[1].0),
         ]
+    }
+
+    fn state(&self) -> Result<State<'_>, LearnerError> {
+        self.saved_state()
+    }
+
+    fn restore(&mut self, state: State<'_>) -> Result<(), LearnerError> {
+        self.restore_state(state)
     }
 }
 

@@ -7,6 +7,7 @@ use mfpo_policy::gradient::{NamedGradients, Team};
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::{Adam, LearnerError, Trace};
+use crate::state::State;
 
 /// Builds a network from its parameters.
 type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync>;
@@ -60,6 +61,19 @@ impl<N> TrainedNetwork<N> {
 
     pub(crate) fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// Parameters and moments.
+    pub(crate) fn state(&self) -> Result<State<'_>, LearnerError> {
+        let mut state = State::default();
+        state.put_parameters("parameters", &self.parameters)?;
+        state.nest("adam", self.adam.state(&self.names)?);
+        Ok(state)
+    }
+
+    /// The moments of a [`TrainedNetwork::state`]; the parameters were given to [`TrainedNetwork::new`].
+    pub(crate) fn restore_moments(&mut self, mut state: State<'_>) -> Result<(), LearnerError> {
+        Ok(self.adam.restore(&self.names, state.take_part("adam"))?)
     }
 
     /// One optimiser step with gradients that were computed on the CPU. Every parameter must get one.

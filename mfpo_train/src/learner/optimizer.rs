@@ -7,6 +7,8 @@ use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, Va
 use mfpo_policy::gradient::Team;
 use mfpo_policy::kernel::{self, AdamStep};
 
+use crate::state::{State, StateError, flat};
+
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
@@ -62,6 +64,50 @@ impl Adam {
             Moments::Device([first, _]) => first.flatten_all()?.to_vec1(),
         };
         self.moments.iter().map(first).collect()
+    }
+
+    /// Moments and number of steps; `names` are those of the variables.
+    ///
+    /// # Errors
+    /// When the moments cannot be read from their device.
+    pub fn state(&self, names: &[String]) -> Result<State<'_>> {
+        let mut state = State::default();
+        for (name, moments) in names.iter().zip(&self.moments) {
+            let (first, second) = (format!("first_moment/{name}"), format!("second_moment/{name}"));
+            match moments {
+                Moments::Cpu([m, v]) => {
+                    state.put(&first, &m[..]);
+                    state.put(&second, &v[..]);
+                }
+                Moments::Device([m, v]) => {
+                    state.put(&first, flat(m)?);
+                    state.put(&second, flat(v)?);
+                }
+            }
+        }
+        state.put("steps", vec![self.steps as u64]);
+        Ok(state)
+    }
+
+    /// Takes up a [`Adam::state`].
+    ///
+    /// # Errors
+    /// When a moment is missing or has another length.
+    pub fn restore(&mut self, names: &[String], mut state: State<'_>) -> std::result::Result<(), StateError> {
+        for ((name, moments), var) in names.iter().zip(&mut self.moments).zip(&self.vars) {
+            let mut take = |which: &str| state.take_f32_of(&format!("{which}/{name}"), var.elem_count());
+            let (first, second) = (take("first_moment")?, take("second_moment")?);
+            *moments = match moments {
+                Moments::Cpu(_) => Moments::Cpu([first, second]),
+                Moments::Device(_) => Moments::Device([
+                    Tensor::from_vec(first, var.shape(), var.device())?,
+                    Tensor::from_vec(second, var.shape(), var.device())?,
+                ]),
+            };
+        }
+        let [steps] = state.take_u64("steps")?;
+        self.steps = steps as i32;
+        Ok(())
     }
 
     /// One step with one gradient for each variable, in the same order.
@@ -221,6 +267,25 @@ pub struct ScalarAdam {
 }
 
 impl ScalarAdam {
+    /// Moments and number of steps.
+    pub(crate) fn state(&self) -> State<'static> {
+        let mut state = State::default();
+        state.put("moments", vec![self.first, self.second]);
+        state.put("steps", vec![self.steps as u64]);
+        state
+    }
+
+    /// The optimiser of a [`ScalarAdam::state`].
+    pub(crate) fn restored(mut state: State<'_>) -> std::result::Result<Self, StateError> {
+        let moments = state.take_f32_of("moments", 2)?;
+        let [steps] = state.take_u64("steps")?;
+        Ok(Self {
+            first: moments[0],
+            second: moments[1],
+            steps: steps as i32,
+        })
+    }
+
     /// One step.
     pub fn step(&mut self, parameter: &mut f32, gradient: f32, learning_rate: f32) {
         self.steps += 1;

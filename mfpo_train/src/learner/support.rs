@@ -12,6 +12,7 @@ use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::network::TrainedNetwork;
 use super::{LearnerError, MfpoLearner};
+use crate::state::{State, StateError};
 
 /// Share of the range that is added on either side.
 const MARGIN: f64 = 0.5;
@@ -42,6 +43,25 @@ impl ObservedReturns {
             let (low, high) = self.range.unwrap_or((total, total));
             self.range = Some((low.min(total), high.max(total)));
         }
+    }
+
+    pub(super) fn state(&self) -> State<'_> {
+        let mut state = State::default();
+        state.put("rewards", &self.rewards[..]);
+        state.put(
+            "range",
+            self.range.map_or_else(Vec::new, |(low, high)| vec![low, high]),
+        );
+        state
+    }
+
+    pub(super) fn restored(mut state: State<'_>) -> Result<Self, StateError> {
+        let rewards = state.take_f64("rewards")?;
+        let range = match state.take_f64("range")?[..] {
+            [low, high] => Some((low, high)),
+            _ => None,
+        };
+        Ok(Self { rewards, range })
     }
 
     /// The support to change to, if `now` does not serve; `chosen` says whether `now` was chosen from returns.

@@ -1,6 +1,7 @@
 //! The temperature's loss `alpha (H - target)`: alpha falls while the entropy is above its target.
 
 use super::{MfpoLearner, ScalarAdam, Trace, UpdateInfo};
+use crate::state::{State, StateError};
 
 /// `alpha = exp(log_alpha)` and its optimiser.
 #[derive(Debug, Clone)]
@@ -17,6 +18,18 @@ impl Temperature {
             learning_rate,
             adam: ScalarAdam::default(),
         }
+    }
+
+    pub(super) fn state(&self) -> State<'static> {
+        let mut state = self.adam.state();
+        state.put("log_alpha", vec![self.log_alpha]);
+        state
+    }
+
+    pub(super) fn restore(&mut self, mut state: State<'_>) -> Result<(), StateError> {
+        self.log_alpha = state.take_f32_of("log_alpha", 1)?[0];
+        self.adam = ScalarAdam::restored(state)?;
+        Ok(())
     }
 
     pub(super) fn alpha(&self) -> f32 {

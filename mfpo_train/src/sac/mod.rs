@@ -14,6 +14,7 @@ mod temperature;
 use candle_core::{Device, Tensor};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::Parameters;
+use rand_chacha::ChaCha8Rng;
 
 pub use config::SacConfig;
 pub use policy::GaussianPolicy;
@@ -22,6 +23,7 @@ use crate::algorithm::{Algorithm, TrainedPolicy, UpdateMetrics};
 use crate::learner::network::TrainedNetwork;
 use crate::learner::{LearnerError, ScalarAdam, Trace};
 use crate::replay_buffer::Batch;
+use crate::state::{Generator, State};
 use network::ReluMlp;
 
 /// Everything that learns.
@@ -225,5 +227,51 @@ impl Algorithm for SacLearner {
             ("target_critic_1", &self.targets[0].0),
             ("target_critic_2", &self.targets[1].0),
         ]
+    }
+
+    fn state(&self) -> Result<State<'_>, LearnerError> {
+        let mut state = State::default();
+        state.nest("actor", self.actor.state()?);
+        state.nest("critic_1", self.critics[0].state()?);
+        state.nest("critic_2", self.critics[1].state()?);
+        state.put_parameters("target_critic_1", &self.targets[0].0)?;
+        state.put_parameters("target_critic_2", &self.targets[1].0)?;
+        state.nest("temperature", self.alpha_adam.state());
+        state.put("log_alpha", vec![self.log_alpha]);
+        state.put("draws", self.draws.generator().position());
+        state.put("noise", self.noise.generator().position());
+        state.put("counters", vec![self.updates]);
+        Ok(state)
+    }
+
+    fn restore(&mut self, mut state: State<'_>) -> Result<(), LearnerError> {
+        let mut parts = ["actor", "critic_1", "critic_2"].map(|name| state.take_part(name));
+        let [actor, first, second] = &mut parts;
+        let critics = [
+            first.take_parameters("parameters", self.critics[0].parameters())?,
+            second.take_parameters("parameters", self.critics[1].parameters())?,
+        ];
+        let actor = actor.take_parameters("parameters", self.actor.parameters())?;
+        let mut learner = Self::with_parameters(self.config.clone(), actor, critics, 0, &self.device)?;
+        for (target, name) in learner
+            .targets
+            .iter_mut()
+            .zip(["target_critic_1", "target_critic_2"])
+        {
+            let parameters = state.take_parameters(name, &target.0)?.to_device(&self.device)?;
+            let network = ReluMlp::load(&parameters)?;
+            *target = (parameters, network);
+        }
+        let [actor, first, second] = parts;
+        learner.actor.restore_moments(actor)?;
+        learner.critics[0].restore_moments(first)?;
+        learner.critics[1].restore_moments(second)?;
+        learner.alpha_adam = ScalarAdam::restored(state.take_part("temperature"))?;
+        learner.log_alpha = state.take_f32_of("log_alpha", 1)?[0];
+        learner.draws = NormalNoise::from_generator(ChaCha8Rng::at(state.take_u64("draws")?));
+        learner.noise = NormalNoise::from_generator(ChaCha8Rng::at(state.take_u64("noise")?));
+        [learner.updates] = state.take_u64("counters")?;
+        *self = learner;
+        Ok(())
     }
 }

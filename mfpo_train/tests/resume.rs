@@ -1,0 +1,291 @@
+//! A run that is killed goes on bit by bit; a checkpoint that does not fit is refused, and a full disk loses nothing.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use mfpo_train::checkpoint::Checkpoints;
+use mfpo_train::state::Numbers;
+use serde_json::Value;
+
+const SMALL: [&str; 11] = [
+    "run.random_steps=100",
+    "run.report_every=1",
+    "run.publish_every=150",
+    "run.checkpoint_every=60",
+    "run.replay_capacity=250",
+    "evaluation.every=130",
+    "evaluation.episodes=1",
+    "learner.hidden_sizes=[16, 16]",
+    "learner.batch_size=16",
+    "sac.hidden_sizes=[16, 16]",
+    "sac.batch_size=16",
+];
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mfpo_train"));
+    command.args(args).env("RUST_LOG", "warn");
+    command
+}
+
+fn train(folder: &Path, task: &str, sets: &[&str]) -> Command {
+    let mut command = command(&[
+        "train",
+        "--quiet",
+        "--seed",
+        "5",
+        "--set",
+        "run.steps=400",
+        "--task",
+        task,
+    ]);
+    command.arg("--out").arg(folder);
+    for set in SMALL.iter().chain(sets) {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn resume(folder: &Path) -> Command {
+    let mut command = command(&["train", "--quiet"]);
+    command.arg("--resume").arg(folder);
+    command
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn refusal(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The lines of `metrics.jsonl` without their times.
+fn metrics(folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut value: Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("seconds");
+        value
+    };
+    text.lines().map(line).collect()
+}
+
+/// Every number of the last checkpoint, as bits.
+fn arrays(folder: &Path) -> Vec<(String, Vec<u64>)> {
+    let (header, state) = Checkpoints::new(folder).load().unwrap();
+    // With several environments a run ends with the round in which it reaches its steps.
+    assert!((400..403).contains(&header.step));
+    let bits = |numbers: &Numbers<'_>| match numbers {
+        Numbers::F32(values) => values.iter().map(|v| u64::from(v.to_bits())).collect(),
+        Numbers::F64(values) => values.iter().map(|v| v.to_bits()).collect(),
+        Numbers::U64(values) => values.to_vec(),
+    };
+    let arrays = state.iter().map(|(name, numbers)| (name.clone(), bits(numbers)));
+    arrays.collect()
+}
+
+/// Lets the run write `lines` more lines, then kills it without a warning.
+fn kill_after(mut command: Command, folder: &Path, lines: usize) {
+    let count = || fs::read_to_string(folder.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    let before = count();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while count() < before + lines && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    assert_eq!(
+        child.wait().unwrap().signal(),
+        Some(9),
+        "the run was over before it could be killed"
+    );
+}
+
+fn a_killed_run_equals_one_that_was_not(task: &str, sets: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    succeed(train(&whole, task, sets));
+    kill_after(train(&killed, task, sets), &killed, 90);
+    // Each resumed run repeats what was not saved: it is killed once it has gone farther than the one before.
+    kill_after(resume(&killed), &killed, 70);
+    kill_after(resume(&killed), &killed, 75);
+    succeed(resume(&killed));
+    assert_eq!(metrics(&whole), metrics(&killed), "{task} {sets:?}");
+    assert_eq!(arrays(&whole), arrays(&killed), "{task} {sets:?}");
+    let updates = metrics(&whole)
+        .iter()
+        .filter(|line| line["kind"] == "update")
+        .count();
+    assert!((295..=302).contains(&updates), "{updates} updates");
+}
+
+#[test]
+fn mfpo_goes_on_bit_by_bit_after_kills() {
+    a_killed_run_equals_one_that_was_not("swing_arm", &[]);
+}
+
+#[test]
+fn every_option_goes_on_bit_by_bit() {
+    let sets = [
+        "run.normalize_observations=true",
+        "run.environments=3",
+        "learner.support_from_returns=true",
+        "learner.update_to_data=2",
+        "learner.grid_time_share=0.1",
+        "environment.action_delay_max=0.02",
+        "environment.mass=0.1",
+    ];
+    a_killed_run_equals_one_that_was_not("InvertedPendulum-v5", &sets);
+}
+
+#[test]
+fn sac_goes_on_bit_by_bit_after_kills() {
+    let sets = ["run.algorithm=sac", "run.normalize_observations=true"];
+    a_killed_run_equals_one_that_was_not("Hopper-v5", &sets);
+}
+
+/// A finished run, and the path of its checkpoint.
+fn finished() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(train(&run, "swing_arm", &["run.steps=120"]));
+    (folder, run)
+}
+
+#[test]
+fn a_finished_run_goes_on_when_it_gets_more_steps() {
+    let (_folder, run) = finished();
+    let text = refusal(resume(&run));
+    assert!(
+        text.contains("is done: 120 of 120 steps; give more with --steps"),
+        "{text}"
+    );
+    let mut more = resume(&run);
+    more.args(["--steps", "140"]);
+    succeed(more);
+    assert_eq!(Checkpoints::new(&run).load().unwrap().0.step, 140);
+    let mut other = resume(&run);
+    other.args(["--steps", "200", "--task", "Hopper-v5"]);
+    let text = refusal(other);
+    assert!(
+        text.contains("is of the task 'swing_arm', not of 'Hopper-v5'"),
+        "{text}"
+    );
+    let mut larger = resume(&run);
+    larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
+    let text = refusal(larger);
+    assert!(
+        text.contains("do not fit this configuration") && text.contains("expected"),
+        "{text}"
+    );
+    assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_missing_is_named() {
+    let (folder, run) = finished();
+    let path = Checkpoints::new(&run).last();
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x10;
+    for bad in [&damaged[..], &whole[..whole.len() - 9], b"", b"not a checkpoint"] {
+        fs::write(&path, bad).unwrap();
+        let text = refusal(resume(&run));
+        assert!(
+            text.contains("last.safetensors is corrupt") && text.contains("start the run"),
+            "{text}"
+        );
+    }
+    let text = refusal(resume(folder.path()));
+    assert!(
+        text.contains("cannot read the checkpoint") && text.contains("--resume takes a run folder"),
+        "{text}"
+    );
+}
+
+/// The limit on the size of files is the full disk: the write fails in its middle.
+#[test]
+fn a_disk_that_is_full_leaves_the_last_checkpoint_whole() {
+    let (_folder, run) = finished();
+    let before = fs::read(Checkpoints::new(&run).last()).unwrap();
+    let blocks = before.len() / 2 / 1024;
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("bash");
+    command.args([
+        "-c",
+        &script,
+        env!("CARGO_BIN_EXE_mfpo_train"),
+        "train",
+        "--quiet",
+        "--steps",
+        "130",
+    ]);
+    command.arg("--resume").arg(&run).env("RUST_LOG", "error");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("cannot write the checkpoint") && text.contains("the checkpoint before it is whole"),
+        "{text}"
+    );
+    assert!(fs::read(Checkpoints::new(&run).last()).unwrap() == before);
+    assert_eq!(
+        fs::read_dir(run.join("checkpoints")).unwrap().count(),
+        1,
+        "no half file stays"
+    );
+}
+
+#[test]
+fn numbers_that_are_not_finite_stop_the_run_with_their_tensor_and_a_checkpoint() {
+    let (_folder, run) = finished();
+    let checkpoints = Checkpoints::new(&run);
+    let (header, mut state) = checkpoints.load().unwrap();
+    let name = "learner/critic_1/parameters/Dense_0/bias";
+    let mut bias = state.take_f32(name).unwrap();
+    bias[3] = f32::NAN;
+    state.put(name, bias);
+    checkpoints.save(header, &state).unwrap();
+    let mut more = resume(&run);
+    more.args(["--steps", "140"]);
+    let text = refusal(more);
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    assert!(text.contains("critic_loss_1 is NaN at update 21"), "{text}");
+    assert!(
+        text.contains("the first tensor that is not finite is learner/"),
+        "{text}"
+    );
+    assert!(
+        text.contains("not_finite.safetensors") && text.contains("go on from step 120"),
+        "{text}"
+    );
+    assert!(run.join("checkpoints/not_finite.safetensors").exists());
+    assert_eq!(
+        checkpoints.load().unwrap().0.step,
+        120,
+        "the checkpoint before is left alone"
+    );
+}
+
+#[test]
+fn two_programs_do_not_write_into_one_folder() {
+    let (_folder, run) = finished();
+    let held = fs::File::create(run.join("lock")).unwrap();
+    held.lock().unwrap();
+    let mut more = resume(&run);
+    more.args(["--steps", "140"]);
+    assert!(refusal(more).contains("another program trains in"));
+}
