@@ -532,12 +532,19 @@ mod tests {
     }
 
     #[test]
+    fn half_cheetah_differs_from_the_paper_only_as_the_authors_script_says() {
+        let paper = TrainConfig::load("Hopper-v5", None, &[]).unwrap();
+        let cheetah = TrainConfig::load("HalfCheetah-v5", None, &[]).unwrap();
+        assert_eq!(paper.changes(&cheetah), ["learner.clipped_double_q = false"]);
+    }
+
+    #[test]
     fn a_file_that_is_not_there_or_not_toml_is_named() {
         let text = TrainConfig::load("swing_arm", Some("nowhere.toml"), &[])
             .unwrap_err()
             .to_string();
         assert!(
-            text.contains("'nowhere.toml'") && text.contains("swing_arm, paper"),
+            text.contains("'nowhere.toml'") && text.contains("swing_arm, HalfCheetah-v5, paper"),
             "{text}"
         );
         let folder = tempfile::tempdir().unwrap();

@@ -19,6 +19,7 @@ fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
         folder: folder.to_owned(),
         progress: ProgressMode::Quiet,
         sink: None,
+        checkpoint: None,
         until_success: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),

@@ -184,6 +184,7 @@ fn run(folder: &Path, overrides: &[&str]) -> Outcome {
         folder: folder.to_owned(),
         progress: ProgressMode::Quiet,
         sink: None,
+        checkpoint: None,
         until_success: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),

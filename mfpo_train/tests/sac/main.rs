@@ -213,6 +213,7 @@ fn options(folder: &Path, seed: u64, overrides: &[&str]) -> Options {
         folder: folder.to_owned(),
         progress: ProgressMode::Quiet,
         sink: None,
+        checkpoint: None,
         until_success: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
