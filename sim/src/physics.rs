@@ -164,6 +164,16 @@ impl Physics {
         self.data.model().body_mass()
     }
 
+    /// Masses of the bodies with all that hangs on them, kg.
+    pub fn body_subtreemass(&self) -> &[f64] {
+        self.data.model().body_subtreemass()
+    }
+
+    /// Gravity, m/s^2.
+    pub fn gravity(&self) -> [f64; 3] {
+        self.data.model().opt().gravity
+    }
+
     /// Ranges of the joints.
     pub fn jnt_range(&self) -> &[[f64; 2]] {
         self.data.model().jnt_range()
@@ -196,6 +206,30 @@ impl Physics {
         // SAFETY: as in `set_geom_size`.
         let model = unsafe { self.data.model_mut() };
         model.geom_pos_mut()[geom][axis] = position;
+    }
+
+    /// Positions of the bodies in their parents, m.
+    pub fn body_pos(&self) -> &[[f64; 3]] {
+        self.data.model().body_pos()
+    }
+
+    /// Rotations of the bodies in their parents, quaternions, w first.
+    pub fn body_quat(&self) -> &[[f64; 4]] {
+        self.data.model().body_quat()
+    }
+
+    /// Sets one component of a body's position in its parent, m.
+    pub fn set_body_position(&mut self, body: usize, axis: usize, position: f64) {
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.body_pos_mut()[body][axis] = position;
+    }
+
+    /// Sets one component of a body's rotation in its parent, a quaternion, w first.
+    pub fn set_body_rotation(&mut self, body: usize, component: usize, value: f64) {
+        // SAFETY: as in `set_geom_size`.
+        let model = unsafe { self.data.model_mut() };
+        model.body_quat_mut()[body][component] = value;
     }
 
     /// Positions of the sites in their bodies, m.

@@ -32,6 +32,9 @@ def model_values(name, physics):
         return {"target": model.site_pos["target", ["x", "z"]].tolist()}
     if name == "fish-swim":
         return {"target": model.geom_pos["target"].tolist()}
+    if name == "manipulator-bring_ball":
+        position, rotation = model.body_pos["target_ball"], model.body_quat["target_ball"]
+        return {"target": [*position[[0, 2]].tolist(), *rotation[[0, 2]].tolist()]}
     return {}
 
 

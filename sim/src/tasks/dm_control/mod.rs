@@ -8,14 +8,19 @@ mod acrobot;
 mod ball_in_cup;
 mod cartpole;
 mod cheetah;
+mod dog;
 mod finger;
 mod fish;
 mod hopper;
 mod humanoid;
+mod manipulator;
+mod mjcf;
 mod pendulum;
 mod point_mass;
+mod quadruped;
 mod reacher;
 mod rewards;
+mod swimmer;
 mod walker;
 
 use std::f64::consts::PI;
@@ -29,12 +34,13 @@ use super::benchmark::{Benchmark, BenchmarkTask};
 use super::{models, options};
 use crate::physics::{JointKind, Physics};
 use crate::{SimError, TaskOptions};
+use mjcf::Mjcf;
 use rewards::{Margin, Sigmoid, tolerance};
 
 use super::gym::Factory;
 
 /// All tasks by name, `domain-task`.
-pub(crate) const TASKS: [(&str, Factory); 25] = [
+pub(crate) const TASKS: [(&str, Factory); 34] = [
     ("acrobot-swingup", acrobot::swingup),
     ("acrobot-swingup_sparse", acrobot::swingup_sparse),
     ("ball_in_cup-catch", ball_in_cup::catch),
@@ -43,6 +49,10 @@ pub(crate) const TASKS: [(&str, Factory); 25] = [
     ("cartpole-swingup", cartpole::swingup),
     ("cartpole-swingup_sparse", cartpole::swingup_sparse),
     ("cheetah-run", cheetah::run),
+    ("dog-run", dog::run),
+    ("dog-stand", dog::stand),
+    ("dog-trot", dog::trot),
+    ("dog-walk", dog::walk),
     ("finger-spin", finger::spin),
     ("finger-turn_easy", finger::turn_easy),
     ("finger-turn_hard", finger::turn_hard),
@@ -53,10 +63,15 @@ pub(crate) const TASKS: [(&str, Factory); 25] = [
     ("humanoid-run", humanoid::run),
     ("humanoid-stand", humanoid::stand),
     ("humanoid-walk", humanoid::walk),
+    ("manipulator-bring_ball", manipulator::bring_ball),
     ("pendulum-swingup", pendulum::swingup),
     ("point_mass-easy", point_mass::easy),
+    ("quadruped-run", quadruped::run),
+    ("quadruped-walk", quadruped::walk),
     ("reacher-easy", reacher::easy),
     ("reacher-hard", reacher::hard),
+    ("swimmer-swimmer15", swimmer::swimmer15),
+    ("swimmer-swimmer6", swimmer::swimmer6),
     ("walker-run", walker::run),
     ("walker-stand", walker::stand),
     ("walker-walk", walker::walk),
@@ -98,6 +113,32 @@ fn benchmark(
     times: Times,
     make: impl FnOnce(&mut Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
 ) -> Result<Benchmark, SimError> {
+    let load = || Physics::from_file(&models::path("dm_control", file)?);
+    benchmark_over(load, (name, options), times, make)
+}
+
+/// The same over a model that is changed before it is compiled.
+fn edited_benchmark(
+    (name, file): (&str, &str),
+    options: &TaskOptions,
+    times: Times,
+    edit: impl FnOnce(&mut Mjcf) -> Result<(), SimError>,
+    make: impl FnOnce(&mut Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
+) -> Result<Benchmark, SimError> {
+    let load = || {
+        let mut mjcf = Mjcf::read(&models::path("dm_control", file)?)?;
+        edit(&mut mjcf)?;
+        mjcf.compile()
+    };
+    benchmark_over(load, (name, options), times, make)
+}
+
+fn benchmark_over(
+    load: impl FnOnce() -> Result<Physics, SimError>,
+    (name, options): (&str, &TaskOptions),
+    times: Times,
+    make: impl FnOnce(&mut Physics, usize) -> Result<Box<dyn BenchmarkTask>, SimError>,
+) -> Result<Benchmark, SimError> {
     let options: Options = options::read(name, options)?;
     let limit = if options.time_limit.is_nan() {
         times.limit
@@ -112,7 +153,7 @@ fn benchmark(
             got: limit,
         });
     }
-    let mut physics = Physics::from_file(&models::path("dm_control", file)?)?;
+    let mut physics = load()?;
     let timestep = physics.timestep();
     let substeps = times
         .control_period

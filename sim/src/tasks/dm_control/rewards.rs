@@ -7,6 +7,8 @@ pub(super) enum Sigmoid {
     Gaussian,
     /// `1 - x s`, not below 0.
     Linear,
+    /// `1 / ((x s)^2 + 1)`.
+    LongTail,
     /// `1 - (x s)^2`, not below 0.
     Quadratic,
 }
@@ -49,6 +51,10 @@ pub(super) fn tolerance(x: f64, (low, high): (f64, f64), margin: Margin) -> f64 
             (-0.5 * x * x).exp()
         }
         Sigmoid::Linear => (1.0 - scaled(1.0 - margin.value_at_margin)).max(0.0),
+        Sigmoid::LongTail => {
+            let x = scaled((1.0 / margin.value_at_margin - 1.0).sqrt());
+            1.0 / (x * x + 1.0)
+        }
         Sigmoid::Quadratic => {
             let x = scaled((1.0 - margin.value_at_margin).sqrt());
             (1.0 - x * x).max(0.0)
@@ -78,6 +84,12 @@ mod tests {
         };
         close(tolerance(0.0, (1.0, f64::INFINITY), linear), 0.75);
         close(tolerance(-4.0, (1.0, f64::INFINITY), linear), 0.0);
+        let long_tail = Margin {
+            width: 2.0,
+            value_at_margin: 0.5,
+            sigmoid: Sigmoid::LongTail,
+        };
+        close(tolerance(5.0, (0.0, 1.0), long_tail), 0.2);
         let quadratic = Margin {
             width: 1.0,
             value_at_margin: 0.0,
