@@ -159,6 +159,15 @@ pub struct EvaluationConfig {
     pub episodes: u64,
     /// Candidates of which the target critics choose the best; 1 for none.
     pub candidates: usize,
+    /// Where there are candidates, measures the same starts also with one sample an action.
+    #[serde(default = "EvaluationConfig::without_selection")]
+    pub without_selection: bool,
+}
+
+impl EvaluationConfig {
+    fn without_selection() -> bool {
+        true
+    }
 }
 
 impl TrainConfig {

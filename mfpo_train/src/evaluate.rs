@@ -25,6 +25,11 @@ pub trait Actor {
     /// Components of an action.
     fn action_size(&self) -> usize;
 
+    /// Can it choose among candidates?
+    fn selects(&self) -> bool {
+        false
+    }
+
     /// Writes the action for `observation`, the best of `candidates` where the policy can choose.
     ///
     /// # Errors
@@ -41,6 +46,10 @@ pub trait Actor {
 impl Actor for ActionSampler {
     fn action_size(&self) -> usize {
         ActionSampler::action_size(self)
+    }
+
+    fn selects(&self) -> bool {
+        self.has_critics()
     }
 
     fn act(
@@ -73,6 +82,39 @@ pub struct Evaluation {
     pub episodes: u64,
     /// Candidates an action.
     pub candidates: usize,
+    /// The same starts with one sample an action, where the evaluation chose among candidates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_selection: Option<Returns>,
+}
+
+/// Returns of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Returns {
+    /// Their mean.
+    pub mean_return: f64,
+    /// Their standard deviation.
+    pub std_return: f64,
+}
+
+/// [`evaluate`] as the plan says, and where that chooses among candidates also without a choice.
+pub fn evaluate_both_ways(
+    env: &mut dyn Env,
+    policy: &mut dyn Actor,
+    plan: Plan,
+) -> anyhow::Result<Evaluation> {
+    let mut evaluation = evaluate(env, policy, plan)?;
+    if plan.candidates > 1 && policy.selects() {
+        let plan = Plan {
+            candidates: 1,
+            ..plan
+        };
+        let plain = evaluate(env, policy, plan)?;
+        evaluation.without_selection = Some(Returns {
+            mean_return: plain.mean_return,
+            std_return: plain.std_return,
+        });
+    }
+    Ok(evaluation)
 }
 
 /// Runs the episodes of `plan` in `env`.
@@ -138,6 +180,7 @@ fn summarise(episodes: &[Episode], plan: Plan) -> Evaluation {
         mean_length: episodes.iter().map(|e| e.length as f64).sum::<f64>() / count,
         episodes: plan.episodes,
         candidates: plan.candidates,
+        without_selection: None,
     }
 }
 

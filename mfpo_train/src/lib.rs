@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod learner;
 pub mod metrics;
 pub mod normalize;
+pub mod overlay;
 pub mod plot;
 pub mod progress;
 pub mod publish;
@@ -19,6 +20,8 @@ pub mod replay_buffer;
 pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;
+pub mod run_info;
 pub mod sac;
+pub mod seeds;
 pub mod state;
 pub mod train;

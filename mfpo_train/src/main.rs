@@ -15,10 +15,11 @@ use mfpo_sim::{Env, EnvOptions, registry};
 use mfpo_train::checkpoint::{Checkpoints, Header};
 use mfpo_train::config::TrainConfig;
 use mfpo_train::evaluate::{Plan, evaluate};
+use mfpo_train::overlay::{self, Along};
 use mfpo_train::progress::{LogWriter, ProgressMode};
 use mfpo_train::publish::{BundleSink, run_id};
 use mfpo_train::state::State;
-use mfpo_train::{inspect, rollout, train};
+use mfpo_train::{inspect, rollout, seeds, train};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -43,10 +44,25 @@ enum Command {
         /// The bundle, a safetensors file
         file: PathBuf,
     },
+    /// Draw the evaluations of several runs into one picture; runs that differ in their seed only are one curve
+    Plot(PlotArgs),
     /// Drive a task from files, to compare it with another implementation: one JSON object a step, the reset first
     Rollout(RolloutArgs),
     /// List the tasks
     Tasks,
+}
+
+#[derive(Args)]
+struct PlotArgs {
+    /// Run folders, or folders that hold some
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The picture
+    #[arg(long, value_name = "FILE.png", default_value = "plot.png")]
+    out: PathBuf,
+    /// What lies along it
+    #[arg(long, value_parser = ["steps", "seconds"], default_value = "steps")]
+    x: String,
 }
 
 #[derive(Args)]
@@ -88,6 +104,12 @@ struct TrainArgs {
     /// Everything random follows from it
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Several seeds, each a run of its own in <out>/s<seed>: 0..4 are 0 to 4, 0,3,7 are these. Repeated, it goes on
+    #[arg(long, value_name = "SEEDS", value_parser = seeds::parse, requires = "out", conflicts_with_all = ["seed", "resume", "topic", "json_progress"])]
+    seeds: Option<std::vec::Vec<u64>>,
+    /// With --seeds: runs at the same time, which share the cores [default: one a core]
+    #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: Option<u64>,
     /// Environment steps of the run [default: the configuration's]
     #[arg(long)]
     steps: Option<u64>,
@@ -159,6 +181,7 @@ fn main() -> ExitCode {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => run_eval(&args),
         Command::Inspect { file } => run_inspect(&file),
+        Command::Plot(args) => run_plot(&args),
         Command::Rollout(args) => run_rollout(args),
         Command::Tasks => list_tasks(),
     };
@@ -198,6 +221,9 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
+    if let Some(seeds) = &args.seeds {
+        return seeds::train(&several_seeds(&args, seeds), &stop);
+    }
     let start = match &args.resume {
         None => fresh_start(&args)?,
         Some(folder) => resumed_start(folder, &args)?,
@@ -232,6 +258,32 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
     Ok(())
+}
+
+/// The runs of `--seeds`: the same arguments for each.
+fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.map_or(cores, |jobs| jobs as usize).min(seeds.len());
+    let mut overrides = overrides(args);
+    if !overrides.iter().any(|set| set.starts_with("learner.threads")) {
+        overrides.push(format!("learner.threads={}", (cores / jobs).max(1)));
+    }
+    let mut go_on: Vec<String> = overrides.iter().map(|set| format!("--set={set}")).collect();
+    go_on.push(format!("--min-seconds={}", args.min_seconds));
+    go_on.extend(args.until_success.map(|share| format!("--until-success={share}")));
+    go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
+    let mut start = go_on.clone();
+    start.extend(args.task.as_ref().map(|task| format!("--task={task}")));
+    start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
+    seeds::Plan {
+        seeds: seeds.to_vec(),
+        folder: args.out.clone().unwrap_or_default(),
+        jobs,
+        start,
+        go_on,
+        overrides,
+        quiet: args.quiet,
+    }
 }
 
 /// What is trained, from where.
@@ -416,6 +468,18 @@ fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     rollout::run(&plan, &mut out)?;
     out.flush().context("cannot write to standard output")
+}
+
+fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
+    let runs = overlay::find_runs(&args.runs)?;
+    let along = if args.x == "seconds" {
+        Along::Seconds
+    } else {
+        Along::Steps
+    };
+    overlay::draw(&runs, along, &args.out)?;
+    println!("{} runs in {}", runs.len(), args.out.display());
+    Ok(())
 }
 
 fn list_tasks() -> anyhow::Result<()> {

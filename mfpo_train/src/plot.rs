@@ -11,9 +11,9 @@ use thiserror::Error;
 #[error("cannot draw {path}: {reason}")]
 pub struct PlotError {
     /// The file.
-    path: String,
+    pub(crate) path: String,
     /// What plotters says.
-    reason: String,
+    pub(crate) reason: String,
 }
 
 /// What a run measured, in the order of steps.
@@ -25,14 +25,17 @@ pub struct LearningCurve {
     pub episodes: Vec<(u64, f64)>,
     /// Evaluations: step, mean return, standard deviation.
     pub evaluations: Vec<(u64, f64, f64)>,
+    /// Evaluations with one sample an action: step, mean return.
+    pub without_selection: Vec<(u64, f64)>,
     /// Evaluations: step, share of episodes that succeeded.
     pub success: Vec<(u64, f64)>,
 }
 
-const SIZE: (u32, u32) = (1200, 720);
-const FONT: &str = "sans-serif";
+pub(crate) const SIZE: (u32, u32) = (1200, 720);
+pub(crate) const FONT: &str = "sans-serif";
 const EPISODES: RGBColor = RGBColor(150, 160, 175);
 const EVALUATIONS: RGBColor = RGBColor(31, 98, 168);
+const WITHOUT_SELECTION: RGBColor = RGBColor(110, 168, 120);
 const SUCCESS: RGBColor = RGBColor(214, 106, 26);
 
 /// Draws `curve` to `path`.
@@ -45,7 +48,7 @@ pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
 }
 
 /// plotters draws text only with a font that the program brings along.
-fn register_font() {
+pub(crate) fn register_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let font = epaint_default_fonts::UBUNTU_LIGHT;
@@ -77,13 +80,15 @@ fn draw_chart(curve: &LearningCurve, path: &Path) -> Result<(), Box<dyn std::err
         .label_style((FONT, 20))
         .axis_desc_style((FONT, 22))
         .draw()?;
-    chart
-        .configure_secondary_axes()
-        .y_desc("success")
-        .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
-        .label_style((FONT, 20).into_font().color(&SUCCESS))
-        .axis_desc_style((FONT, 22).into_font().color(&SUCCESS))
-        .draw()?;
+    if !curve.success.is_empty() {
+        chart
+            .configure_secondary_axes()
+            .y_desc("success")
+            .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
+            .label_style((FONT, 20).into_font().color(&SUCCESS))
+            .axis_desc_style((FONT, 22).into_font().color(&SUCCESS))
+            .draw()?;
+    }
 
     chart
         .draw_series(
@@ -103,6 +108,16 @@ fn draw_chart(curve: &LearningCurve, path: &Path) -> Result<(), Box<dyn std::err
         .draw_series(LineSeries::new(means, EVALUATIONS.stroke_width(3)).point_size(4))?
         .label("evaluation, mean and standard deviation")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], EVALUATIONS.stroke_width(3)));
+    if !curve.without_selection.is_empty() {
+        let means = curve
+            .without_selection
+            .iter()
+            .map(|&(step, mean)| (step as f64, mean));
+        chart
+            .draw_series(LineSeries::new(means, WITHOUT_SELECTION.stroke_width(2)).point_size(3))?
+            .label("the same without selection")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], WITHOUT_SELECTION.stroke_width(2)));
+    }
     if !curve.success.is_empty() {
         let success = curve.success.iter().map(|&(step, share)| (step as f64, share));
         chart
@@ -112,7 +127,7 @@ fn draw_chart(curve: &LearningCurve, path: &Path) -> Result<(), Box<dyn std::err
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .legend_area_size(34)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.25))
@@ -148,7 +163,10 @@ fn step_range(curve: &LearningCurve) -> std::ops::Range<f64> {
 /// All returns with a little room; a flat curve gets a range as well.
 fn return_range(curve: &LearningCurve) -> std::ops::Range<f64> {
     let episodes = curve.episodes.iter().map(|point| point.1);
-    let values = episodes.chain(band(curve).into_iter().map(|point| point.1));
+    let plain = curve.without_selection.iter().map(|point| point.1);
+    let values = episodes
+        .chain(plain)
+        .chain(band(curve).into_iter().map(|point| point.1));
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
         (low.min(v), high.max(v))
     });
@@ -160,7 +178,7 @@ fn return_range(curve: &LearningCurve) -> std::ops::Range<f64> {
 }
 
 /// A number without needless digits.
-fn trim(value: f64) -> String {
+pub(crate) fn trim(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -192,6 +210,7 @@ mod tests {
                 .map(|i| (125 * i, 60.0 * (1.0 - (-0.05 * i as f64).exp()) + (i % 7) as f64))
                 .collect(),
             evaluations: (0..9_u64).map(|i| (1_000 * i, 8.0 * i as f64, 6.0)).collect(),
+            without_selection: vec![(0, 0.5), (40, 3.0)],
             success: (0..9_u64).map(|i| (1_000 * i, i as f64 / 8.0)).collect(),
         }
     }

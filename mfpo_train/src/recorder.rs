@@ -183,7 +183,13 @@ impl Recorder {
         let success = evaluation
             .success
             .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share));
-        tracing::info!("step {step}: return {:.1}{success}", evaluation.mean_return);
+        let plain = evaluation.without_selection.map_or_else(String::new, |plain| {
+            format!(", {:.1} without selection", plain.mean_return)
+        });
+        tracing::info!(
+            "step {step}: return {:.1}{plain}{success}",
+            evaluation.mean_return
+        );
         self.tell(step)
     }
 
@@ -193,6 +199,9 @@ impl Recorder {
             .push((step, evaluation.mean_return, evaluation.std_return));
         self.report.mean_return = Some(evaluation.mean_return);
         self.report.success = evaluation.success;
+        if let Some(plain) = evaluation.without_selection {
+            self.curve.without_selection.push((step, plain.mean_return));
+        }
         if let Some(success) = evaluation.success {
             self.curve.success.push((step, success));
         }

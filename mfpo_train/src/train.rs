@@ -27,6 +27,7 @@ use crate::progress::ProgressMode;
 use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
+use crate::run_info::RunInfo;
 use crate::state::{Generator, State};
 
 /// A run that is ahead of its time waits no longer than this at each step.
@@ -149,7 +150,12 @@ impl Run {
             create_run_folder(&folder)?;
         }
         let lock = lock(&folder)?;
+        let name = checkpoint.as_ref().map(|(header, _)| header.run.clone());
+        let name = name.unwrap_or_else(|| run_id(&task, seed));
         store_configuration(&folder, &config)?;
+        if checkpoint.is_none() {
+            RunInfo::new(&name, &task, config.run.algorithm, seed).store(&folder)?;
+        }
         let setup = recorder::Setup {
             title: format!("{task}, seed {seed}"),
             progress: options.progress,
@@ -158,12 +164,9 @@ impl Run {
             until_success: options.until_success,
             folder: folder.clone(),
         };
-        let (recorder, name) = match &checkpoint {
-            None => (Recorder::create(setup)?, run_id(&task, seed)),
-            Some((header, _)) => (
-                Recorder::resume(setup, &header.record, header.step)?,
-                header.run.clone(),
-            ),
+        let recorder = match &checkpoint {
+            None => Recorder::create(setup)?,
+            Some((header, _)) => Recorder::resume(setup, &header.record, header.step)?,
         };
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
         let mut seeds = ChaCha12Rng::seed_from_u64(seed);
@@ -430,14 +433,22 @@ impl Run {
             None => self.learner.policy()?.actor()?,
         };
         let EvaluationConfig {
-            episodes, candidates, ..
+            episodes,
+            candidates,
+            without_selection,
+            ..
         } = self.config.evaluation;
         let plan = evaluate::Plan {
             episodes,
             candidates,
             seed: 0,
         };
-        let evaluation = evaluate::evaluate(self.evaluation_env.as_mut(), policy.as_mut(), plan)?;
+        let measure = if without_selection {
+            evaluate::evaluate_both_ways
+        } else {
+            evaluate::evaluate
+        };
+        let evaluation = measure(self.evaluation_env.as_mut(), policy.as_mut(), plan)?;
         self.recorder.evaluation(step, &evaluation)?;
         self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)

@@ -1,0 +1,323 @@
+//! `plot`: the evaluations of several runs in one picture, runs that differ only in their seed as one curve.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use plotters::prelude::*;
+use serde::Deserialize;
+
+use crate::config::TrainConfig;
+use crate::evaluate::Evaluation;
+use crate::plot::{FONT, PlotError, SIZE, register_font, trim};
+use crate::run_info::RunInfo;
+
+/// What lies along the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Along {
+    /// Environment steps.
+    Steps,
+    /// Seconds of training.
+    Seconds,
+}
+
+/// The evaluations of one run.
+#[derive(Debug, Clone)]
+pub struct RunCurve {
+    info: RunInfo,
+    config: TrainConfig,
+    /// Step, seconds, mean return.
+    evaluations: Vec<(u64, f64, f64)>,
+}
+
+impl RunCurve {
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// When it is not one, or holds no evaluation.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let info = RunInfo::read(folder)?;
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let config = TrainConfig::parse(&read("config.toml")?, &[])?;
+        let mut evaluations = Vec::new();
+        for line in read("metrics.jsonl")?.lines() {
+            if let Some(point) =
+                evaluation(line).with_context(|| format!("{}/metrics.jsonl", folder.display()))?
+            {
+                evaluations.push(point);
+            }
+        }
+        ensure!(
+            !evaluations.is_empty(),
+            "the run in {} was not measured yet; wait for its first evaluation",
+            folder.display()
+        );
+        Ok(Self {
+            info,
+            config,
+            evaluations,
+        })
+    }
+}
+
+/// Step, seconds and return of an evaluation's line; `None` for other lines.
+fn evaluation(line: &str) -> anyhow::Result<Option<(u64, f64, f64)>> {
+    #[derive(Deserialize)]
+    struct Head {
+        kind: String,
+        step: u64,
+        seconds: f64,
+    }
+    let head: Head = serde_json::from_str(line)?;
+    if head.kind != "evaluation" {
+        return Ok(None);
+    }
+    let evaluation: Evaluation = serde_json::from_str(line)?;
+    Ok(Some((head.step, head.seconds, evaluation.mean_return)))
+}
+
+/// Runs that differ in their seed only.
+struct Group {
+    label: String,
+    /// Place, mean, lowest and highest return over the seeds.
+    points: Vec<(f64, f64, f64, f64)>,
+}
+
+/// The runs below `folders`: each is a run, or holds runs.
+///
+/// # Errors
+/// When one holds none.
+pub fn find_runs(folders: &[PathBuf]) -> anyhow::Result<Vec<RunCurve>> {
+    let mut runs = Vec::new();
+    for folder in folders {
+        if folder.join("run.json").exists() {
+            runs.push(RunCurve::read(folder)?);
+            continue;
+        }
+        let below = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let mut below: Vec<PathBuf> = below.flatten().map(|entry| entry.path()).collect();
+        below.retain(|path| path.join("run.json").exists());
+        below.sort();
+        ensure!(
+            !below.is_empty(),
+            "{} is no run and holds none: expected the folder that `train --out` or `train --seeds` leaves",
+            folder.display()
+        );
+        for path in below {
+            runs.push(RunCurve::read(&path)?);
+        }
+    }
+    Ok(runs)
+}
+
+/// Draws `runs` to `path`.
+///
+/// # Errors
+/// When the picture cannot be written.
+pub fn draw(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), PlotError> {
+    register_font();
+    draw_chart(runs, along, path).map_err(|error| PlotError {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
+    let mut sorted: Vec<(&RunCurve, Vec<&RunCurve>)> = Vec::new();
+    for run in runs {
+        let same = |other: &&RunCurve| {
+            other.info.task == run.info.task && other.config.changes(&run.config).is_empty()
+        };
+        match sorted.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, members)) => members.push(run),
+            None => sorted.push((run, vec![run])),
+        }
+    }
+    let several_tasks = runs.iter().any(|run| run.info.task != runs[0].info.task);
+    sorted
+        .into_iter()
+        .map(|(first, members)| Group {
+            label: label(first, runs, several_tasks, members.len()),
+            points: points(&members, along),
+        })
+        .collect()
+}
+
+fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -> String {
+    let algorithm = format!("{:?}", run.info.algorithm).to_uppercase();
+    let task = if several_tasks {
+        format!("{}, ", run.info.task)
+    } else {
+        String::new()
+    };
+    let same =
+        |other: &&RunCurve| other.info.task == run.info.task && other.info.algorithm == run.info.algorithm;
+    // What the first run of this task and algorithm has otherwise.
+    let changes = runs
+        .iter()
+        .find(same)
+        .map(|first| first.config.changes(&run.config));
+    let changes: String = changes
+        .into_iter()
+        .flatten()
+        .map(|change| format!(", {change}"))
+        .collect();
+    let seeds = if seeds == 1 {
+        format!("seed {}", run.info.seed)
+    } else {
+        format!("mean and range of {seeds} seeds")
+    };
+    format!("{task}{algorithm}{changes} ({seeds})")
+}
+
+/// The steps at which every member was measured.
+fn points(members: &[&RunCurve], along: Along) -> Vec<(f64, f64, f64, f64)> {
+    let mut at: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
+    for run in members {
+        for (step, seconds, value) in &run.evaluations {
+            at.entry(*step).or_default().push((*seconds, *value));
+        }
+    }
+    let complete = at.into_iter().filter(|(_, values)| values.len() == members.len());
+    complete
+        .map(|(step, values)| {
+            let count = values.len() as f64;
+            let mean = |of: fn(&(f64, f64)) -> f64| values.iter().map(of).sum::<f64>() / count;
+            let place = match along {
+                Along::Steps => step as f64,
+                Along::Seconds => mean(|v| v.0),
+            };
+            let low = values.iter().map(|v| v.1).fold(f64::INFINITY, f64::min);
+            let high = values.iter().map(|v| v.1).fold(f64::NEG_INFINITY, f64::max);
+            (place, mean(|v| v.1), low, high)
+        })
+        .collect()
+}
+
+fn draw_chart(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let groups = groups(runs, along);
+    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let (right, returns) = ranges(&groups);
+    let mut tasks: Vec<&str> = runs.iter().map(|run| run.info.task.as_str()).collect();
+    tasks.dedup();
+    let title = if tasks.len() == 1 {
+        tasks[0]
+    } else {
+        "several tasks"
+    };
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, (FONT, 30))
+        .margin(20)
+        .x_label_area_size(55)
+        .y_label_area_size(90)
+        .build_cartesian_2d(0.0..right, returns)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.10))
+        .x_desc(match along {
+            Along::Steps => "environment steps",
+            Along::Seconds => "seconds of training",
+        })
+        .y_desc("return of an evaluation")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|value| trim(*value))
+        .label_style((FONT, 20))
+        .axis_desc_style((FONT, 22))
+        .draw()?;
+    for (index, group) in groups.iter().enumerate() {
+        let color = Palette99::pick(index).to_rgba();
+        let upper = group.points.iter().map(|p| (p.0, p.3));
+        let lower = group.points.iter().rev().map(|p| (p.0, p.2));
+        chart.draw_series(std::iter::once(Polygon::new(
+            upper.chain(lower).collect::<Vec<_>>(),
+            color.mix(0.15),
+        )))?;
+        let means = group.points.iter().map(|p| (p.0, p.1));
+        chart
+            .draw_series(LineSeries::new(means, color.stroke_width(3)).point_size(3))?
+            .label(&group.label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(3)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .legend_area_size(34)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.25))
+        .label_font((FONT, 20))
+        .margin(12)
+        .draw()?;
+    Ok(root.present()?)
+}
+
+/// The farthest place, and all returns with a little room.
+fn ranges(groups: &[Group]) -> (f64, std::ops::Range<f64>) {
+    let points = || groups.iter().flat_map(|group| &group.points);
+    let right = points().map(|p| p.0).fold(1.0, f64::max);
+    let low = points().map(|p| p.2).fold(f64::INFINITY, f64::min);
+    let high = points().map(|p| p.3).fold(f64::NEG_INFINITY, f64::max);
+    if low > high {
+        return (right, 0.0..1.0);
+    }
+    let room = (0.05 * (high - low)).max(1e-3 * high.abs().max(1.0));
+    (right, low - room..high + room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::AlgorithmKind;
+
+    fn run(seed: u64, sets: &[&str], values: &[f64]) -> RunCurve {
+        let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+        let config = TrainConfig::load("swing_arm", None, &sets).unwrap();
+        let evaluations = values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| (i as u64 * 10, i as f64, *v));
+        RunCurve {
+            info: RunInfo::new("run", "swing_arm", config.run.algorithm, seed),
+            config,
+            evaluations: evaluations.collect(),
+        }
+    }
+
+    #[test]
+    fn seeds_are_one_curve_and_what_differs_is_named() {
+        let runs = [
+            run(0, &[], &[1.0, 4.0, 9.0]),
+            run(1, &[], &[3.0, 8.0]),
+            run(0, &["run.algorithm=sac"], &[0.0]),
+            run(2, &["learner.tau=0.5"], &[5.0]),
+        ];
+        assert_eq!(runs[2].info.algorithm, AlgorithmKind::Sac);
+        let groups = groups(&runs, Along::Steps);
+        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            [
+                "MFPO (mean and range of 2 seeds)",
+                "SAC (seed 0)",
+                "MFPO, learner.tau = 0.5 (seed 2)"
+            ]
+        );
+        // The third point of the first run has no partner.
+        assert_eq!(groups[0].points, [(0.0, 2.0, 1.0, 3.0), (10.0, 6.0, 4.0, 8.0)]);
+        let folder = tempfile::tempdir().unwrap();
+        draw(&runs, Along::Seconds, &folder.path().join("plot.png")).unwrap();
+        assert!(folder.path().join("plot.png").exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_no_run_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = find_runs(&[folder.path().to_owned()]).unwrap_err().to_string();
+        assert!(text.contains("is no run and holds none"), "{text}");
+    }
+}
