@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod episode;
 pub mod evaluate;
+pub mod events;
 pub mod inspect;
 pub mod learner;
 pub mod metrics;

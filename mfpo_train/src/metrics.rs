@@ -94,13 +94,13 @@ impl Metrics {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
-    /// Writes one line and flushes it, so that a run that is killed leaves whole lines.
+    /// Writes one line, which it returns, and flushes it, so that a run that is killed leaves whole lines.
     pub fn write(
         &mut self,
         kind: &'static str,
         step: u64,
         measured: &impl Serialize,
-    ) -> Result<(), MetricsError> {
+    ) -> Result<Map<String, Value>, MetricsError> {
         let mut line = Map::new();
         line.insert("kind".into(), kind.into());
         line.insert("step".into(), step.into());
@@ -108,7 +108,8 @@ impl Metrics {
         line.extend(finite_fields(kind, step, measured)?);
         serde_json::to_writer(&mut self.file, &line).map_err(|source| MetricsError::Json { kind, source })?;
         self.file.write_all(b"\n")?;
-        Ok(self.file.flush()?)
+        self.file.flush()?;
+        Ok(line)
     }
 }
 

@@ -117,6 +117,12 @@ impl Publisher {
         Ok(())
     }
 
+    /// Keeps a bundle as the best one so far.
+    pub fn keep_best(&self, bundle: &SealedBundle) -> anyhow::Result<()> {
+        let path = self.folder.join("best.safetensors");
+        write_atomically(&path, &bundle.bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// The file that always holds the last bundle.
     pub fn last(&self) -> PathBuf {
         self.folder.join("last.safetensors")

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::algorithm::UpdateMetrics;
 use crate::episode::Finished;
 use crate::evaluate::Evaluation;
+use crate::events::Events;
 use crate::metrics::{Metrics, finite_fields};
 use crate::plot::{self, LearningCurve};
 use crate::progress::{Progress, ProgressMode, Rate, Report};
@@ -24,6 +25,8 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Heading of the learning curve.
     pub title: String,
+    /// Start of the run, seconds since 1970.
+    pub started: f64,
     /// How progress is told.
     pub progress: ProgressMode,
     /// Steps of the run.
@@ -38,6 +41,7 @@ pub struct Setup {
 pub struct Recorder {
     setup: Setup,
     metrics: Metrics,
+    events: Events,
     progress: Progress,
     curve: LearningCurve,
     report: Report,
@@ -74,7 +78,7 @@ impl Recorder {
     pub fn create(setup: Setup) -> anyhow::Result<Self> {
         let path = metrics_path(&setup);
         let metrics = Metrics::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self::new(setup, metrics, 0))
+        Self::new(setup, metrics, 0)
     }
 
     /// Goes on from `record`, taken at `step`; what `metrics.jsonl` holds since then is removed, and written anew.
@@ -82,7 +86,7 @@ impl Recorder {
         let path = metrics_path(&setup);
         let go_on = || format!("cannot go on with {}", path.display());
         let metrics = Metrics::resume(&path, record.bytes, record.seconds).with_context(go_on)?;
-        let mut recorder = Self::new(setup, metrics, step);
+        let mut recorder = Self::new(setup, metrics, step)?;
         for line in BufReader::new(File::open(&path).with_context(go_on)?).lines() {
             recorder.recall(&line?).with_context(go_on)?;
         }
@@ -92,13 +96,14 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Takes a line of `metrics.jsonl` into the learning curve.
+    /// Takes a line of `metrics.jsonl` into the learning curve and the events.
     fn recall(&mut self, line: &str) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Head {
             kind: String,
             step: u64,
         }
+        self.events.line(&serde_json::from_str(line)?)?;
         let head: Head = serde_json::from_str(line)?;
         match head.kind.as_str() {
             "episode" => self.draw_episode(head.step, &serde_json::from_str(line)?),
@@ -118,9 +123,10 @@ impl Recorder {
         })
     }
 
-    fn new(setup: Setup, metrics: Metrics, step: u64) -> Self {
+    fn new(setup: Setup, metrics: Metrics, step: u64) -> anyhow::Result<Self> {
         let now = Instant::now();
-        Self {
+        Ok(Self {
+            events: Events::create(&setup.folder, setup.started)?,
             metrics,
             progress: Progress::new(setup.progress, setup.steps),
             curve: LearningCurve {
@@ -136,7 +142,12 @@ impl Recorder {
             last_update: None,
             successes_in_a_row: 0,
             setup,
-        }
+        })
+    }
+
+    fn write(&mut self, kind: &'static str, step: u64, measured: &impl Serialize) -> anyhow::Result<()> {
+        let line = self.metrics.write(kind, step, measured)?;
+        Ok(self.events.line(&line)?)
     }
 
     /// An update happened; a number that is not finite is an error.
@@ -160,7 +171,7 @@ impl Recorder {
             total_reward: finished.total_reward,
             length: finished.length,
         };
-        self.metrics.write("episode", step, &episode)?;
+        self.write("episode", step, &episode)?;
         self.draw_episode(step, &episode);
         Ok(())
     }
@@ -172,7 +183,7 @@ impl Recorder {
 
     /// The policy was measured.
     pub fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> anyhow::Result<()> {
-        self.metrics.write("evaluation", step, evaluation)?;
+        self.write("evaluation", step, evaluation)?;
         self.draw_evaluation(step, evaluation);
         let enough = self
             .setup
@@ -223,7 +234,7 @@ impl Recorder {
             return Ok(());
         }
         if let Some(info) = self.last_update.take() {
-            self.metrics.write("update", step, &info)?;
+            self.write("update", step, &info)?;
         }
         self.tell(step)
     }
@@ -248,6 +259,12 @@ impl Recorder {
     /// Updates so far.
     pub fn updates(&self) -> u64 {
         self.report.updates
+    }
+
+    /// The highest mean return of an evaluation so far.
+    pub fn best_return(&self) -> Option<f64> {
+        let returns = self.curve.evaluations.iter().map(|(_, mean, _)| *mean);
+        returns.reduce(f64::max)
     }
 
     /// Seconds since the start.

@@ -153,9 +153,11 @@ impl Run {
         let name = checkpoint.as_ref().map(|(header, _)| header.run.clone());
         let name = name.unwrap_or_else(|| run_id(&task, seed));
         store_configuration(&folder, &config)?;
-        if checkpoint.is_none() {
-            RunInfo::new(&name, &task, config.run.algorithm, seed).store(&folder)?;
-        }
+        let info = match &checkpoint {
+            None => RunInfo::new(&name, &task, config.run.algorithm, seed),
+            Some(_) => RunInfo::read(&folder)?,
+        };
+        info.store(&folder)?;
         let setup = recorder::Setup {
             title: format!("{task}, seed {seed}"),
             progress: options.progress,
@@ -163,6 +165,7 @@ impl Run {
             report_every: config.run.report_every,
             until_success: options.until_success,
             folder: folder.clone(),
+            started: info.started as f64,
         };
         let recorder = match &checkpoint {
             None => Recorder::create(setup)?,
@@ -449,7 +452,13 @@ impl Run {
             evaluate::evaluate
         };
         let evaluation = measure(self.evaluation_env.as_mut(), policy.as_mut(), plan)?;
+        let best = self.recorder.best_return();
         self.recorder.evaluation(step, &evaluation)?;
+        if let Some((_, bundle)) = &self.sealed
+            && best.is_none_or(|best| evaluation.mean_return >= best)
+        {
+            self.publisher.keep_best(bundle)?;
+        }
         self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)
     }

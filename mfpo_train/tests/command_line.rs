@@ -407,3 +407,67 @@ fn an_interrupted_set_of_seeds_stops_in_good_order() {
         "the third was not started any more"
     );
 }
+
+/// Prints the scalars of a run folder as JSON: name to steps and values.
+const SCALARS: &str = "
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})
+events.Reload()
+print(json.dumps({tag: [[e.step, e.value, e.wall_time] for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))
+";
+
+#[test]
+fn tensorboard_reads_the_numbers_of_the_metrics_also_after_a_resume() {
+    let training = Training::new(150);
+    assert!(training.spawn().wait_with_output().unwrap().status.success());
+    let run = training.folder.path().join("run");
+    told(&["train", "--quiet", "--resume", text(&run), "--steps", "200"]);
+    let deps = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.deps");
+    let python = ["venv", "tools"].map(|venv| deps.join(venv).join("bin/python3"));
+    let python = python.into_iter().find(|python| python.exists());
+    let python = python.expect("the Python of the set-up is there: cargo xtask setup");
+    let output = Command::new(python)
+        .args(["-c", SCALARS])
+        .arg(&run)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let scalars: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(run.join("best.safetensors").exists());
+    let started = start_of(&run);
+    for (kind, name) in [
+        ("update", "critic_loss_1"),
+        ("update", "temperature"),
+        ("evaluation", "mean_return"),
+        ("episode", "return"),
+    ] {
+        let expected: Vec<&Value> = lines.iter().filter(|line| line["kind"] == kind).collect();
+        let events = scalars[format!("{kind}/{name}")].as_array().unwrap();
+        assert_eq!(events.len(), expected.len(), "{kind}/{name}");
+        for (event, line) in events.iter().zip(expected) {
+            assert_eq!(event[0], line["step"]);
+            assert_eq!(
+                event[1].as_f64().unwrap() as f32,
+                line[name].as_f64().unwrap() as f32
+            );
+            let wall_time = started + line["seconds"].as_f64().unwrap();
+            assert!((event[2].as_f64().unwrap() - wall_time).abs() < 1e-3);
+        }
+    }
+}
+
+fn start_of(run: &Path) -> f64 {
+    let text = std::fs::read_to_string(run.join("run.json")).unwrap();
+    let info: Value = serde_json::from_str(&text).unwrap();
+    info["started"].as_f64().unwrap()
+}
