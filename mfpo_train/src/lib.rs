@@ -25,4 +25,5 @@ pub mod run_info;
 pub mod sac;
 pub mod seeds;
 pub mod state;
+pub mod statistics;
 pub mod train;

@@ -478,6 +478,7 @@ fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
         Along::Steps
     };
     overlay::draw(&runs, along, &args.out)?;
+    print!("{}", overlay::summary(&runs));
     println!("{} runs in {}", runs.len(), args.out.display());
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::plot::{FONT, PlotError, SIZE, register_font, trim};
 use crate::run_info::RunInfo;
+use crate::statistics::{Estimate, interquartile_mean};
 
 /// What lies along the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ fn evaluation(line: &str) -> anyhow::Result<Option<(u64, f64, f64)>> {
 /// Runs that differ in their seed only.
 struct Group {
     label: String,
+    /// The last step at which every seed was measured, and the returns there.
+    last: Option<(u64, Vec<f64>)>,
     /// Place, mean, lowest and highest return over the seeds.
     points: Vec<(f64, f64, f64, f64)>,
 }
@@ -142,6 +145,7 @@ fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
         .into_iter()
         .map(|(first, members)| Group {
             label: label(first, runs, several_tasks, members.len()),
+            last: last(&members),
             points: points(&members, along),
         })
         .collect()
@@ -172,6 +176,38 @@ fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -
         format!("mean and range of {seeds} seeds")
     };
     format!("{task}{algorithm}{changes} ({seeds})")
+}
+
+fn last(members: &[&RunCurve]) -> Option<(u64, Vec<f64>)> {
+    let at = |run: &RunCurve, step| {
+        run.evaluations
+            .iter()
+            .rfind(|(s, ..)| *s == step)
+            .map(|(.., value)| *value)
+    };
+    let steps = members.first()?.evaluations.iter().rev().map(|(step, ..)| *step);
+    steps
+        .map(|step| {
+            Some((
+                step,
+                members.iter().map(|run| at(run, step)).collect::<Option<_>>()?,
+            ))
+        })
+        .find_map(|found| found)
+}
+
+/// For each curve its last returns in a line: their interquartile mean with the 95 % interval of a bootstrap over seeds.
+pub fn summary(runs: &[RunCurve]) -> String {
+    let line = |group: &Group| {
+        let (step, returns) = group.last.as_ref()?;
+        let Estimate { mean, low, high } = interquartile_mean(returns)?;
+        Some(format!(
+            "{}: step {step}, interquartile mean {mean:.1} [{low:.1}, {high:.1}], lowest {:.1}\n",
+            group.label,
+            returns.iter().copied().fold(f64::INFINITY, f64::min)
+        ))
+    };
+    groups(runs, Along::Steps).iter().filter_map(line).collect()
 }
 
 /// The steps at which every member was measured.
@@ -309,6 +345,11 @@ mod tests {
         );
         // The third point of the first run has no partner.
         assert_eq!(groups[0].points, [(0.0, 2.0, 1.0, 3.0), (10.0, 6.0, 4.0, 8.0)]);
+        let text = summary(&runs);
+        assert!(
+            text.starts_with("MFPO (mean and range of 2 seeds): step 10, interquartile mean 6.0 [4.0, 8.0]"),
+            "{text}"
+        );
         let folder = tempfile::tempdir().unwrap();
         draw(&runs, Along::Seconds, &folder.path().join("plot.png")).unwrap();
         assert!(folder.path().join("plot.png").exists());
