@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use mfpo_sim::Randomization;
+use mfpo_sim::{Randomization, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -25,7 +25,7 @@ pub const BUILT_IN: [(&str, &str); 3] = [
 /// The built-in configuration of a task that has none of its own.
 const DEFAULT: &str = "paper";
 
-const SECTIONS: [&str; 5] = ["run", "evaluation", "environment", "learner", "sac"];
+const SECTIONS: [&str; 6] = ["run", "evaluation", "environment", "task", "learner", "sac"];
 
 /// Why a configuration was refused.
 #[derive(Debug, Error)]
@@ -104,6 +104,9 @@ pub struct TrainConfig {
     pub evaluation: EvaluationConfig,
     /// What differs between episodes, in training and in evaluation: the action delay above all.
     pub environment: Randomization,
+    /// The task's own options, for example `frame_skip`; the section may be left out.
+    #[serde(default)]
+    pub task: TaskOptions,
     /// MFPO.
     pub learner: LearnerConfig,
     /// SAC, its peer; the section may be left out.
@@ -231,6 +234,7 @@ impl TrainConfig {
             run: section(&mut table, "run")?,
             evaluation: section(&mut table, "evaluation")?,
             environment: section(&mut table, "environment")?,
+            task: section(&mut table, "task")?,
             learner: section(&mut table, "learner")?,
             sac: section(&mut table, "sac")?,
         };
@@ -352,7 +356,9 @@ fn parse_value(text: &str) -> Value {
 
 /// The sizes come from the task: a file need not state them.
 fn fill_in_sizes(table: &mut Table) {
-    table.entry("sac").or_insert_with(|| Value::Table(Table::new()));
+    for section in ["sac", "task"] {
+        table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    }
     if let Some(Value::Table(learner)) = table.get_mut("learner") {
         for key in ["observation_size", "action_size"] {
             learner.entry(key).or_insert(Value::Integer(0));

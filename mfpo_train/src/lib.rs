@@ -4,6 +4,7 @@
 
 pub mod algorithm;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod episode;
 pub mod evaluate;

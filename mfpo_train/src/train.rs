@@ -485,6 +485,7 @@ fn make(task: &str, mode: Mode, config: &TrainConfig) -> anyhow::Result<Box<dyn 
     let options = EnvOptions {
         mode,
         randomization: config.environment.clone(),
+        task: config.task.clone(),
         ..EnvOptions::default()
     };
     Ok(registry::make(task, &options)?)

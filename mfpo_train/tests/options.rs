@@ -269,3 +269,50 @@ fn the_support_from_returns_holds_the_returns_and_goes_into_the_bundle() {
     let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
     assert!(text.contains("\"value_max\""));
 }
+
+#[test]
+fn options_of_the_task_reach_the_task() {
+    let config = |set: &str| {
+        let sets = [
+            "run.steps=101",
+            "run.random_steps=100",
+            "evaluation.episodes=1",
+            "learner.batch_size=8",
+            set,
+        ];
+        let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+        TrainConfig::load("InvertedPendulum-v5", None, &sets).unwrap()
+    };
+    assert_eq!(config("task.frame_skip=4").task["frame_skip"], 4);
+    let folder = tempfile::tempdir().unwrap();
+    let run = |task: &str, set: &str, name: &str| {
+        train(Options {
+            task: task.to_owned(),
+            config: config(set),
+            seed: 1,
+            folder: folder.path().join(name),
+            progress: ProgressMode::Quiet,
+            sink: None,
+            checkpoint: None,
+            until_success: None,
+            least: std::time::Duration::ZERO,
+            stop: Arc::new(AtomicBool::new(false)),
+        })
+    };
+    let text = run("InvertedPendulum-v5", "task.frame_skp=4", "a")
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("did you mean 'frame_skip'?"), "{text}");
+    let text = run("swing_arm", "task.frame_skip=4", "b")
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("no option 'frame_skip'"), "{text}");
+    let length = |set, name| {
+        run("InvertedPendulum-v5", set, name)
+            .unwrap()
+            .evaluation
+            .mean_length
+    };
+    // The untrained policy falls after about as much time, which is a fifth of the steps.
+    assert!(length("task.frame_skip=20", "c") < 0.5 * length("task.frame_skip=2", "d"));
+}

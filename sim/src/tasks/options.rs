@@ -16,6 +16,21 @@ pub fn read<T: DeserializeOwned>(task: &str, options: &TaskOptions) -> Result<T,
     })
 }
 
+/// A task without options.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoOptions {}
+
+impl NoOptions {
+    /// Refuses every option.
+    ///
+    /// # Errors
+    /// [`SimError::TaskOption`].
+    pub fn check(task: &str, options: &TaskOptions) -> Result<(), SimError> {
+        read::<Self>(task, options).map(|_| ())
+    }
+}
+
 /// Adds the closest name to serde's "unknown field `x`, expected one of `a`, `b`".
 fn explain(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);

@@ -1,6 +1,6 @@
 //! Tasks by name.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use super::benchmark::Benchmark;
 use super::benchmark_env::BenchmarkEnv;
@@ -9,7 +9,7 @@ use super::robot_task::RobotTask;
 use super::robots::swing_arm::SwingArm;
 use super::rollout::Rollout;
 use super::{dm_control, gym};
-use crate::{Env, EnvOptions, Randomization, SimError};
+use crate::{Env, EnvOptions, Randomization, SimError, TaskOptions};
 
 /// What an entry of the registry makes.
 #[derive(Clone, Copy)]
@@ -23,10 +23,30 @@ enum Factory {
 /// Robots of our own.
 const ROBOTS: &[(&str, Factory)] = &[(SwingArm::NAME, Factory::Robot(|| Arc::new(SwingArm::new())))];
 
+/// Makes a benchmark from its options; [`super::options::read`] reads them into a struct.
+pub type MakeBenchmark = fn(&TaskOptions) -> Result<Benchmark, SimError>;
+
+/// Tasks that the program has added.
+static ADDED: RwLock<Vec<(&str, MakeBenchmark)>> = RwLock::new(Vec::new());
+
+/// Adds a task of one's own under a name, which every part of the program then knows. A task that was added before under
+/// the same name is replaced; one that comes with this library stays what it is.
+pub fn register(name: &'static str, make: MakeBenchmark) {
+    let mut added = ADDED.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    added.retain(|(known, _)| *known != name);
+    added.push((name, make));
+}
+
 /// Every task.
 fn tasks() -> impl Iterator<Item = (&'static str, Factory)> {
-    let benchmarks = gym::TASKS.iter().chain(&dm_control::TASKS);
-    let benchmarks = benchmarks.map(|(name, factory)| (*name, Factory::Benchmark(*factory)));
+    let added = ADDED
+        .read()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .clone();
+    let benchmarks = gym::TASKS.iter().chain(&dm_control::TASKS).copied();
+    let benchmarks = benchmarks
+        .chain(added)
+        .map(|(name, make)| (name, Factory::Benchmark(make)));
     ROBOTS.iter().copied().chain(benchmarks)
 }
 

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::body::Body;
+use super::options::NoOptions;
 use super::robot_task::{Hold, RobotTask};
 use super::rollout::{FullState, Outcome, Rollout};
 use crate::error::check_vector;
@@ -42,6 +43,7 @@ impl RobotEnv {
     /// A [`SimError`] for an option outside its range or a model that does not fit the spec.
     pub fn new(task: Arc<dyn RobotTask>, options: &EnvOptions) -> Result<Self, SimError> {
         options.randomization.validate()?;
+        NoOptions::check(task.name(), &options.task)?;
         let robot = task.spec();
         let body = Body::new(task.as_ref())?;
         let max_episode_steps = options.max_episode_steps.unwrap_or(task.episode_steps());

@@ -1,0 +1,490 @@
+//! The command line of the trainer: parse, configure, run, exit code.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::checkpoint::{Checkpoints, Header};
+use crate::config::TrainConfig;
+use crate::evaluate::{Plan, evaluate};
+use crate::overlay::{self, Along};
+use crate::progress::{LogWriter, ProgressMode};
+use crate::publish::{BundleSink, run_id};
+use crate::state::State;
+use crate::{inspect, rollout, seeds, train};
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand};
+use mfpo_policy::bundle::{self, Manifest, VerifiedBundle};
+use mfpo_sim::{Env, EnvOptions, registry};
+use tracing_subscriber::EnvFilter;
+
+/// Trains MeanFlow policies online with MFPO, measures them, and looks into their bundles.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder
+    Train(TrainArgs),
+    /// Measure a bundle in simulation
+    Eval(EvalArgs),
+    /// Print what a bundle says about itself
+    Inspect {
+        /// The bundle, a safetensors file
+        file: PathBuf,
+    },
+    /// Draw the evaluations of several runs into one picture; runs that differ in their seed only are one curve
+    Plot(PlotArgs),
+    /// Drive a task from files, to compare it with another implementation: one JSON object a step, the reset first
+    Rollout(RolloutArgs),
+    /// List the tasks
+    Tasks,
+}
+
+#[derive(Args)]
+struct PlotArgs {
+    /// Run folders, or folders that hold some
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The picture
+    #[arg(long, value_name = "FILE.png", default_value = "plot.png")]
+    out: PathBuf,
+    /// What lies along it
+    #[arg(long, value_parser = ["steps", "seconds"], default_value = "steps")]
+    x: String,
+}
+
+#[derive(Args)]
+struct RolloutArgs {
+    /// The task; `tasks` lists them
+    task: String,
+    /// JSON object with qpos, qvel and, where the task has them, act, time, qacc_warmstart and model (values by name);
+    /// what is left out is drawn at random
+    #[arg(long, value_name = "FILE.json")]
+    state: Option<PathBuf>,
+    /// One action a line as a JSON array, in the actuators' own units; - reads standard input
+    #[arg(long, value_name = "FILE.jsonl")]
+    actions: PathBuf,
+    /// Draws what the state leaves out
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// An option of the task, for example frame_skip=4; may be repeated
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    /// Task to learn; `tasks` lists them [default: swing_arm]
+    #[arg(long)]
+    task: Option<String>,
+    /// Go on with the run in this folder from its last checkpoint, as if it had never stopped; --steps and --set change it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["algorithm", "config", "seed", "out"])]
+    resume: Option<PathBuf>,
+    /// Who learns: mfpo, or sac, its usual peer [default: the configuration's]
+    #[arg(long, value_parser = ["mfpo", "sac"])]
+    algorithm: Option<String>,
+    /// TOML file laid over the task's built-in configuration, or the name of a built-in one
+    #[arg(long)]
+    config: Option<String>,
+    /// Change one number, for example learner.discount=0.98; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Several seeds, each a run of its own in <out>/s<seed>: 0..4 are 0 to 4, 0,3,7 are these. Repeated, it goes on
+    #[arg(long, value_name = "SEEDS", value_parser = seeds::parse, requires = "out", conflicts_with_all = ["seed", "resume", "topic", "json_progress"])]
+    seeds: Option<std::vec::Vec<u64>>,
+    /// With --seeds: runs at the same time, which share the cores [default: one a core]
+    #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: Option<u64>,
+    /// Environment steps of the run [default: the configuration's]
+    #[arg(long)]
+    steps: Option<u64>,
+    /// End once two evaluations in a row have this share of successes, 0 to 1
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    until_success: Option<f64>,
+    /// Take at least this long, so that a robot can follow on a machine that learns faster
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    min_seconds: u64,
+    /// Run folder [default: runs/<run>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Environment steps between two bundles [default: the configuration's]
+    #[arg(long, value_name = "STEPS")]
+    publish_every: Option<u64>,
+    /// Publish every bundle on the ROS 2 topic policy/bundle, where running nodes take it at once
+    #[arg(long, overrides_with = "no_topic")]
+    topic: bool,
+    /// Publish to the run folder only (the default)
+    #[arg(long)]
+    no_topic: bool,
+    /// Lower the priority of this process, 0 to 19
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    nice: Option<i32>,
+    /// No progress bar
+    #[arg(long, conflicts_with = "json_progress")]
+    quiet: bool,
+    /// One JSON object a report on standard output instead of the bar
+    #[arg(long)]
+    json_progress: bool,
+}
+
+#[derive(Args)]
+struct EvalArgs {
+    /// The bundle, a safetensors file
+    bundle: PathBuf,
+    /// Task to measure it on [default: the bundle's robot]
+    #[arg(long)]
+    task: Option<String>,
+    /// Episodes
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    episodes: u64,
+    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
+    #[arg(long, default_value_t = 1)]
+    candidates: usize,
+    /// Another seed, other starts
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// A share of successes.
+fn share(text: &str) -> Result<f64, String> {
+    let value = text
+        .parse::<f64>()
+        .ok()
+        .filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// Runs the command line of this process to its end; the exit code is 0 only on success. A program with tasks of its own
+/// calls [`mfpo_sim::registry::register`] first.
+pub fn main() -> ExitCode {
+    one_thread_unless_told_otherwise();
+    // What follows --ros-args is read by ROS itself.
+    let cli = Cli::parse_from(std::env::args_os().take_while(|argument| argument != "--ros-args"));
+    init_log();
+    let result = match cli.command {
+        Command::Train(args) => run_train(args),
+        Command::Eval(args) => run_eval(&args),
+        Command::Inspect { file } => run_inspect(&file),
+        Command::Plot(args) => run_plot(&args),
+        Command::Rollout(args) => run_rollout(args),
+        Command::Tasks => list_tasks(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mfpo_train: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Two spinning threads on a busy machine made updates twice as slow, so that one is the default.
+fn one_thread_unless_told_otherwise() {
+    for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: the first statement of `main`; no other thread exists that could read the environment.
+            unsafe { std::env::set_var(name, "1") };
+        }
+    }
+}
+
+fn init_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(|| LogWriter)
+        .init();
+}
+
+fn run_train(args: TrainArgs) -> anyhow::Result<()> {
+    if let Some(nice) = args.nice {
+        rustix::process::setpriority_process(None, nice)
+            .context("cannot lower the priority of this process")?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    if let Some(seeds) = &args.seeds {
+        return seeds::train(&several_seeds(&args, seeds), &stop);
+    }
+    let start = match &args.resume {
+        None => fresh_start(&args)?,
+        Some(folder) => resumed_start(folder, &args)?,
+    };
+    let outcome = train::train(train::Options {
+        sink: sink(args.topic)?,
+        progress: progress_mode(&args),
+        until_success: args.until_success,
+        least: Duration::from_secs(args.min_seconds),
+        task: start.task,
+        seed: start.seed,
+        folder: start.folder,
+        config: start.config,
+        checkpoint: start.checkpoint,
+        stop,
+    })?;
+    tracing::info!(
+        "{}: {} steps, {} updates in {:.1} s; version {} has return {:.1}{}; {}",
+        if outcome.interrupted { "stopped" } else { "done" },
+        outcome.steps,
+        outcome.updates,
+        outcome.seconds,
+        outcome.version,
+        outcome.evaluation.mean_return,
+        outcome
+            .evaluation
+            .success
+            .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share)),
+        outcome
+            .bundle
+            .as_ref()
+            .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
+    );
+    Ok(())
+}
+
+/// The runs of `--seeds`: the same arguments for each.
+fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.map_or(cores, |jobs| jobs as usize).min(seeds.len());
+    let mut overrides = overrides(args);
+    if !overrides.iter().any(|set| set.starts_with("learner.threads")) {
+        overrides.push(format!("learner.threads={}", (cores / jobs).max(1)));
+    }
+    let mut go_on: Vec<String> = overrides.iter().map(|set| format!("--set={set}")).collect();
+    go_on.push(format!("--min-seconds={}", args.min_seconds));
+    go_on.extend(args.until_success.map(|share| format!("--until-success={share}")));
+    go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
+    let mut start = go_on.clone();
+    start.extend(args.task.as_ref().map(|task| format!("--task={task}")));
+    start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
+    seeds::Plan {
+        seeds: seeds.to_vec(),
+        folder: args.out.clone().unwrap_or_default(),
+        jobs,
+        start,
+        go_on,
+        overrides,
+        quiet: args.quiet,
+    }
+}
+
+/// What is trained, from where.
+struct Start {
+    task: String,
+    seed: u64,
+    folder: PathBuf,
+    config: TrainConfig,
+    checkpoint: Option<(Header, State<'static>)>,
+}
+
+fn fresh_start(args: &TrainArgs) -> anyhow::Result<Start> {
+    let task = args.task.clone().unwrap_or_else(|| "swing_arm".to_owned());
+    let folder = args.out.clone();
+    Ok(Start {
+        config: TrainConfig::load(&task, args.config.as_deref(), &overrides(args))?,
+        folder: folder.unwrap_or_else(|| PathBuf::from("runs").join(run_id(&task, args.seed))),
+        seed: args.seed,
+        task,
+        checkpoint: None,
+    })
+}
+
+fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
+    let (header, state) = Checkpoints::new(folder).load()?;
+    if let Some(task) = &args.task {
+        ensure!(
+            *task == header.task,
+            "the checkpoint in {} is of the task '{}', not of '{task}'; leave --task out",
+            folder.display(),
+            header.task
+        );
+    }
+    let before = TrainConfig::parse(&header.config, &[])?;
+    let config = TrainConfig::parse(&header.config, &overrides(args))?;
+    ensure!(
+        header.step < config.run.steps,
+        "the run in {} is done: {} of {} steps; give more with --steps",
+        folder.display(),
+        header.step,
+        config.run.steps
+    );
+    for change in before.changes(&config) {
+        tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
+    }
+    Ok(Start {
+        task: header.task.clone(),
+        seed: header.seed,
+        folder: folder.to_owned(),
+        config,
+        checkpoint: Some((header, state)),
+    })
+}
+
+/// `--set`, then the options that have a name of their own.
+fn overrides(args: &TrainArgs) -> Vec<String> {
+    let algorithm = args
+        .algorithm
+        .as_ref()
+        .map(|name| format!("run.algorithm={name}"));
+    let steps = args.steps.map(|steps| format!("run.steps={steps}"));
+    let publish_every = args
+        .publish_every
+        .map(|steps| format!("run.publish_every={steps}"));
+    args.overrides
+        .iter()
+        .cloned()
+        .chain(algorithm)
+        .chain(steps)
+        .chain(publish_every)
+        .collect()
+}
+
+fn progress_mode(args: &TrainArgs) -> ProgressMode {
+    match (args.quiet, args.json_progress) {
+        (true, _) => ProgressMode::Quiet,
+        (_, true) => ProgressMode::Json,
+        _ => ProgressMode::Bar,
+    }
+}
+
+/// The first SIGINT or SIGTERM ends the run in good order, the second at once.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "ros")]
+fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+    if !topic {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(crate::ros::BundleTopic::open()?)))
+}
+
+#[cfg(not(feature = "ros"))]
+fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+    ensure!(
+        !topic,
+        "this mfpo_train was built without ROS 2; build it with the feature `ros` to use --topic"
+    );
+    Ok(None)
+}
+
+fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
+    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
+    let bundle = open_bundle(&args.bundle)?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(&manifest.robot.robot);
+    let mut env = registry::make(task, &EnvOptions::evaluate())?;
+    check_robot(env.as_ref(), manifest)?;
+    let mut sampler = bundle.sampler(&Device::Cpu)?;
+    if args.candidates > 1 && !sampler.has_critics() {
+        bail!(
+            "{} holds no critics, which choose among candidates; use --candidates 1",
+            args.bundle.display()
+        );
+    }
+    let plan = Plan {
+        episodes: args.episodes,
+        candidates: args.candidates,
+        seed: args.seed,
+    };
+    let told = evaluate(env.as_mut(), &mut sampler, plan)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&told)?);
+        return Ok(());
+    }
+    println!(
+        "{task}, {} version {}: {} episodes, {} candidate(s)",
+        manifest.run, manifest.version, told.episodes, told.candidates
+    );
+    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
+    if let Some(success) = told.success {
+        println!("success {:.0} %", 100.0 * success);
+    }
+    println!("length  {:.0} steps", told.mean_length);
+    Ok(())
+}
+
+/// A bundle is measured on the robot that it was trained for.
+fn check_robot(env: &dyn Env, manifest: &Manifest) -> anyhow::Result<()> {
+    let robot = env
+        .spec()
+        .robot
+        .as_ref()
+        .context("this task has no robot, and the bundle is for one")?;
+    let (expected, got) = (robot.hash(), &manifest.spec_hash);
+    ensure!(
+        expected == *got,
+        "the bundle is for the robot '{}' with spec {got}; the task '{}' expects '{}' with spec {expected}",
+        manifest.robot.robot,
+        env.spec().name,
+        robot.robot,
+    );
+    Ok(())
+}
+
+fn run_inspect(file: &PathBuf) -> anyhow::Result<()> {
+    let bundle = open_bundle(file)?;
+    print!("{}", inspect::describe(&bundle));
+    Ok(())
+}
+
+fn open_bundle(file: &PathBuf) -> anyhow::Result<VerifiedBundle> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
+    let plan = rollout::Plan {
+        task: args.task,
+        options: args.options,
+        state: args.state,
+        actions: args.actions,
+        seed: args.seed,
+    };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    rollout::run(&plan, &mut out)?;
+    out.flush().context("cannot write to standard output")
+}
+
+fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
+    let runs = overlay::find_runs(&args.runs)?;
+    let along = if args.x == "seconds" {
+        Along::Seconds
+    } else {
+        Along::Steps
+    };
+    overlay::draw(&runs, along, &args.out)?;
+    print!("{}", overlay::summary(&runs));
+    println!("{} runs in {}", runs.len(), args.out.display());
+    Ok(())
+}
+
+fn list_tasks() -> anyhow::Result<()> {
+    for name in registry::names() {
+        println!("{name}");
+    }
+    Ok(())
+}

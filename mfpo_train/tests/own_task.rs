@@ -1,0 +1,39 @@
+//! The README's task of one's own: it is the file in `examples/`, it obeys the laws of an environment, and it trains.
+
+use mfpo_sim::{EnvOptions, registry};
+
+#[path = "../examples/ball_on_beam.rs"]
+#[allow(dead_code)]
+mod ball_on_beam;
+
+#[test]
+fn the_readme_shows_the_example_word_for_word() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(root).unwrap();
+    let example = include_str!("../examples/ball_on_beam.rs");
+    let (_, code) = example.split_once("use std::process").unwrap();
+    assert!(
+        readme.contains(&format!("use std::process{code}")),
+        "README.md and examples/ball_on_beam.rs differ"
+    );
+}
+
+#[test]
+fn an_added_task_is_known_everywhere_and_repeats_under_a_seed() {
+    registry::register("ball_on_beam", ball_on_beam::make);
+    assert!(registry::names().contains(&"ball_on_beam"));
+    let episode = |seed| {
+        let mut env = registry::make("ball_on_beam", &EnvOptions::train()).unwrap();
+        assert_eq!((env.spec().observation_size, env.spec().action_size), (4, 1));
+        let mut told = vec![env.reset(seed).unwrap()];
+        for step in 0..250 {
+            let next = env.step(&[(0.3 * step as f32).sin()]).unwrap();
+            assert!((0.0..=1.0).contains(&next.reward));
+            assert_eq!(next.truncated, step == 249);
+            told.push(next.observation);
+        }
+        told
+    };
+    assert_eq!(episode(3), episode(3));
+    assert_ne!(episode(3), episode(4));
+}
