@@ -58,7 +58,7 @@ impl BenchmarkTask for BallOnBeam {
     }
 }
 
-pub fn make(_options: &TaskOptions) -> Result<Benchmark, SimError> {
+pub(crate) fn make(_options: &TaskOptions) -> Result<Benchmark, SimError> {
     Ok(Benchmark {
         physics: Physics::from_xml(MODEL)?,
         task: Box::new(BallOnBeam),
