@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
 use crate::gradient::Team;
-use crate::kernel::{self, Output, PackedLayer, PackedMatrix, RowBlock, TrunkScratch, TrunkView};
+use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock, TrunkScratch, TrunkView};
 use crate::mean_flow::MeanFlow;
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
@@ -47,6 +47,7 @@ struct PackedTrunk {
     layers: Vec<PackedLayer>,
     head: PackedMatrix,
     head_bias: Vec<f32>,
+    precision: Precision,
 }
 
 impl PackedTrunk {
@@ -55,7 +56,9 @@ impl PackedTrunk {
         trunk: &Trunk,
         x_rows: (usize, usize),
         observation_rows: (usize, usize),
+        precision: Precision,
     ) -> Result<Self, NetworkError> {
+        let exact = Precision::Exact;
         let [first, layers @ ..] = &trunk.mlp.layers[..] else {
             return Err(NetworkError::Missing {
                 name: "MLP_0/Dense_0/kernel".into(),
@@ -63,14 +66,15 @@ impl PackedTrunk {
         };
         let kernel = &first.linear.kernel;
         Ok(Self {
-            observation_kernel: packed(&kernel.narrow(0, observation_rows.0, observation_rows.1)?)?,
-            first: layer(first, packed(&kernel.narrow(0, x_rows.0, x_rows.1)?)?)?,
+            observation_kernel: packed(&kernel.narrow(0, observation_rows.0, observation_rows.1)?, exact)?,
+            first: layer(first, packed(&kernel.narrow(0, x_rows.0, x_rows.1)?, exact)?)?,
             layers: layers
                 .iter()
-                .map(|l| layer(l, packed(&l.linear.kernel)?))
+                .map(|l| layer(l, packed(&l.linear.kernel, precision)?))
                 .collect::<Result<_, NetworkError>>()?,
-            head: packed(&trunk.head.kernel)?,
+            head: packed(&trunk.head.kernel, precision)?,
             head_bias: values(&trunk.head.bias)?,
+            precision,
         })
     }
 
@@ -98,6 +102,7 @@ impl PackedTrunk {
             layers: &self.layers,
             head: &self.head,
             head_bias: &self.head_bias,
+            precision: self.precision,
         };
         let rows = RowBlock {
             x: rows.x,
@@ -109,9 +114,9 @@ impl PackedTrunk {
 }
 
 /// A kernel `[in, out]`, packed.
-fn packed(kernel: &Tensor) -> Result<PackedMatrix, NetworkError> {
+fn packed(kernel: &Tensor, precision: Precision) -> Result<PackedMatrix, NetworkError> {
     let (inner, columns) = kernel.dims2()?;
-    Ok(PackedMatrix::new(&values(kernel)?, inner, columns))
+    Ok(precision.pack(&values(kernel)?, inner, columns))
 }
 
 /// A layer with `kernel` in place of its own.
@@ -137,9 +142,9 @@ impl FastMeanFlow {
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn new(network: &MeanFlow, steps: usize) -> Result<Self, NetworkError> {
+    pub fn new(network: &MeanFlow, steps: usize, precision: Precision) -> Result<Self, NetworkError> {
         let (action, observation) = (network.action_size(), network.observation_size());
-        let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation))?;
+        let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation), precision)?;
         let first = &network.trunk.mlp.layers[0].linear;
         let device = first.kernel.device();
         let times: Vec<f32> = (1..=steps)
@@ -204,12 +209,13 @@ impl FastCritic {
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn new(critic: &Critic, observation: usize) -> Result<Self, NetworkError> {
+    pub fn new(critic: &Critic, observation: usize, precision: Precision) -> Result<Self, NetworkError> {
         let input = critic.trunk.mlp.input_size();
         let trunk = PackedTrunk::new(
             &critic.trunk,
             (observation, input - observation),
             (0, observation),
+            precision,
         )?;
         let middle = 0.5 * (critic.support.atoms - 1) as f32;
         Ok(Self {
@@ -331,8 +337,10 @@ impl FastSampler {
     /// When a tensor operation fails.
     pub fn new(actor: &MeanFlow, divergence: Option<&MeanFlow>, steps: usize) -> Result<Self, NetworkError> {
         let networks = SamplerNetworks {
-            actor: FastMeanFlow::new(actor, steps)?,
-            divergence: divergence.map(|d| FastMeanFlow::new(d, steps)).transpose()?,
+            actor: FastMeanFlow::new(actor, steps, Precision::Exact)?,
+            divergence: divergence
+                .map(|d| FastMeanFlow::new(d, steps, Precision::Exact))
+                .transpose()?,
         };
         Ok(Self {
             networks,
@@ -340,7 +348,7 @@ impl FastSampler {
         })
     }
 
-    /// [`FastSampler::new`] with both networks packed at the same time.
+    /// [`FastSampler::new`] with both networks packed at the same time, in `precision`.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -349,10 +357,11 @@ impl FastSampler {
         actor: &MeanFlow,
         divergence: &MeanFlow,
         steps: usize,
+        precision: Precision,
     ) -> Result<Self, NetworkError> {
         let (actor, divergence) = team.both(
-            || FastMeanFlow::new(actor, steps),
-            || FastMeanFlow::new(divergence, steps),
+            || FastMeanFlow::new(actor, steps, precision),
+            || FastMeanFlow::new(divergence, steps, precision),
         );
         let networks = SamplerNetworks {
             actor: actor?,
@@ -569,7 +578,7 @@ mod tests {
         };
         let p = Critic::initialize(7, (s, a, support.atoms), &[24, 40, 16], &Device::Cpu).unwrap();
         let critic = Critic::load(&p, support).unwrap();
-        let fast = FastCritic::new(&critic, s).unwrap();
+        let fast = FastCritic::new(&critic, s, Precision::Exact).unwrap();
         for (groups, group) in [(37, 48), (1, 1), (300, 1), (1, 10)] {
             let (observations, actions) = (normal(groups * s, 8), normal(groups * group * a, 9));
             let mut share = vec![0.0; groups * fast.share_width()];
@@ -592,5 +601,33 @@ mod tests {
                 worst(&out, &expected)
             );
         }
+    }
+
+    #[test]
+    fn the_fast_precision_stays_near_the_exact_one() {
+        let (s, a) = SIZES;
+        let support = ValueSupport {
+            minimum: -100.0,
+            maximum: 20.0,
+            atoms: 51,
+        };
+        let p = Critic::initialize(7, (s, a, support.atoms), &[24, 41, 16], &Device::Cpu).unwrap();
+        let critic = Critic::load(&p, support).unwrap();
+        let (groups, group) = (37, 8);
+        let (observations, actions) = (normal(groups * s, 8), normal(groups * group * a, 9));
+        let values = |precision| {
+            let fast = FastCritic::new(&critic, s, precision).unwrap();
+            let inputs = (&observations[..], &actions[..]);
+            fast.evaluate_in_team(&Team::default(), inputs, group, Wanted::Values)
+        };
+        let (exact, fast) = (values(Precision::Exact), values(Precision::Fast));
+        let differences = exact.iter().zip(&fast).map(|(a, b)| (a - b).abs());
+        let (spread, worst) = (
+            exact.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v))
+                - exact.iter().fold(f32::INFINITY, |m, v| m.min(*v)),
+            differences.fold(0.0, f32::max),
+        );
+        assert!(worst > 0.0, "bfloat16 leaves a trace");
+        assert!(worst < 0.05 * spread, "{worst} of {spread}");
     }
 }

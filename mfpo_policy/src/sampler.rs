@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::critic::Critic;
 use crate::fast::{FastCritic, FastSampler, Rows, Scratch, values};
+use crate::kernel::Precision;
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
 
@@ -338,7 +339,10 @@ impl Backend {
         sampler.reserve(1, most);
         let critics = match &networks.critics {
             None => None,
-            Some([a, b]) => Some([FastCritic::new(a, observation)?, FastCritic::new(b, observation)?]),
+            Some([a, b]) => Some([
+                FastCritic::new(a, observation, Precision::Exact)?,
+                FastCritic::new(b, observation, Precision::Exact)?,
+            ]),
         };
         let width = critics
             .iter()

@@ -1,7 +1,7 @@
 //! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
-//! A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
-//! program (benches/peers/update_jax.py) takes turns with it in the same run.
+//! A batch of random transitions, fresh networks; every update is timed on its own, in exact and in fast precision, which
+//! take turns; with `--peers` also with an equivalent JAX program (benches/peers/update_jax.py).
 
 #[path = "update/peer.rs"]
 mod peer;
@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::Context;
 use candle_core::Device;
 use clap::Parser;
+use mfpo_policy::kernel::Precision;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner};
 use mfpo_train::replay_buffer::Batch;
 use peer::Peer;
@@ -70,9 +71,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!(
         "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), {kernel}, load {load}; ms"
     );
+    if !mfpo_policy::kernel::InstructionSet::detect().multiplies_halves() {
+        println!(
+            "this processor does not multiply bfloat16: the fast precision is slower than the exact one"
+        );
+    }
     println!(
-        "{:<12} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "", "threads", "min", "p50", "p90", "p99", "cpu p50", "peer p50", "ratio"
+        "{:<12} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "", "precision", "threads", "min", "p50", "p90", "p99", "cpu p50", "peer p50", "ratio"
     );
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match arguments.threads {
@@ -123,6 +129,39 @@ impl Times {
     }
 }
 
+/// One of our learners and the times of its updates.
+struct Ours {
+    precision: Precision,
+    learner: MfpoLearner,
+    times: Times,
+}
+
+impl Ours {
+    fn new(precision: Precision, config: LearnerConfig, batch: &Batch) -> anyhow::Result<Self> {
+        let config = LearnerConfig { precision, ..config };
+        let mut learner = MfpoLearner::new(config, 0, &Device::Cpu)?;
+        for _ in 0..5 {
+            learner.update(batch)?;
+        }
+        let times = Times::default();
+        Ok(Self {
+            precision,
+            learner,
+            times,
+        })
+    }
+
+    fn updates(&mut self, count: u32, batch: &Batch) -> anyhow::Result<()> {
+        for _ in 0..count {
+            let (start, cpu) = (Instant::now(), cpu_ms());
+            self.learner.update(batch)?;
+            self.times.wall.push(start.elapsed().as_secs_f64() * 1e3);
+            self.times.cpu.push(cpu_ms() - cpu);
+        }
+        Ok(())
+    }
+}
+
 fn measure(
     arguments: &Arguments,
     (name, observation, action, clipped_double_q): (&str, usize, usize, bool),
@@ -134,38 +173,46 @@ fn measure(
         ..LearnerConfig::paper(observation, action)
     };
     let batch = random_batch(config.batch_size, observation, action);
-    let mut learner = MfpoLearner::new(config, 0, &Device::Cpu)?;
-    for _ in 0..5 {
-        learner.update(&batch)?;
-    }
+    let mut exact = Ours::new(Precision::Exact, config.clone(), &batch)?;
+    let mut fast = Ours::new(Precision::Fast, config, &batch)?;
     let sizes = (observation, action, clipped_double_q);
     let peer = arguments.peers.as_deref();
     let mut peer = peer
         .map(|python| Peer::start(python, sizes, threads))
         .transpose()?;
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
-    while ours.wall.len() < arguments.samples as usize {
-        for _ in 0..arguments.turn.min(arguments.samples - ours.wall.len() as u32) {
-            let (start, cpu) = (Instant::now(), cpu_ms());
-            learner.update(&batch)?;
-            ours.wall.push(start.elapsed().as_secs_f64() * 1e3);
-            ours.cpu.push(cpu_ms() - cpu);
-        }
+    let mut theirs = Times::default();
+    while exact.times.wall.len() < arguments.samples as usize {
+        let turn = arguments
+            .turn
+            .min(arguments.samples - exact.times.wall.len() as u32);
+        exact.updates(turn, &batch)?;
+        fast.updates(turn, &batch)?;
         if let Some(peer) = &mut peer {
             peer.updates(arguments.turn, &mut theirs)?;
         }
     }
-    let [min, p50, p90, p99] = [0.0, 0.5, 0.9, 0.99].map(|share| Times::at(&ours.wall, share));
-    let (cpu, peer_wall) = (Times::median(&ours.cpu), Times::median(&theirs.wall));
-    let ratio = p50.zip(peer_wall).map(|(ours, theirs)| ours / theirs);
-    let cell = |value: Option<f64>| value.map_or_else(|| "       -".to_owned(), |v| format!("{v:8.2}"));
-    let row = [min, p50, p90, p99, cpu, peer_wall, ratio].map(cell).join(" ");
-    println!("{name:<12} {threads:>7} {row}");
+    let peer_wall = Times::median(&theirs.wall);
+    let ratio = |times: &Times| {
+        let ours = Times::median(&times.wall);
+        ours.zip(peer_wall).map(|(ours, theirs)| ours / theirs)
+    };
+    for ours in [&exact, &fast] {
+        let [min, p50, p90, p99] = [0.0, 0.5, 0.9, 0.99].map(|share| Times::at(&ours.times.wall, share));
+        let cpu = Times::median(&ours.times.cpu);
+        let cell = |value: Option<f64>| value.map_or_else(|| "       -".to_owned(), |v| format!("{v:8.2}"));
+        let row = [min, p50, p90, p99, cpu, peer_wall, ratio(&ours.times)].map(cell);
+        let precision = format!("{:?}", ours.precision).to_lowercase();
+        println!("{name:<12} {precision:>9} {threads:>7} {}", row.join(" "));
+    }
+    let (ours, quick) = (&exact.times, &fast.times);
     Ok(json!({
         "task": name, "threads": threads, "samples": ours.wall.len(),
-        "ours_wall_ms": p50, "ours_cpu_ms": cpu, "ours_min_ms": min, "ours_p90_ms": p90, "ours_p99_ms": p99,
+        "ours_wall_ms": Times::median(&ours.wall), "ours_cpu_ms": Times::median(&ours.cpu),
+        "ours_min_ms": Times::at(&ours.wall, 0.0), "ours_p90_ms": Times::at(&ours.wall, 0.9),
+        "ours_p99_ms": Times::at(&ours.wall, 0.99),
+        "fast_wall_ms": Times::median(&quick.wall), "fast_cpu_ms": Times::median(&quick.cpu),
         "peer_wall_ms": peer_wall, "peer_cpu_ms": Times::median(&theirs.cpu), "peer_min_ms": Times::at(&theirs.wall, 0.0),
-        "ratio": ratio, "peer": peer.as_ref().map(Peer::name),
+        "ratio": ratio(ours), "fast_ratio": ratio(quick), "peer": peer.as_ref().map(Peer::name),
     }))
 }
 

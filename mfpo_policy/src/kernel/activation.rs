@@ -3,6 +3,7 @@
 //! LayerNorm is over a row: `n = (x - E[x]) / sqrt(E[x^2] - E[x]^2 + eps)`. GELU in its tanh form is written with the
 //! logistic function: `gelu(x) = x / (1 + 2^t)`, `t = -log2(e) A (x + B x^3)`.
 
+use super::matrix::{Pairs, Singles};
 use super::simd::Simd;
 
 /// LayerNorm's epsilon, as in flax.
@@ -78,6 +79,63 @@ pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(x, s.reciprocal(gelu_denominator(s, x)))
 }
 
+/// [`gelu`] to about 1e-4 of its value, for results that are rounded to bfloat16 (4e-3).
+#[inline(always)]
+fn rough_gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    const LINEAR: f32 = -GELU_A * std::f32::consts::LOG2_E;
+    const CUBIC: f32 = LINEAR * GELU_B;
+    let inner = s.fma(s.mul(x, x), s.splat(CUBIC), s.splat(LINEAR));
+    // In this order a NaN passes through both.
+    let t = s.max(s.splat(-126.0), s.min(s.splat(126.0), s.mul(x, inner)));
+    let n = s.round(t);
+    let f = s.sub(t, n);
+    let mut p = s.splat(5.550_332_5e-2);
+    for c in [2.402_264_8e-1, 6.931_472e-1, 1.0] {
+        p = s.fma(p, f, s.splat(c));
+    }
+    s.mul(x, s.rough_reciprocal(s.add(s.splat(1.0), s.scale(p, n))))
+}
+
+/// How the rows of [`norm_gelu_rows`] are left for the next product.
+pub(crate) trait Leave: Copy {
+    fn gelu<S: Simd>(s: S, x: S::V) -> S::V;
+    /// Numbers `c..c + LANES` of a row; behind the row's end they are 0.
+    ///
+    /// # Safety
+    /// The row is writable for its width, padded to 16 numbers; what is behind `c` is not needed any more.
+    unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V);
+}
+
+impl Leave for Singles {
+    #[inline(always)]
+    fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+        gelu(s, x)
+    }
+    #[inline(always)]
+    unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V) {
+        // SAFETY: the caller's promise for the width.
+        unsafe {
+            if c + S::LANES <= width {
+                s.store(row.add(c), v);
+            } else {
+                s.store_part(row.add(c), v, width - c);
+            }
+        }
+    }
+}
+
+impl Leave for Pairs {
+    #[inline(always)]
+    fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+        rough_gelu(s, x)
+    }
+    #[inline(always)]
+    unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, _: usize, v: S::V) {
+        // SAFETY: halves end at byte `2 (c + LANES)`, which is at most `4 c + 64` and inside the padded row.
+        unsafe { s.store_halves(row.cast::<u16>().add(c), v) }
+    }
+}
+
 /// `(gelu(x), gelu'(x))`.
 #[inline(always)]
 pub(crate) fn gelu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
@@ -126,16 +184,16 @@ fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
 /// Rows that [`norm_gelu_rows`] takes at most.
 pub(crate) const MOST_ROWS: usize = 16;
 
-/// In place, `count` rows: `gelu(layer_norm(z + bias [+ add]))`.
+/// In place, `count` rows: `gelu(layer_norm(z + bias [+ add]))`; with [`Pairs`] each row becomes halves from its start on.
 ///
 /// The sums of all rows come first, then their moments at once, then the rest: what waits for one row's sums is done
 /// for the others.
 ///
 /// # Safety
-/// `count <= MOST_ROWS` rows from `start` on, `stride` apart, are writable for the width of `p`, and so is what `add`
-/// gives for each row, where it gives something.
+/// `count <= MOST_ROWS` rows from `start` on, `stride` apart, are writable for the width of `p` (with [`Pairs`] padded to 16
+/// numbers), and what `add` gives for a row is readable for that width.
 #[inline(always)]
-pub(crate) unsafe fn norm_gelu_rows<S: Simd>(
+pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
     s: S,
     (start, stride, count): (*mut f32, usize, usize),
     add: impl Fn(usize) -> Option<*const f32>,
@@ -178,7 +236,8 @@ pub(crate) unsafe fn norm_gelu_rows<S: Simd>(
             let (mean, rstd) = (s.splat(means[r]), s.splat(rstds[r]));
             vectors!(s, S, width, |c, load, store| {
                 let normal = s.mul(s.sub(load(row), mean), rstd);
-                store(row, gelu(s, s.fma(normal, load(scale), load(shift))));
+                let value = N::gelu(s, s.fma(normal, load(scale), load(shift)));
+                N::leave(s, row, c, width, value);
             });
         }
     }

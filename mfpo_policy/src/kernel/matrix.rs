@@ -5,7 +5,40 @@
 //! the registers hold. Every element of `out` is one sum over K in a fixed order that depends on neither the number of
 //! rows (above three) nor the number of threads.
 
+use super::half;
 use super::simd::Simd;
+
+/// What a product multiplies and how it sums.
+pub(crate) trait Numbers: Copy {
+    /// Numbers of the left-hand side and of a column of the right-hand side that one 32-bit lane holds.
+    const IN_A_LANE: usize;
+    /// `c + a b` in each lane; where a lane holds several numbers, their products are summed.
+    fn multiply_add<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
+}
+
+/// 32-bit floats.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Singles;
+
+/// Pairs of neighbours as bfloat16, summed in 32-bit floats.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pairs;
+
+impl Numbers for Singles {
+    const IN_A_LANE: usize = 1;
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+        s.fma(a, b, c)
+    }
+}
+
+impl Numbers for Pairs {
+    const IN_A_LANE: usize = 2;
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+        s.multiply_add_pairs(a, b, c)
+    }
+}
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -65,6 +98,26 @@ impl PackedMatrix {
         let mut packed = Self::default();
         packed.pack(matrix, inner, columns);
         packed
+    }
+
+    /// Packs the row-major `matrix` `[inner, columns]` rounded to bfloat16, two neighbouring rows in one: the packed matrix
+    /// has `ceil(inner / 2)` rows of [`Pairs`].
+    ///
+    /// # Panics
+    /// When it holds another number of elements.
+    pub(crate) fn pairs(matrix: &[f32], inner: usize, columns: usize) -> Self {
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {inner}x{columns} was expected"
+        );
+        let mut paired = Vec::with_capacity(inner.div_ceil(2) * columns);
+        for rows in matrix.chunks(2 * columns) {
+            let (first, second) = rows.split_at(columns);
+            let second = second.iter().copied().chain(std::iter::repeat(0.0));
+            paired.extend(first.iter().zip(second).map(|(a, b)| half::pair(*a, b)));
+        }
+        Self::new(&paired, inner.div_ceil(2), columns)
     }
 
     /// Packs the transpose of the row-major `matrix` `[columns, inner]`.
@@ -152,14 +205,20 @@ pub(crate) struct Target {
     pub(crate) stride: usize,
 }
 
-/// `out = a b` for `rows` rows.
+/// `out = a b` for `rows` rows; `a` and `b` hold the lanes of `N`.
 ///
 /// # Safety
-/// `a` is readable for `rows` rows of `b.inner()` elements; `out` is writable for `rows` rows of `b.columns()` elements,
+/// `a` is readable for `rows` rows of `b.inner()` lanes; `out` is writable for `rows` rows of `b.columns()` elements,
 /// or of `padded(b.columns())` where the stride is at least that (the padding is then written with zeros); they do not
 /// overlap.
 #[inline(always)]
-pub(crate) unsafe fn product_rows<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Target) {
+pub(crate) unsafe fn product_rows<S: Simd, N: Numbers>(
+    s: S,
+    a: Left,
+    rows: usize,
+    b: &PackedMatrix,
+    out: Target,
+) {
     let whole = padded(b.columns);
     let limit = if out.stride >= whole { whole } else { b.columns };
     let mut row = 0;
@@ -176,14 +235,21 @@ pub(crate) unsafe fn product_rows<S: Simd>(s: S, a: Left, rows: usize, b: &Packe
             ..out
         };
         // SAFETY: the caller's promise for these `count <= rows - row` rows.
-        unsafe { block(s, a, count, b, out, limit) };
+        unsafe { block::<S, N>(s, a, count, b, out, limit) };
         row += count;
     }
 }
 
 /// One block of at most `TILE_ROWS` rows over all panels.
 #[inline(always)]
-unsafe fn block<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Target, limit: usize) {
+unsafe fn block<S: Simd, N: Numbers>(
+    s: S,
+    a: Left,
+    rows: usize,
+    b: &PackedMatrix,
+    out: Target,
+    limit: usize,
+) {
     let whole = padded(b.columns);
     let data = b.data.as_slice().as_ptr();
     let mut first = 0;
@@ -208,9 +274,9 @@ unsafe fn block<S: Simd>(s: S, a: Left, rows: usize, b: &PackedMatrix, out: Targ
             // SAFETY: the caller's promise, and the piece lies inside the packed panel.
             unsafe {
                 if vectors == 2 {
-                    rows_of_tile::<S, 2>(s, a, rows, piece, out);
+                    rows_of_tile::<S, N, 2>(s, a, rows, piece, out);
                 } else {
-                    rows_of_tile::<S, 1>(s, a, rows, piece, out);
+                    rows_of_tile::<S, N, 1>(s, a, rows, piece, out);
                 }
             }
             offset += vectors * S::LANES;
@@ -231,29 +297,35 @@ struct Piece {
 }
 
 #[inline(always)]
-unsafe fn rows_of_tile<S: Simd, const C: usize>(s: S, a: Left, rows: usize, b: Piece, out: Target) {
+unsafe fn rows_of_tile<S: Simd, N: Numbers, const C: usize>(
+    s: S,
+    a: Left,
+    rows: usize,
+    b: Piece,
+    out: Target,
+) {
     // SAFETY: the caller's promise; each arm reads and writes exactly `rows` rows.
     unsafe {
         match rows {
-            1 => tile_of_few::<S, 1, C, 8>(s, a, b, out),
-            2 => tile_of_few::<S, 2, C, 4>(s, a, b, out),
-            3 => tile_of_few::<S, 3, C, 2>(s, a, b, out),
-            4 => tile::<S, 4, C>(s, a, b, out),
-            5 => tile::<S, 5, C>(s, a, b, out),
-            6 => tile::<S, 6, C>(s, a, b, out),
-            7 => tile::<S, 7, C>(s, a, b, out),
-            8 => tile::<S, 8, C>(s, a, b, out),
-            9 => tile::<S, 9, C>(s, a, b, out),
-            10 => tile::<S, 10, C>(s, a, b, out),
-            11 => tile::<S, 11, C>(s, a, b, out),
-            _ => tile::<S, 12, C>(s, a, b, out),
+            1 => tile_of_few::<S, N, 1, C, 8>(s, a, b, out),
+            2 => tile_of_few::<S, N, 2, C, 4>(s, a, b, out),
+            3 => tile_of_few::<S, N, 3, C, 2>(s, a, b, out),
+            4 => tile::<S, N, 4, C>(s, a, b, out),
+            5 => tile::<S, N, 5, C>(s, a, b, out),
+            6 => tile::<S, N, 6, C>(s, a, b, out),
+            7 => tile::<S, N, 7, C>(s, a, b, out),
+            8 => tile::<S, N, 8, C>(s, a, b, out),
+            9 => tile::<S, N, 9, C>(s, a, b, out),
+            10 => tile::<S, N, 10, C>(s, a, b, out),
+            11 => tile::<S, N, 11, C>(s, a, b, out),
+            _ => tile::<S, N, 12, C>(s, a, b, out),
         }
     }
 }
 
 /// `R x C` vectors of results, all kept in registers.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const C: usize>(s: S, a: Left, b: Piece, out: Target) {
+unsafe fn tile<S: Simd, N: Numbers, const R: usize, const C: usize>(s: S, a: Left, b: Piece, out: Target) {
     // SAFETY: the caller keeps R rows of `inner` elements readable at `a`, `inner` rows of C vectors at `b.panel`.
     unsafe {
         let mut sums = [[s.splat(0.0); C]; R];
@@ -266,7 +338,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(s: S, a: Left, b: Piece,
             for (r, sum) in sums.iter_mut().enumerate() {
                 let x = s.splat(*left.add(r * a.row_stride));
                 for c in 0..C {
-                    sum[c] = s.fma(x, columns[c], sum[c]);
+                    sum[c] = N::multiply_add(s, x, columns[c], sum[c]);
                 }
             }
             left = left.wrapping_add(a.inner_stride);
@@ -280,7 +352,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(s: S, a: Left, b: Piece,
 
 /// [`tile`] for a few rows: U partial sums hide the latency of the additions.
 #[inline(always)]
-unsafe fn tile_of_few<S: Simd, const R: usize, const C: usize, const U: usize>(
+unsafe fn tile_of_few<S: Simd, N: Numbers, const R: usize, const C: usize, const U: usize>(
     s: S,
     a: Left,
     b: Piece,
@@ -302,7 +374,8 @@ unsafe fn tile_of_few<S: Simd, const R: usize, const C: usize, const U: usize>(
                             .wrapping_add(r * a.row_stride),
                     );
                     for (c, sum) in sum.iter_mut().enumerate() {
-                        *sum = s.fma(x, s.load(right.wrapping_add(u * b.stride + c * S::LANES)), *sum);
+                        let column = s.load(right.wrapping_add(u * b.stride + c * S::LANES));
+                        *sum = N::multiply_add(s, x, column, *sum);
                     }
                 }
             }

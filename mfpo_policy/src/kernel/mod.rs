@@ -5,6 +5,7 @@
 //! nothing; who has more cores splits the rows.
 
 mod activation;
+mod half;
 mod matrix;
 mod simd;
 mod trunk;
@@ -15,18 +16,21 @@ use std::sync::OnceLock;
 
 pub use activation::{AdamStep, LAYER_NORM_EPSILON, NormGradients, NormParameters};
 pub use matrix::PackedMatrix;
+pub use trunk::Precision;
 pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
 
 use activation::{
     MOST_ROWS, adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row,
     norm_gelu_rows, sin_cos_all,
 };
-use matrix::{Left, Target, product_rows};
+use matrix::{Left, Singles, Target, product_rows};
 use simd::{Portable, Simd};
 
 /// The instruction set that the kernels run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// [`InstructionSet::Avx512`] and AVX-512 BF16, which only [`Precision::Fast`] makes use of.
+    Avx512Bf16,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
     /// AVX2 and FMA.
@@ -36,15 +40,17 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// The best one that this processor has, found once. `MFPO_KERNEL=avx2|baseline` asks for a lower one.
+    /// The best one that this processor has, found once. `MFPO_KERNEL=avx512|avx2|baseline` asks for a lower one.
     pub fn detect() -> Self {
         static FOUND: OnceLock<InstructionSet> = OnceLock::new();
         *FOUND.get_or_init(|| {
             let asked = std::env::var("MFPO_KERNEL").unwrap_or_default();
             let best = Self::of_processor();
+            let wide = matches!(best, Self::Avx512Bf16 | Self::Avx512);
             match asked.as_str() {
                 "baseline" => Self::Baseline,
-                "avx2" if best == Self::Avx512 => Self::Avx2,
+                "avx2" if wide => Self::Avx2,
+                "avx512" if wide => Self::Avx512,
                 _ => best,
             }
         })
@@ -58,6 +64,7 @@ impl InstructionSet {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match (avx2, avx512) {
+            (true, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
             (true, true) => Self::Avx512,
             (true, false) => Self::Avx2,
             _ => Self::Baseline,
@@ -74,17 +81,22 @@ impl InstructionSet {
     fn tile_rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => x86::Avx512::TILE_ROWS,
+            Self::Avx512Bf16 | Self::Avx512 => x86::Avx512::<false>::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86::Avx2::TILE_ROWS,
             _ => Portable::TILE_ROWS,
         }
     }
 
-    /// Name for records: two computers with the same name compute the same bits.
+    /// Does the processor multiply bfloat16, so that [`Precision::Fast`] is fast?
+    pub fn multiplies_halves(self) -> bool {
+        self == Self::Avx512Bf16
+    }
+
+    /// Name for records: two computers with the same name compute the same bits with [`Precision::Exact`].
     pub fn name(self) -> &'static str {
         match self {
-            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 | Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Baseline => "baseline",
         }
@@ -93,6 +105,8 @@ impl InstructionSet {
 
 /// Work that is compiled once for each instruction set; `run` must be `#[inline(always)]`.
 pub(crate) trait Kernel {
+    /// Multiplies halves: runs with the instructions for them where the processor has them.
+    const HALVES: bool = false;
     fn run<S: Simd>(self, s: S);
 }
 
@@ -106,7 +120,12 @@ fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     fn avx512<K: Kernel>(kernel: K) {
         // SAFETY: this function is only called where the processor has its features.
-        kernel.run(unsafe { x86::Avx512::new() });
+        kernel.run(unsafe { x86::Avx512::<false>::new() });
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    fn avx512_halves<K: Kernel>(kernel: K) {
+        // SAFETY: as above.
+        kernel.run(unsafe { x86::Avx512::<true>::new() });
     }
     #[target_feature(enable = "avx2,fma")]
     fn avx2<K: Kernel>(kernel: K) {
@@ -115,7 +134,9 @@ fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
     }
     match set {
         // SAFETY: `detect` returns this value only where the processor has the enabled features.
-        InstructionSet::Avx512 => unsafe { avx512(kernel) },
+        InstructionSet::Avx512Bf16 if K::HALVES => unsafe { avx512_halves(kernel) },
+        // SAFETY: as above; the other set has these features, too.
+        InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe { avx512(kernel) },
         // SAFETY: as above.
         InstructionSet::Avx2 => unsafe { avx2(kernel) },
         InstructionSet::Baseline => kernel.run(Portable),
@@ -159,7 +180,7 @@ impl Kernel for Product<'_> {
                 start: self.out.as_mut_ptr(),
                 stride: self.b.columns(),
             };
-            product_rows(s, a, count, self.b, out);
+            product_rows::<S, Singles>(s, a, count, self.b, out);
         }
     }
 }
@@ -227,7 +248,7 @@ impl Kernel for NormGelu<'_> {
         for rows in self.z.chunks_mut(MOST_ROWS * width) {
             let all = (rows.as_mut_ptr(), width, rows.len() / width);
             // SAFETY: at most MOST_ROWS rows, each as wide as the parameters.
-            unsafe { norm_gelu_rows(s, all, |_| None, self.p) };
+            unsafe { norm_gelu_rows::<S, Singles>(s, all, |_| None, self.p) };
         }
     }
 }

@@ -4,6 +4,8 @@
 //! instructions. [`super::dispatch`] makes such values, after run-time detection, inside functions that are compiled
 //! for the instructions, so that everything here is inlined into them.
 
+use super::half;
+
 /// Vectors of 32-bit floats.
 ///
 /// `load` and `store` take pointers: the caller keeps `LANES` numbers (`n` for the `_part` forms) valid there.
@@ -47,6 +49,18 @@ pub(crate) trait Simd: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `a 2^n` for whole `n` in `[-126, 127]` and a result that is a normal number.
     fn scale(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `c + a0 b0 + a1 b1` in each lane of pairs (see [`super::half`]).
+    fn multiply_add_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Rounds to bfloat16.
+    ///
+    /// # Safety
+    /// `LANES` halves can be written at `p`.
+    unsafe fn store_halves(self, p: *mut u16, v: Self::V);
+    /// `1 / a` to about 12 bits, for `a` from 2^-126 to 2^126.
+    #[inline(always)]
+    fn rough_reciprocal(self, a: Self::V) -> Self::V {
+        self.reciprocal(a)
+    }
     fn sum(self, a: Self::V) -> f32;
     fn highest(self, a: Self::V) -> f32;
     fn zero_double(self) -> Self::D;
@@ -152,6 +166,18 @@ impl Simd for Portable {
             let exponent = (n[i] as i32).wrapping_shl(23) as u32;
             f32::from_bits(a[i].to_bits().wrapping_add(exponent))
         })
+    }
+    #[inline(always)]
+    fn multiply_add_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| {
+            let ((a0, a1), (b0, b1)) = (half::both(a[i]), half::both(b[i]));
+            fused(a1, b1, fused(a0, b0, c[i]))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, p: *mut u16, v: Self::V) {
+        // SAFETY: the caller keeps N halves writable; an array of u16 has their alignment.
+        unsafe { p.cast::<[u16; N]>().write(v.map(half::rounded)) }
     }
     #[inline(always)]
     fn sum(self, a: Self::V) -> f32 {

@@ -12,8 +12,11 @@ fn variants() -> Vec<InstructionSet> {
     if InstructionSet::of_processor() != InstructionSet::Baseline {
         sets.push(InstructionSet::Avx2);
     }
-    if InstructionSet::of_processor() == InstructionSet::Avx512 {
+    if [InstructionSet::Avx512, InstructionSet::Avx512Bf16].contains(&InstructionSet::of_processor()) {
         sets.push(InstructionSet::Avx512);
+    }
+    if InstructionSet::of_processor().multiplies_halves() {
+        sets.push(InstructionSet::Avx512Bf16);
     }
     sets
 }
@@ -215,6 +218,99 @@ proptest! {
                     if r >= skipped {
                         prop_assert!((f64::from(lower[(r - skipped) * columns + c]) - sum).abs() < 1e-4);
                     }
+                }
+            }
+        }
+    }
+}
+
+struct PairProduct<'a> {
+    /// Rows of lanes.
+    a: &'a [f32],
+    b: &'a PackedMatrix,
+    out: &'a mut [f32],
+}
+
+impl Kernel for PairProduct<'_> {
+    const HALVES: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (rows, lanes) = (self.out.len() / self.b.columns(), self.b.inner());
+        assert!(self.a.len() >= rows * lanes);
+        let a = Left {
+            start: self.a.as_ptr(),
+            row_stride: lanes,
+            inner_stride: 1,
+        };
+        let out = Target {
+            start: self.out.as_mut_ptr(),
+            stride: self.b.columns(),
+        };
+        // SAFETY: `a` holds `rows` rows of `lanes` lanes, `out` as many of `columns` numbers.
+        unsafe { product_rows::<S, matrix::Pairs>(s, a, rows, self.b, out) };
+    }
+}
+
+/// Rounds every number as it is stored in halves.
+struct Halves<'a>(&'a [f32], &'a mut [u16]);
+
+impl Kernel for Halves<'_> {
+    const HALVES: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (from, to) in self
+            .0
+            .chunks_exact(S::LANES)
+            .zip(self.1.chunks_exact_mut(S::LANES))
+        {
+            // SAFETY: both chunks hold LANES numbers.
+            unsafe { s.store_halves(to.as_mut_ptr(), s.load(from.as_ptr())) };
+        }
+    }
+}
+
+#[test]
+fn halves_are_the_nearest_ones_with_ties_to_even_on_every_processor() {
+    let ties = [0x3f80_8000, 0x3f81_8000, 0x3f80_7fff, 0x3f80_8001, 0xbf81_8000].map(f32::from_bits);
+    let mut numbers = numbers(1024 - ties.len(), 3);
+    numbers.extend(ties);
+    for set in variants() {
+        let mut got = vec![0; numbers.len()];
+        dispatch_to(set, Halves(&numbers, &mut got));
+        for (x, half) in numbers.iter().zip(got) {
+            assert_eq!(half, half::rounded(*x), "{set:?}: {x}");
+            let (below, above) = (half::widened(half.wrapping_sub(1)), half::widened(half + 1));
+            let error = (half::widened(half) - x).abs();
+            assert!(
+                error <= (below - x).abs() && error <= (above - x).abs(),
+                "{set:?}: {x}"
+            );
+        }
+    }
+    assert_eq!([0x3f80, 0x3f82, 0x3f80, 0x3f81, 0xbf82], ties.map(half::rounded));
+}
+
+proptest! {
+    #[test]
+    fn products_of_pairs_equal_the_plain_sum_of_rounded_numbers(
+        rows in 1usize..30, inner in 1usize..40, columns in 1usize..80, seed in 0u64..100
+    ) {
+        let round = |x: &f32| half::widened(half::rounded(*x));
+        let (a, b) = (numbers(rows * inner, seed), numbers(inner * columns, seed + 1));
+        let packed = PackedMatrix::pairs(&b, inner, columns);
+        let lanes: Vec<f32> = a
+            .chunks_exact(inner)
+            .flat_map(|row| row.chunks(2).map(|p| half::pair(p[0], p.get(1).copied().unwrap_or(0.0))))
+            .collect();
+        let (a, b): (Vec<f32>, Vec<f32>) = (a.iter().map(round).collect(), b.iter().map(round).collect());
+        for set in variants() {
+            let mut out = vec![f32::NAN; rows * columns];
+            dispatch_to(set, PairProduct { a: &lanes, b: &packed, out: &mut out });
+            for r in 0..rows {
+                for c in 0..columns {
+                    let terms = (0..inner).map(|i| f64::from(a[r * inner + i]) * f64::from(b[i * columns + c]));
+                    let sum: f64 = terms.sum();
+                    prop_assert!((f64::from(out[r * columns + c]) - sum).abs() < 1e-4, "{:?}", set);
                 }
             }
         }

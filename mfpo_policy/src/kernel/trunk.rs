@@ -3,10 +3,13 @@
 //! As many rows as a product's tile has go through every layer before the next ones start: the weights stream past
 //! them, and what lies between two layers never leaves the cache.
 
-use super::activation::{NormParameters, expected_value_row, norm_gelu_rows};
-use super::matrix::{Aligned, Left, PackedMatrix, Target, padded, product_rows};
+use super::activation::{Leave, NormParameters, expected_value_row, norm_gelu_rows};
+use super::matrix::{Aligned, Left, Numbers, PackedMatrix, Pairs, Singles, Target, padded, product_rows};
 use super::simd::Simd;
 use super::{Kernel, dispatch};
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
 
 /// Most rows that a tile has in any instruction set.
 const MOST_ROWS: usize = 12;
@@ -35,6 +38,36 @@ impl PackedLayer {
     }
 }
 
+/// What the products behind the first layer are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Exact,
+    /// Inputs and weights rounded to bfloat16, sums in 32-bit floats: about twice as fast where the processor has AVX-512
+    /// BF16, slower elsewhere.
+    Fast,
+}
+
+impl Precision {
+    /// Packs a kernel `[inner, columns]`.
+    pub(crate) fn pack(self, kernel: &[f32], inner: usize, columns: usize) -> PackedMatrix {
+        match self {
+            Self::Exact => PackedMatrix::new(kernel, inner, columns),
+            Self::Fast => PackedMatrix::pairs(kernel, inner, columns),
+        }
+    }
+
+    /// Rows of the packed kernel that takes `width` numbers.
+    fn lanes(self, width: usize) -> usize {
+        match self {
+            Self::Exact => width,
+            Self::Fast => width.div_ceil(Pairs::IN_A_LANE),
+        }
+    }
+}
+
 /// A network: hidden layers (the first one's kernel is x's part alone) and the head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TrunkView<'a> {
@@ -44,6 +77,8 @@ pub(crate) struct TrunkView<'a> {
     pub(crate) layers: &'a [PackedLayer],
     pub(crate) head: &'a PackedMatrix,
     pub(crate) head_bias: &'a [f32],
+    /// How all kernels but the first one's are packed.
+    pub(crate) precision: Precision,
 }
 
 /// Rows and their inputs.
@@ -88,11 +123,12 @@ impl TrunkScratch {
     }
 }
 
-struct Run<'a, 'b> {
+struct Run<'a, 'b, N> {
     trunk: TrunkView<'a>,
     rows: RowBlock<'a>,
     scratch: &'a mut TrunkScratch,
     output: Output<'b>,
+    numbers: PhantomData<N>,
 }
 
 /// Evaluates `trunk` at all rows.
@@ -130,7 +166,7 @@ pub(crate) fn run_trunk(
     for layer in trunk.layers {
         assert_eq!(
             layer.kernel.inner(),
-            inner,
+            trunk.precision.lanes(inner),
             "a layer does not take what the one before gives"
         );
         inner = layer.kernel.columns();
@@ -143,7 +179,7 @@ pub(crate) fn run_trunk(
     }
     assert_eq!(
         trunk.head.inner(),
-        inner,
+        trunk.precision.lanes(inner),
         "the head does not take what the last layer gives"
     );
     assert_eq!(
@@ -164,15 +200,27 @@ pub(crate) fn run_trunk(
             );
         }
     }
-    dispatch(Run {
-        trunk,
-        rows,
-        scratch,
-        output,
-    });
+    match trunk.precision {
+        Precision::Exact => dispatch(Run {
+            trunk,
+            rows,
+            scratch,
+            output,
+            numbers: PhantomData::<Singles>,
+        }),
+        Precision::Fast => dispatch(Run {
+            trunk,
+            rows,
+            scratch,
+            output,
+            numbers: PhantomData::<Pairs>,
+        }),
+    }
 }
 
-impl Kernel for Run<'_, '_> {
+impl<N: Numbers + Leave> Kernel for Run<'_, '_, N> {
+    const HALVES: bool = N::IN_A_LANE > 1;
+
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let total = self.rows.x.len() / self.trunk.first.kernel.inner();
@@ -186,7 +234,7 @@ impl Kernel for Run<'_, '_> {
     }
 }
 
-impl Run<'_, '_> {
+impl<N: Numbers + Leave> Run<'_, '_, N> {
     /// Rows `row..row + count`.
     #[inline(always)]
     unsafe fn block<S: Simd>(&mut self, s: S, row: usize, count: usize) {
@@ -205,11 +253,11 @@ impl Run<'_, '_> {
                 row_stride: inner,
                 inner_stride: 1,
             };
-            product_rows(s, x, count, &first.kernel, Target { start: a, stride });
+            product_rows::<S, Singles>(s, x, count, &first.kernel, Target { start: a, stride });
             let norm = first.norm(self.trunk.first_bias);
             let (share, group, width) = (self.rows.share.as_ptr(), self.rows.group, norm.width());
             let of_row = |r: usize| Some(share.add((row + r) / group * width));
-            norm_gelu_rows(s, (a, stride, count), of_row, norm);
+            norm_gelu_rows::<S, N>(s, (a, stride, count), of_row, norm);
             for layer in self.trunk.layers {
                 let next = padded(layer.kernel.columns());
                 let left = Left {
@@ -217,7 +265,7 @@ impl Run<'_, '_> {
                     row_stride: stride,
                     inner_stride: 1,
                 };
-                product_rows(
+                product_rows::<S, N>(
                     s,
                     left,
                     count,
@@ -227,7 +275,7 @@ impl Run<'_, '_> {
                         stride: next,
                     },
                 );
-                norm_gelu_rows(s, (b, next, count), |_| None, layer.norm(&layer.bias));
+                norm_gelu_rows::<S, N>(s, (b, next, count), |_| None, layer.norm(&layer.bias));
                 std::mem::swap(&mut a, &mut b);
                 stride = next;
             }
@@ -238,7 +286,7 @@ impl Run<'_, '_> {
             };
             let head = self.trunk.head;
             let next = padded(head.columns());
-            product_rows(
+            product_rows::<S, N>(
                 s,
                 left,
                 count,

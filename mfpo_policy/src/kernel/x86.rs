@@ -8,9 +8,9 @@ use super::simd::Simd;
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
-/// Proof that the processor has AVX-512 F, BW, DQ and VL (and AVX2 and FMA).
+/// Proof that the processor has AVX-512 F, BW, DQ and VL (and AVX2 and FMA), and with `HALF` also AVX-512 BF16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const HALF: bool = false>(());
 
 impl Avx2 {
     /// # Safety
@@ -21,9 +21,9 @@ impl Avx2 {
     }
 }
 
-impl Avx512 {
+impl<const HALF: bool> Avx512<HALF> {
     /// # Safety
-    /// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+    /// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA, and with `HALF` also AVX-512 BF16.
     #[inline(always)]
     pub(crate) unsafe fn new() -> Self {
         Self(())
@@ -50,7 +50,7 @@ macro_rules! op {
     };
 }
 
-impl Simd for Avx512 {
+impl<const HALF: bool> Simd for Avx512<HALF> {
     type V = __m512;
     type D = (__m512d, __m512d);
     const LANES: usize = 16;
@@ -96,6 +96,32 @@ impl Simd for Avx512 {
     op!(fma(a, b, c) -> Self::V = _mm512_fmadd_ps(a, b, c));
     op!(round(a) -> Self::V = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a));
     op!(scale(a, n) -> Self::V = _mm512_scalef_ps(a, n));
+    op!(multiply_add_pairs(a, b, c) -> Self::V = {
+        if HALF {
+            _mm512_dpbf16_ps(c, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
+        } else {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let first = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v));
+            let second = |v| _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536)));
+            _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), c))
+        }
+    });
+    #[inline(always)]
+    unsafe fn store_halves(self, p: *mut u16, v: Self::V) {
+        // SAFETY: see above; a half of each lane makes 256 bits.
+        unsafe {
+            let halves = if HALF {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))
+            } else {
+                let bits = _mm512_castps_si512(v);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_add_epi32(bits, up)))
+            };
+            _mm256_storeu_si256(p.cast(), halves);
+        }
+    }
+    op!(rough_reciprocal(a) -> Self::V = _mm512_rcp14_ps(a));
     op!(sum(a) -> f32 = _mm512_reduce_add_ps(a));
     op!(highest(a) -> f32 = _mm512_reduce_max_ps(a));
     #[inline(always)]
@@ -178,6 +204,24 @@ impl Simd for Avx2 {
         let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent))
     });
+    op!(multiply_add_pairs(a, b, c) -> Self::V = {
+        let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+        let first = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
+        let second = |v| _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536)));
+        _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), c))
+    });
+    #[inline(always)]
+    unsafe fn store_halves(self, p: *mut u16, v: Self::V) {
+        // SAFETY: see above; `packus` takes the low halves of each 128 bits, which the permutation puts side by side.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let halves = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up));
+            let halves = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(halves, halves));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(halves));
+        }
+    }
     op!(sum(a) -> f32 = {
         let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));

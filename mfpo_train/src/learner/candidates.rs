@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use mfpo_policy::critic::Critic;
 use mfpo_policy::fast::{FastCritic, FastSampler, Wanted};
 use mfpo_policy::gradient::Team;
+use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::sampler;
 
@@ -26,10 +27,10 @@ impl PackedPolicy {
         actor: MeanFlow,
         divergence: MeanFlow,
         steps: usize,
-        device: &Device,
+        (precision, device): (Precision, &Device),
     ) -> Result<Self, LearnerError> {
         if device.is_cpu() {
-            let sampler = FastSampler::in_team(team, &actor, &divergence, steps)?;
+            let sampler = FastSampler::in_team(team, &actor, &divergence, steps, precision)?;
             return Ok(Self::Fast(Box::new(sampler)));
         }
         let (actor, divergence) = (Box::new(actor), Box::new(divergence));
@@ -109,13 +110,13 @@ impl PackedCritics {
         critics: [Critic; 2],
         observation_size: usize,
         clipped: bool,
-        device: &Device,
+        (precision, device): (Precision, &Device),
     ) -> Result<Self, LearnerError> {
         if device.is_cpu() {
             let [a, b] = &critics;
             let (a, b) = team.both(
-                || FastCritic::new(a, observation_size),
-                || FastCritic::new(b, observation_size),
+                || FastCritic::new(a, observation_size, precision),
+                || FastCritic::new(b, observation_size, precision),
             );
             let critics = [a?, b?];
             return Ok(Self::Fast {

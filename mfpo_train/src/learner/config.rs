@@ -1,6 +1,7 @@
 //! The numbers of the algorithm.
 
 use mfpo_policy::critic::ValueSupport;
+use mfpo_policy::kernel::Precision;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -57,6 +58,9 @@ pub struct LearnerConfig {
     /// Threads of an update; 0 takes all cores. Their number does not change a single bit of the result.
     #[serde(default)]
     pub threads: usize,
+    /// What the stages without gradient - the candidates and their values, the targets - are computed with.
+    #[serde(default)]
+    pub precision: Precision,
     /// Updates of the critics for each update of the policy, each from a mini-batch of its own; 1 in the paper.
     #[serde(default = "one")]
     pub update_to_data: usize,
@@ -100,6 +104,7 @@ impl LearnerConfig {
             atoms: 101,
             clipped_double_q: true,
             threads: 0,
+            precision: Precision::Exact,
             update_to_data: 1,
             grid_time_share: 0.0,
             support_from_returns: false,

@@ -161,7 +161,8 @@ impl MfpoLearner {
         let (s, a) = (self.config.observation_size, self.config.action_size);
         if self.device.is_cpu() {
             let inputs = (&batch.next_observations[..], actions);
-            return Ok(FastCritic::new(critic, s)?.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
+            let critic = FastCritic::new(critic, s, self.config.precision)?;
+            return Ok(critic.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
         }
         let observations = Tensor::from_slice(&batch.next_observations, (batch.size, s), &self.device)?;
         let actions = Tensor::from_slice(actions, (batch.size, a), &self.device)?;

@@ -334,7 +334,7 @@ impl MfpoLearner {
                 self.actor.detached()?,
                 self.divergence.detached()?,
                 self.config.sampling_steps,
-                &self.device,
+                (self.config.precision, &self.device),
             )?,
         };
         Ok(self.policy.insert(policy))
@@ -347,7 +347,7 @@ impl MfpoLearner {
             critics,
             self.config.observation_size,
             self.config.clipped_double_q,
-            &self.device,
+            (self.config.precision, &self.device),
         )
     }
 

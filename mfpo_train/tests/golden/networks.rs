@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use candle_core::{Device, Tensor, Var};
 use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::fast::{FastCritic, FastSampler, Rows, Scratch};
+use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::{FlowPoint, MeanFlow};
 use mfpo_policy::sampler;
 use mfpo_train::learner::*;
@@ -53,7 +54,7 @@ fn golden_forward_passes_and_jvps() {
                 &flat(&value),
                 "out/critic_value_1",
             );
-            let fast = FastCritic::new(&critic, s.dims()[1]).unwrap();
+            let fast = FastCritic::new(&critic, s.dims()[1], Precision::Exact).unwrap();
             let rows = a.dims()[0];
             let mut share = vec![0.0; rows * fast.share_width()];
             fast.share(&flat(&s), &mut share);
