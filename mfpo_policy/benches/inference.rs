@@ -1,7 +1,11 @@
 //! `bench inference`: one action for one observation, at HalfCheetah's size and the paper's networks, T = 2.
 //!
 //! The fused kernel against candle on the same weights and noise, warm (calls in a row) and cold (one call every
-//! 10 ms, as a controller at 100 Hz makes it), one candidate and the best of ten by two critics.
+//! 10 ms, as a controller at 100 Hz makes it, with the machine idle and while a trainer uses all cores), one candidate and the
+//! best of ten by two critics.
+
+#[path = "inference/trainer.rs"]
+mod trainer;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -143,6 +147,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Duration::ZERO,
         &mut candle,
     ));
+    results.extend(beside_a_trainer(
+        &mut fast,
+        (&observation, &draws),
+        arguments.cold_samples,
+    ));
     let ratio = |i: usize| results[i]["p50_us"].as_f64().unwrap_or(0.0);
     println!("candle / fused, p50: {:.1}", ratio(4) / ratio(0));
     let peers = match &arguments.peers {
@@ -182,6 +191,39 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         println!("{object}");
     }
     Ok(())
+}
+
+/// One call every 10 ms while a trainer works on all cores; nothing where there is none.
+fn beside_a_trainer(
+    fast: &mut ActionSampler,
+    (observation, draws): (&[f32], &[f32]),
+    samples: usize,
+) -> Vec<Value> {
+    let _trainer = match trainer::Trainer::start() {
+        Ok(trainer) => trainer,
+        Err(reason) => {
+            println!("no figures beside a trainer: {reason}");
+            return Vec::new();
+        }
+    };
+    let (pause, mut action) = (Duration::from_millis(10), [0.0f32; ACTION]);
+    let cases = [
+        ("fused, 1 candidate, trainer beside", 1),
+        ("fused, best of 10, trainer beside", 10),
+    ];
+    let one = |(name, count): (&str, usize)| {
+        let draws = &draws[..count * ACTION];
+        let mut call = || {
+            drop(black_box(fast.sample_into(
+                observation,
+                draws,
+                count,
+                &mut action,
+            )))
+        };
+        measure(name, samples, pause, &mut call)
+    };
+    cases.map(one).into()
 }
 
 /// The peers on the same weights, observation and noise; what each says of itself, by name.
