@@ -16,6 +16,9 @@ const MESSAGES: &str = include_str!("../python/check_messages.py");
 /// What `cargo test` is told.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Run the tests that take minutes (targets named `slow`) instead of the others.
+    #[arg(long)]
+    slow: bool,
     /// Words for `cargo test`, as a test's name or `-p PACKAGE`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
     words: Vec<String>,
@@ -38,7 +41,14 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     } else {
         &cargo::WHOLE
     };
-    test.arg("test").args(scope).args(&args.words);
+    test.arg("test").args(scope);
+    if args.slow {
+        // Their figures are part of what they tell.
+        test.args(["--test", "slow"]).args(&args.words);
+        test.args(["--", "--nocapture", "--test-threads", "1"]);
+    } else {
+        test.args(&args.words);
+    }
     keep_to_this_machine(&mut test);
     without_egl(workspace, &mut test);
     cargo::run(test)?;
