@@ -129,7 +129,10 @@ fn the_text_of_a_robots_manifest_is_what_it_always_was() {
 fn bundles_that_are_in_use_still_open() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies");
     let mut opened = 0;
-    for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+    for file in std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+    {
         let bundle = open(&std::fs::read(&file).unwrap()).unwrap();
         assert!(bundle.manifest().subject.robot().is_some(), "{}", file.display());
         opened += 1;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, ensure};
 use openh264::OpenH264API;
 use openh264::encoder::{
-    EncodedBitStream, Encoder, EncoderConfig, FrameRate, FrameType, IntraFramePeriod, QpRange, RateControlMode, VuiConfig,
+    EncodedBitStream, Encoder, EncoderConfig, FrameRate, FrameType, IntraFramePeriod, QpRange,
+    RateControlMode, VuiConfig,
 };
 use openh264::formats::{RgbSliceU8, YUVBuffer};
 use shiguredo_mp4::boxes::{Avc1Box, AvccBox, SampleEntry, VisualSampleEntryFields};
@@ -50,7 +51,10 @@ pub(super) struct Mp4 {
 impl Mp4 {
     /// A film in the file `path`, in which each picture stands for `seconds`.
     pub(super) fn create(path: &Path, size: FilmSize, seconds: f64) -> anyhow::Result<Self> {
-        let mut name = path.file_name().context("the film's path names no file")?.to_owned();
+        let mut name = path
+            .file_name()
+            .context("the film's path names no file")?
+            .to_owned();
         name.push(".tmp");
         let temporary = path.with_file_name(name);
         let cannot_write = || format!("cannot write {}", temporary.display());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use mfpo_sim::camera::{Detail, View};
 use mfpo_sim::physics::Renderer;
 use mfpo_sim::{Env, SimError};
 
@@ -18,8 +19,13 @@ pub struct Recording {
 }
 
 fn renderer(size: FilmSize, env: &mut dyn Env) -> Result<Renderer, SimError> {
-    let camera = env.camera();
-    Renderer::new(env.physics(), camera, size.width, size.height)
+    let view = View {
+        camera: env.camera(),
+        width: size.width,
+        height: size.height,
+        detail: Detail::Film,
+    };
+    Renderer::new(env.physics(), view)
 }
 
 impl Recording {
@@ -56,7 +62,10 @@ impl Recording {
         let Ok(film) = &mut self.film else {
             return Ok(());
         };
-        let picture = self.renderer.draw(env.physics()).context("cannot draw a picture")?;
+        let picture = self
+            .renderer
+            .draw(env.physics())
+            .context("cannot draw a picture")?;
         film.add(&picture)
     }
 }
