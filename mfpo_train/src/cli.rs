@@ -379,7 +379,7 @@ fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
     Ok(None)
 }
 
-fn run_inspect(file: &PathBuf) -> anyhow::Result<()> {
+fn run_inspect(file: &Path) -> anyhow::Result<()> {
     let bundle = open_bundle(file)?;
     print!("{}", inspect::describe(&bundle));
     Ok(())

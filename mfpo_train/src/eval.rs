@@ -68,15 +68,12 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         None => &mut (),
     };
     let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
-    if let Some(film) = film {
-        film.finish()?;
-    }
     if args.json {
         println!("{}", serde_json::to_string(&told)?);
     } else {
         tell(&bundle, env.as_ref(), &told);
     }
-    Ok(())
+    film.map_or(Ok(()), Recording::finish)
 }
 
 fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
