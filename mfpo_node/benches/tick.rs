@@ -23,6 +23,7 @@ use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
+use mfpo_policy::subject::Subject;
 use mfpo_ros::r2r::mfpo_msgs::msg::{PolicyAction, PolicyStatus};
 use mfpo_ros::r2r::std_msgs::msg::Float64MultiArray;
 use mfpo_ros::{Inbox, convert, create_node, qos, time};
@@ -436,7 +437,7 @@ fn twelve_joint_bundle(rate: f64) -> anyhow::Result<Vec<u8>> {
     let sizes = (robot.observation_size(), robot.action_size(), robot.action_size());
     let actor = MeanFlow::initialize(1, sizes, &[128, 128], &Device::Cpu)?;
     Ok(seal(&SealRequest {
-        robot: &robot,
+        subject: &Subject::Robot(robot),
         run: "bench",
         version: 1,
         sampling_steps: 1,

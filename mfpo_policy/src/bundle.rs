@@ -18,7 +18,8 @@ use crate::mean_flow::MeanFlow;
 use crate::noise::NormalNoise;
 use crate::parameters::{NetworkError, Parameters};
 use crate::sampler::{ActionSampler, Normalizer, PolicyNetworks, SampleError};
-use crate::spec::{RobotSpec, SpecError};
+use crate::spec::SpecError;
+use crate::subject::Subject;
 
 pub use crate::manifest::{CriticManifest, GoldenProbe, Manifest};
 
@@ -95,8 +96,8 @@ pub enum BundleError {
         /// The tolerance.
         tolerance: f32,
     },
-    /// The robot spec in the manifest is not valid.
-    #[error("the manifest's robot spec is not valid: {0}")]
+    /// The robot or the task in the manifest is not valid.
+    #[error("the manifest's robot or task is not valid: {0}")]
     Spec(#[from] SpecError),
     /// The weights do not make the networks that the manifest describes.
     #[error("the weights do not fit: {0}")]
@@ -109,8 +110,8 @@ pub enum BundleError {
 /// What is put into a bundle.
 #[derive(Debug, Clone)]
 pub struct SealRequest<'a> {
-    /// The robot.
-    pub robot: &'a RobotSpec,
+    /// What the policy acts on.
+    pub subject: &'a Subject,
     /// Unique id of the training run.
     pub run: &'a str,
     /// Version within the run.
@@ -132,14 +133,14 @@ pub struct SealRequest<'a> {
 /// # Errors
 /// Any [`BundleError`] that [`open`] would find later.
 pub fn seal(request: &SealRequest<'_>) -> Result<Vec<u8>, BundleError> {
-    request.robot.validate()?;
+    request.subject.validate()?;
     let mut tensors = BTreeMap::new();
     add(&mut tensors, "actor", request.actor)?;
     if let Some((critics, _)) = &request.critics {
         add(&mut tensors, "critic_1", critics[0])?;
         add(&mut tensors, "critic_2", critics[1])?;
     }
-    let actor = MeanFlow::load(request.actor, request.robot.action_size())?;
+    let actor = MeanFlow::load(request.actor, request.subject.action_size())?;
     let mut manifest = Manifest {
         format: FORMAT.into(),
         run: request.run.into(),
@@ -147,8 +148,7 @@ pub fn seal(request: &SealRequest<'_>) -> Result<Vec<u8>, BundleError> {
         created_unix_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs()),
-        robot: request.robot.clone(),
-        spec_hash: request.robot.hash(),
+        subject: request.subject.clone(),
         sampling_steps: request.sampling_steps,
         hidden_sizes: actor.trunk.mlp.hidden_sizes(),
         critics: request.critics.as_ref().map(|(_, manifest)| *manifest),
@@ -203,7 +203,7 @@ fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe
     let mut noise = NormalNoise::new(request.version);
     let mut observations = request.probe_observations.clone();
     if observations.is_empty() {
-        observations = vec![vec![0.0; request.robot.observation_size()]; 3];
+        observations = vec![vec![0.0; request.subject.observation_size()]; 3];
         observations.iter_mut().for_each(|o| noise.fill(o));
     }
     let networks = PolicyNetworks {
@@ -271,7 +271,7 @@ pub fn open(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| structure(e.to_string()))?;
     let json = header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
     let json = json.ok_or_else(|| BundleError::Manifest("the key is missing".into()))?;
-    let manifest = parse(json)?;
+    let manifest = Manifest::parse(json)?;
     let tensors = read(&file)?;
     let got = digest(&manifest, &tensors);
     if got != manifest.digest {
@@ -286,18 +286,6 @@ pub fn open(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
     };
     bundle.check()?;
     Ok(bundle)
-}
-
-/// Reads the manifest; the format is compared first, so that a newer bundle is named as such.
-fn parse(json: &str) -> Result<Manifest, BundleError> {
-    let value: serde_json::Value =
-        serde_json::from_str(json).map_err(|e| BundleError::Manifest(e.to_string()))?;
-    match value.get("format").and_then(|f| f.as_str()) {
-        Some(FORMAT) => {}
-        Some(got) => return Err(BundleError::Format { got: got.to_owned() }),
-        None => return Err(BundleError::Manifest("the field 'format' is missing".into())),
-    }
-    serde_json::from_value(value).map_err(|e| BundleError::Manifest(e.to_string()))
 }
 
 fn read(file: &SafeTensors<'_>) -> Result<BTreeMap<String, RawTensor>, BundleError> {
@@ -368,7 +356,7 @@ impl VerifiedBundle {
             ]),
         };
         Ok(PolicyNetworks {
-            actor: MeanFlow::load(&parameters.under("actor"), self.manifest.robot.action_size())?,
+            actor: MeanFlow::load(&parameters.under("actor"), self.manifest.subject.action_size())?,
             critics,
             clipped_double_q: self.manifest.critics.is_none_or(|c| c.clipped_double_q),
             steps: self.manifest.sampling_steps,
@@ -408,11 +396,10 @@ impl VerifiedBundle {
         Ok(())
     }
 
-    /// Every promise of the manifest that can be checked without a robot.
+    /// Every promise of the manifest that can be checked without a robot or a simulator.
     fn check(&self) -> Result<(), BundleError> {
         let manifest = &self.manifest;
-        manifest.robot.validate()?;
-        expect("the spec hash", &manifest.robot.hash(), &manifest.spec_hash)?;
+        manifest.subject.validate()?;
         if manifest.run.is_empty() {
             return Err(mismatch("the run id", "a name", "empty"));
         }
@@ -429,7 +416,7 @@ impl VerifiedBundle {
     }
 
     fn check_networks(&self) -> Result<(), BundleError> {
-        let (manifest, robot) = (&self.manifest, &self.manifest.robot);
+        let (manifest, subject) = (&self.manifest, &self.manifest.subject);
         if let Some(critics) = &manifest.critics {
             let s = &critics.support;
             if !(s.minimum.is_finite() && s.maximum.is_finite() && s.minimum < s.maximum && s.atoms >= 2) {
@@ -441,7 +428,7 @@ impl VerifiedBundle {
             }
         }
         let networks = self.networks(&Device::Cpu)?;
-        let (observation, action) = (robot.observation_size(), robot.action_size());
+        let (observation, action) = (subject.observation_size(), subject.action_size());
         let actor = &networks.actor;
         expect(
             "the actor's observation size",
@@ -478,7 +465,10 @@ impl VerifiedBundle {
 
     fn check_numbers(&self) -> Result<(), BundleError> {
         let manifest = &self.manifest;
-        let (observation, action) = (manifest.robot.observation_size(), manifest.robot.action_size());
+        let (observation, action) = (
+            manifest.subject.observation_size(),
+            manifest.subject.action_size(),
+        );
         if let Some(n) = &manifest.normalizer {
             expect("the normaliser's mean's length", &observation, &n.mean.len())?;
             expect(

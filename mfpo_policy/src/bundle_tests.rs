@@ -2,11 +2,29 @@
 
 use super::*;
 use crate::critic::ValueSupport;
+use crate::subject::TaskSpec;
 use crate::testing::one_joint_robot;
 use proptest::prelude::*;
 
 fn sealed(version: u64) -> Vec<u8> {
-    let robot = one_joint_robot();
+    sealed_for(&Subject::Robot(one_joint_robot()), version)
+}
+
+/// A task of the same sizes as the robot.
+fn task() -> TaskSpec {
+    TaskSpec {
+        name: "Pendulum-v5".into(),
+        options: BTreeMap::from([
+            ("reset_noise_scale".into(), 0.1.into()),
+            ("frame_skip".into(), 3.into()),
+        ]),
+        observation_size: 4,
+        action_size: 1,
+        control_period_ns: 40_000_000,
+    }
+}
+
+fn sealed_for(subject: &Subject, version: u64) -> Vec<u8> {
     let actor = MeanFlow::initialize(1, (4, 1, 1), &[32, 32], &Device::Cpu).unwrap();
     let critics = [2, 3].map(|seed| Critic::initialize(seed, (4, 1, 21), &[32], &Device::Cpu).unwrap());
     let support = ValueSupport {
@@ -15,7 +33,7 @@ fn sealed(version: u64) -> Vec<u8> {
         atoms: 21,
     };
     seal(&SealRequest {
-        robot: &robot,
+        subject,
         run: "run-a",
         version,
         sampling_steps: 2,
@@ -62,6 +80,110 @@ fn what_was_sealed_opens_and_reproduces_its_probes() {
     bundle.check_probes(&mut sampler).unwrap();
 }
 
+/// The manifest's text in a file.
+fn json(bytes: &[u8]) -> String {
+    let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
+    header.metadata().as_ref().unwrap()[METADATA_KEY].clone()
+}
+
+/// The file with another text of the manifest.
+fn reworded(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = json(bytes);
+    assert!(text.contains(from), "{text}");
+    let tensors = read(&SafeTensors::deserialize(bytes).unwrap()).unwrap();
+    let views = tensors.iter().map(|(name, tensor)| {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &tensor.bytes);
+        (name, view.unwrap())
+    });
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), text.replacen(from, to, 1))]);
+    safetensors::serialize(views, Some(metadata)).unwrap()
+}
+
+#[test]
+fn a_bundle_for_a_task_opens_with_the_task_and_its_options() {
+    let bytes = sealed_for(&Subject::Task(task()), 3);
+    let bundle = open(&bytes).unwrap();
+    assert_eq!(bundle.manifest().subject, Subject::Task(task()));
+    assert_eq!(bundle.manifest().subject.robot(), None);
+    bundle
+        .check_probes(&mut bundle.sampler(&Device::Cpu).unwrap())
+        .unwrap();
+    assert!(!json(&bytes).contains("robot") && !json(&bytes).contains("spec_hash"));
+}
+
+#[test]
+fn the_text_of_a_robots_manifest_is_what_it_always_was() {
+    let bytes = sealed(7);
+    let text = json(&bytes);
+    let start = format!(
+        r#"{{"format":"mfpo-policy-bundle/1","run":"run-a","version":7,"created_unix_s":{},"robot":{},"spec_hash":"{}","sampling_steps":2,"#,
+        open(&bytes).unwrap().manifest().created_unix_s,
+        serde_json::to_string(&one_joint_robot()).unwrap(),
+        one_joint_robot().hash(),
+    );
+    assert!(text.starts_with(&start), "{text}");
+    assert!(!text.contains("\"task\""), "{text}");
+}
+
+#[test]
+fn bundles_that_are_in_use_still_open() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies");
+    let mut opened = 0;
+    for file in std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+    {
+        let bundle = open(&std::fs::read(&file).unwrap()).unwrap();
+        assert!(bundle.manifest().subject.robot().is_some(), "{}", file.display());
+        opened += 1;
+    }
+    assert!(opened > 0);
+}
+
+#[test]
+fn a_manifest_names_a_robot_or_a_task_and_not_both() {
+    let robot = sealed(1);
+    let task = serde_json::to_string(&task()).unwrap();
+    let both = reworded(
+        &robot,
+        "\"sampling_steps\"",
+        &format!("\"task\":{task},\"sampling_steps\""),
+    );
+    let text = refusal(&both);
+    assert!(
+        text.contains("robot is given, spec_hash given, task given; expected a robot"),
+        "{text}"
+    );
+    let hash = format!(",\"spec_hash\":\"{}\"", one_joint_robot().hash());
+    let text = refusal(&reworded(&robot, &hash, ""));
+    assert!(text.contains("spec_hash missing"), "{text}");
+    let other = format!(",\"spec_hash\":\"{}\"", "00".repeat(32));
+    let text = refusal(&reworded(&robot, &hash, &other));
+    assert!(
+        text.contains("the spec hash is 0000") && text.contains(&one_joint_robot().hash()),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_task_of_other_sizes_or_without_a_period_is_refused() {
+    let with = |change: fn(&mut TaskSpec)| {
+        changed(true, |m, _| {
+            let mut task = task();
+            change(&mut task);
+            m.subject = Subject::Task(task);
+        })
+    };
+    let text = refusal(&with(|task| task.observation_size = 5));
+    assert!(text.contains("observation size is 4; expected 5"), "{text}");
+    let text = refusal(&with(|task| task.action_size = 2));
+    assert!(text.contains("expected"), "{text}");
+    let text = refusal(&with(|task| task.control_period_ns = 0));
+    assert!(text.contains("control_period_ns of 'Pendulum-v5' is 0"), "{text}");
+    let text = refusal(&with(|task| task.name.clear()));
+    assert!(text.contains("task name is empty"), "{text}");
+}
+
 #[test]
 fn every_truncation_is_refused() {
     let bytes = sealed(1);
@@ -106,8 +228,9 @@ fn other_sizes_are_refused_with_expected_and_got() {
     let message = refusal(&changed(true, |m, _| m.sampling_steps = 0));
     assert!(message.contains("sampling steps is 0"), "{message}");
     let message = refusal(&changed(true, |m, _| {
-        m.robot.observation.terms.pop();
-        m.spec_hash = m.robot.hash();
+        let mut robot = one_joint_robot();
+        robot.observation.terms.pop();
+        m.subject = Subject::Robot(robot);
     }));
     assert!(message.contains("observation size is 4; expected 3"), "{message}");
     let message = refusal(&changed(true, |_, t| drop(t.remove("actor/MLP_0/Dense_1/bias"))));

@@ -15,5 +15,6 @@ pub mod observation;
 pub mod parameters;
 pub mod sampler;
 pub mod spec;
+pub mod subject;
 #[cfg(test)]
 mod testing;

@@ -9,17 +9,16 @@ use std::time::Duration;
 
 use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
-use crate::evaluate::{Plan, evaluate};
+use crate::eval::{EvalArgs, open_bundle};
+use crate::film::FilmSize;
 use crate::overlay::{self, Along};
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{BundleSink, run_id};
 use crate::state::State;
-use crate::{inspect, rollout, seeds, train};
-use anyhow::{Context, bail, ensure};
-use candle_core::Device;
+use crate::{eval, inspect, rollout, seeds, train};
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
-use mfpo_policy::bundle::{self, Manifest, VerifiedBundle};
-use mfpo_sim::{Env, EnvOptions, registry};
+use mfpo_sim::registry;
 use tracing_subscriber::EnvFilter;
 
 /// Trains MeanFlow policies online with MFPO, measures them, and looks into their bundles.
@@ -34,7 +33,7 @@ struct Cli {
 enum Command {
     /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder
     Train(TrainArgs),
-    /// Measure a bundle in simulation
+    /// Measure a bundle in simulation, and film it
     Eval(EvalArgs),
     /// Print what a bundle says about itself
     Inspect {
@@ -128,6 +127,12 @@ struct TrainArgs {
     /// Publish to the run folder only (the default)
     #[arg(long)]
     no_topic: bool,
+    /// Film the first episode of every evaluation into <run>/films; the learning is the same, and takes longer
+    #[arg(long)]
+    video: bool,
+    /// Size of the films, pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value_t, requires = "video")]
+    video_size: FilmSize,
     /// Lower the priority of this process, 0 to 19
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     nice: Option<i32>,
@@ -137,27 +142,6 @@ struct TrainArgs {
     /// One JSON object a report on standard output instead of the bar
     #[arg(long)]
     json_progress: bool,
-}
-
-#[derive(Args)]
-struct EvalArgs {
-    /// The bundle, a safetensors file
-    bundle: PathBuf,
-    /// Task to measure it on [default: the bundle's robot]
-    #[arg(long)]
-    task: Option<String>,
-    /// Episodes
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    episodes: u64,
-    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
-    #[arg(long, default_value_t = 1)]
-    candidates: usize,
-    /// Another seed, other starts
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// One JSON object instead of text
-    #[arg(long)]
-    json: bool,
 }
 
 /// A share of successes.
@@ -178,7 +162,7 @@ pub fn main() -> ExitCode {
     init_log();
     let result = match cli.command {
         Command::Train(args) => run_train(args),
-        Command::Eval(args) => run_eval(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Inspect { file } => run_inspect(&file),
         Command::Plot(args) => run_plot(&args),
         Command::Rollout(args) => run_rollout(args),
@@ -231,6 +215,7 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         sink: sink(args.topic)?,
         progress: progress_mode(&args),
         until_success: args.until_success,
+        films: args.video.then_some(args.video_size),
         least: Duration::from_secs(args.min_seconds),
         task: start.task,
         seed: start.seed,
@@ -270,6 +255,9 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
     let mut go_on: Vec<String> = overrides.iter().map(|set| format!("--set={set}")).collect();
     go_on.push(format!("--min-seconds={}", args.min_seconds));
     go_on.extend(args.until_success.map(|share| format!("--until-success={share}")));
+    if args.video {
+        go_on.extend(["--video".to_owned(), format!("--video-size={}", args.video_size)]);
+    }
     go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
     let mut start = go_on.clone();
     start.extend(args.task.as_ref().map(|task| format!("--task={task}")));
@@ -391,69 +379,10 @@ fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
     Ok(None)
 }
 
-fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
-    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
-    let bundle = open_bundle(&args.bundle)?;
-    let manifest = bundle.manifest();
-    let task = args.task.as_deref().unwrap_or(&manifest.robot.robot);
-    let mut env = registry::make(task, &EnvOptions::evaluate())?;
-    check_robot(env.as_ref(), manifest)?;
-    let mut sampler = bundle.sampler(&Device::Cpu)?;
-    if args.candidates > 1 && !sampler.has_critics() {
-        bail!(
-            "{} holds no critics, which choose among candidates; use --candidates 1",
-            args.bundle.display()
-        );
-    }
-    let plan = Plan {
-        episodes: args.episodes,
-        candidates: args.candidates,
-        seed: args.seed,
-    };
-    let told = evaluate(env.as_mut(), &mut sampler, plan)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&told)?);
-        return Ok(());
-    }
-    println!(
-        "{task}, {} version {}: {} episodes, {} candidate(s)",
-        manifest.run, manifest.version, told.episodes, told.candidates
-    );
-    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
-    if let Some(success) = told.success {
-        println!("success {:.0} %", 100.0 * success);
-    }
-    println!("length  {:.0} steps", told.mean_length);
-    Ok(())
-}
-
-/// A bundle is measured on the robot that it was trained for.
-fn check_robot(env: &dyn Env, manifest: &Manifest) -> anyhow::Result<()> {
-    let robot = env
-        .spec()
-        .robot
-        .as_ref()
-        .context("this task has no robot, and the bundle is for one")?;
-    let (expected, got) = (robot.hash(), &manifest.spec_hash);
-    ensure!(
-        expected == *got,
-        "the bundle is for the robot '{}' with spec {got}; the task '{}' expects '{}' with spec {expected}",
-        manifest.robot.robot,
-        env.spec().name,
-        robot.robot,
-    );
-    Ok(())
-}
-
-fn run_inspect(file: &PathBuf) -> anyhow::Result<()> {
+fn run_inspect(file: &Path) -> anyhow::Result<()> {
     let bundle = open_bundle(file)?;
     print!("{}", inspect::describe(&bundle));
     Ok(())
-}
-
-fn open_bundle(file: &PathBuf) -> anyhow::Result<VerifiedBundle> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
 }
 
 fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {

@@ -66,6 +66,17 @@ impl Actor for ActionSampler {
     }
 }
 
+/// Somebody who looks on while a policy is measured, and changes nothing.
+pub trait Onlooker {
+    /// Looks at `env` after the reset of `episode` (`step` is 0) and after each of its steps.
+    fn look(&mut self, episode: u64, step: u64, env: &mut dyn Env);
+}
+
+/// Nobody looks on.
+impl Onlooker for () {
+    fn look(&mut self, _: u64, _: u64, _: &mut dyn Env) {}
+}
+
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -96,13 +107,14 @@ pub struct Returns {
     pub std_return: f64,
 }
 
-/// [`evaluate`] as the plan says, and where that chooses among candidates also without a choice.
+/// [`evaluate_before`] as the plan says, and where that chooses among candidates also without a choice.
 pub fn evaluate_both_ways(
     env: &mut dyn Env,
     policy: &mut dyn Actor,
     plan: Plan,
+    onlooker: &mut dyn Onlooker,
 ) -> anyhow::Result<Evaluation> {
-    let mut evaluation = evaluate(env, policy, plan)?;
+    let mut evaluation = evaluate_before(env, policy, plan, onlooker)?;
     if plan.candidates > 1 && policy.selects() {
         let plan = Plan {
             candidates: 1,
@@ -119,11 +131,26 @@ pub fn evaluate_both_ways(
 
 /// Runs the episodes of `plan` in `env`.
 pub fn evaluate(env: &mut dyn Env, policy: &mut dyn Actor, plan: Plan) -> anyhow::Result<Evaluation> {
-    let mut noise = NormalNoise::new(plan.seed);
+    evaluate_before(env, policy, plan, &mut ())
+}
+
+/// [`evaluate`] while somebody looks on.
+pub fn evaluate_before(
+    env: &mut dyn Env,
+    policy: &mut dyn Actor,
+    plan: Plan,
+    onlooker: &mut dyn Onlooker,
+) -> anyhow::Result<Evaluation> {
+    let mut stage = Stage {
+        env,
+        policy,
+        onlooker,
+        noise: NormalNoise::new(plan.seed),
+        plan,
+    };
     let mut episodes = Vec::new();
     for index in 0..plan.episodes {
-        let start = evaluation_seed(plan.seed, index);
-        let episode = run_episode(env, policy, &mut noise, plan.candidates, start);
+        let episode = stage.run_episode(index);
         episodes.push(episode.with_context(|| format!("evaluation episode {index}"))?);
     }
     Ok(summarise(&episodes, plan))
@@ -137,30 +164,38 @@ struct Episode {
     success: Option<bool>,
 }
 
-fn run_episode(
-    env: &mut dyn Env,
-    policy: &mut dyn Actor,
-    noise: &mut NormalNoise,
-    candidates: usize,
-    seed: u64,
-) -> anyhow::Result<Episode> {
-    let mut observation = env.reset(seed)?;
-    let mut action = vec![0.0; policy.action_size()];
-    let mut episode = Episode {
-        total_reward: 0.0,
-        length: 0,
-        success: None,
-    };
-    loop {
-        policy.act(&observation, noise, candidates, &mut action)?;
-        let step = env.step(&action)?;
-        episode.total_reward += step.reward;
-        episode.length += 1;
-        if step.terminated || step.truncated {
-            episode.success = step.info.success;
-            return Ok(episode);
+/// What episodes are run with.
+struct Stage<'a> {
+    env: &'a mut dyn Env,
+    policy: &'a mut dyn Actor,
+    onlooker: &'a mut dyn Onlooker,
+    noise: NormalNoise,
+    plan: Plan,
+}
+
+impl Stage<'_> {
+    fn run_episode(&mut self, index: u64) -> anyhow::Result<Episode> {
+        let mut observation = self.env.reset(evaluation_seed(self.plan.seed, index))?;
+        let mut action = vec![0.0; self.policy.action_size()];
+        let mut episode = Episode {
+            total_reward: 0.0,
+            length: 0,
+            success: None,
+        };
+        loop {
+            self.onlooker.look(index, episode.length, self.env);
+            self.policy
+                .act(&observation, &mut self.noise, self.plan.candidates, &mut action)?;
+            let step = self.env.step(&action)?;
+            episode.total_reward += step.reward;
+            episode.length += 1;
+            if step.terminated || step.truncated {
+                self.onlooker.look(index, episode.length, self.env);
+                episode.success = step.info.success;
+                return Ok(episode);
+            }
+            observation = step.observation;
         }
-        observation = step.observation;
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use mfpo_policy::bundle::{Manifest, VerifiedBundle};
 use mfpo_policy::spec::{JointSpec, ObservationTerm, RobotSpec};
+use mfpo_policy::subject::{Subject, TaskSpec};
 
 /// The manifest as text.
 pub fn describe(bundle: &VerifiedBundle) -> String {
@@ -11,7 +12,10 @@ pub fn describe(bundle: &VerifiedBundle) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_policy(&mut text, manifest);
-    let _ = write_robot(&mut text, &manifest.robot);
+    let _ = match &manifest.subject {
+        Subject::Robot(robot) => write_robot(&mut text, robot),
+        Subject::Task(task) => write_task(&mut text, task),
+    };
     text
 }
 
@@ -54,6 +58,18 @@ fn critics_line(manifest: &Manifest) -> String {
             )
         },
     )
+}
+
+fn write_task(text: &mut String, task: &TaskSpec) -> std::fmt::Result {
+    let period_ms = task.control_period_ns as f64 * 1e-6;
+    writeln!(text, "\ntask              {}", task.name)?;
+    writeln!(text, "control period    {period_ms} ms")?;
+    writeln!(text, "observation       {} numbers", task.observation_size)?;
+    writeln!(text, "action            {} numbers in [-1, 1]", task.action_size)?;
+    for (name, value) in &task.options {
+        writeln!(text, "option            {name} = {value}")?;
+    }
+    Ok(())
 }
 
 fn write_robot(text: &mut String, robot: &RobotSpec) -> std::fmt::Result {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use candle_core::Device;
 use mfpo_policy::bundle::{self, SealRequest};
 use mfpo_policy::sampler::ActionSampler;
-use mfpo_sim::EnvSpec;
+use mfpo_policy::subject::Subject;
 use rand::Rng;
 
 use crate::algorithm::MeanFlowPolicy;
@@ -22,8 +22,8 @@ pub struct SealedBundle {
     pub run: String,
     /// Place in the run.
     pub version: u64,
-    /// The robot it is for.
-    pub robot: String,
+    /// The robot or the task that it is for.
+    pub subject: String,
     /// Digest that the manifest states.
     pub digest: String,
     /// The file.
@@ -43,13 +43,9 @@ pub struct Label<'a> {
 
 impl SealedBundle {
     /// Seals `policy` with the target critics for best of N.
-    pub fn seal(policy: &MeanFlowPolicy, spec: &EnvSpec, label: Label<'_>) -> anyhow::Result<Self> {
-        let robot = spec
-            .robot
-            .as_ref()
-            .with_context(|| format!("the task '{}' has no robot to seal a bundle for", spec.name))?;
+    pub fn seal(policy: &MeanFlowPolicy, subject: &Subject, label: Label<'_>) -> anyhow::Result<Self> {
         let bytes = bundle::seal(&SealRequest {
-            robot,
+            subject,
             run: label.run,
             version: label.version,
             sampling_steps: policy.sampling_steps,
@@ -62,13 +58,13 @@ impl SealedBundle {
         Ok(Self {
             run: label.run.to_owned(),
             version: label.version,
-            robot: robot.robot.clone(),
+            subject: subject.name().to_owned(),
             digest,
             bytes,
         })
     }
 
-    /// The sampler that the robot would run.
+    /// The sampler that whoever opens it runs.
     pub fn sampler(&self) -> anyhow::Result<ActionSampler> {
         Ok(bundle::open(&self.bytes)?.sampler(&Device::Cpu)?)
     }
@@ -166,7 +162,7 @@ mod tests {
         SealedBundle {
             run: "run".into(),
             version,
-            robot: "robot".into(),
+            subject: "robot".into(),
             digest: String::new(),
             bytes: vec![version as u8; 1_000],
         }

@@ -32,7 +32,7 @@ impl BundleSink for BundleTopic {
             stamp: time::now(),
             run: bundle.run.clone(),
             version: bundle.version,
-            robot: bundle.robot.clone(),
+            robot: bundle.subject.clone(),
             digest: bundle.digest.clone(),
             data: bundle.bytes.clone(),
         })?;

@@ -2,7 +2,7 @@
 //!
 //! Every step goes the one way of a transition: environment -> replay buffer -> learner. Now and then the policy is
 //! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
-//! Where no robot can run the policy (a benchmark task, SAC) nothing is sealed, and the policy itself is measured.
+//! SAC's policy has no bundle; there the policy itself is measured.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use crate::algorithm::{self, Algorithm, AlgorithmKind, TrainedPolicy};
 use crate::checkpoint::{self, Checkpoints, Header};
 use crate::config::{EvaluationConfig, TrainConfig};
 use crate::episode::Episodes;
-use crate::evaluate::{self, Actor, Evaluation};
+use crate::evaluate::{self, Actor, Evaluation, Onlooker};
+use crate::film::{FilmSize, Films};
 use crate::learner::LearnerError;
 use crate::metrics::MetricsError;
 use crate::progress::ProgressMode;
@@ -53,6 +54,8 @@ pub struct Options {
     pub sink: Option<Box<dyn BundleSink>>,
     /// Ends the run early once two evaluations in a row have this share of successes.
     pub until_success: Option<f64>,
+    /// Films the first episode of each evaluation.
+    pub films: Option<FilmSize>,
     /// The updates are spread over at least this long, so that a robot can follow.
     pub least: Duration,
     /// Raised to end the run early; the last bundle is sealed then, too.
@@ -70,7 +73,7 @@ pub struct Outcome {
     pub updates: u64,
     /// Version of the last bundle.
     pub version: u64,
-    /// The last bundle; none where the task has no robot or the policy is not MFPO's.
+    /// The last bundle; none where the policy is not MFPO's.
     pub bundle: Option<PathBuf>,
     /// What the last policy can do.
     pub evaluation: Evaluation,
@@ -101,6 +104,7 @@ struct Run {
     episodes: Episodes,
     /// Only for measuring, with seeds of its own.
     evaluation_env: Box<dyn Env>,
+    films: Option<Films>,
     learner: Box<dyn Algorithm>,
     replay: ReplayBuffer,
     /// Memory of the mini-batch.
@@ -134,7 +138,7 @@ impl Run {
             checkpoint,
             ..
         } = options;
-        let evaluation_env = make(&task, Mode::Evaluate, &config)?;
+        let mut evaluation_env = make(&task, Mode::Evaluate, &config)?;
         let envs = (0..config.run.environments).map(|_| make(&task, Mode::Train, &config));
         let envs = VectorEnv::new(
             envs.collect::<Result<_, _>>()?,
@@ -142,6 +146,11 @@ impl Run {
         )?;
         let (observation_size, action_size) = (envs.spec().observation_size, envs.spec().action_size);
         config.set_sizes(observation_size, action_size)?;
+        ensure!(
+            options.sink.is_none() || envs.spec().subject.robot().is_some(),
+            "--topic publishes bundles for running nodes, and the task '{task}' has no robot; leave --topic out, or train \
+             a task that has one, for example swing_arm"
+        );
         ensure!(
             options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
             "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
@@ -158,6 +167,9 @@ impl Run {
             Some(_) => RunInfo::read(&folder)?,
         };
         info.store(&folder)?;
+        let films = options
+            .films
+            .and_then(|size| Films::of_run(&folder, size, evaluation_env.as_mut()));
         let setup = recorder::Setup {
             title: format!("{task}, seed {seed}"),
             progress: options.progress,
@@ -197,6 +209,7 @@ impl Run {
             seed,
             config,
             evaluation_env,
+            films,
             recorder,
             folder,
             _lock: lock,
@@ -390,11 +403,8 @@ impl Run {
             .collect()
     }
 
-    /// Seals the policy as it is now under the next version, if a robot could run it.
+    /// Seals the policy as it is now under the next version, if it is one that bundles hold.
     fn publish(&mut self) -> anyhow::Result<()> {
-        if self.episodes.spec().robot.is_none() {
-            return Ok(());
-        }
         let TrainedPolicy::MeanFlow(policy) = self.learner.policy()? else {
             return Ok(());
         };
@@ -404,7 +414,7 @@ impl Run {
             version,
             probe_observations: self.probe_observations(),
         };
-        let bundle = SealedBundle::seal(&policy, self.episodes.spec(), label)?;
+        let bundle = SealedBundle::seal(&policy, &self.episodes.spec().subject, label)?;
         self.publisher.publish(&bundle)?;
         self.recorder.published(version);
         self.version = Some(version);
@@ -421,7 +431,7 @@ impl Run {
         rows.take(PROBES).map(<[f32]>::to_vec).collect()
     }
 
-    /// Measures the policy as it is now, where there is a bundle through it, as the robot gets it.
+    /// Measures the policy as it is now, where there is a bundle through it, as whoever opens it gets it.
     fn evaluate(&mut self) -> anyhow::Result<Evaluation> {
         let step = self.step;
         if let Some((_, evaluation)) = self.evaluated.as_ref().filter(|(at, _)| *at == step) {
@@ -449,9 +459,18 @@ impl Run {
         let measure = if without_selection {
             evaluate::evaluate_both_ways
         } else {
-            evaluate::evaluate
+            evaluate::evaluate_before
         };
-        let evaluation = measure(self.evaluation_env.as_mut(), policy.as_mut(), plan)?;
+        let env = self.evaluation_env.as_mut();
+        let mut film = self.films.as_ref().and_then(|films| films.start(step, env));
+        let onlooker: &mut dyn Onlooker = match &mut film {
+            Some(film) => film,
+            None => &mut (),
+        };
+        let evaluation = measure(env, policy.as_mut(), plan, onlooker)?;
+        if let Some(film) = film {
+            film.finish();
+        }
         let best = self.recorder.best_return();
         self.recorder.evaluation(step, &evaluation)?;
         if let Some((_, bundle)) = &self.sealed

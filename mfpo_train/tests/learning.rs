@@ -21,6 +21,7 @@ fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
         sink: None,
         checkpoint: None,
         until_success: None,
+        films: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
     })

@@ -186,6 +186,7 @@ fn run(folder: &Path, overrides: &[&str]) -> Outcome {
         sink: None,
         checkpoint: None,
         until_success: None,
+        films: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
     })
@@ -295,6 +296,7 @@ fn options_of_the_task_reach_the_task() {
             sink: None,
             checkpoint: None,
             until_success: None,
+            films: None,
             least: std::time::Duration::ZERO,
             stop: Arc::new(AtomicBool::new(false)),
         })

@@ -1,13 +1,14 @@
 //! What the trainer sees of a task: reset, step, and a spec that says what goes in and comes out.
 
-use mfpo_policy::spec::RobotSpec;
+use mfpo_policy::subject::Subject;
 use serde::{Deserialize, Serialize};
 
-use crate::{Randomization, SimError};
+use crate::physics::Physics;
+use crate::{Camera, Randomization, SimError};
 
 /// A task as a sequence of decisions. Actions are in `[-1, 1]`; the same seed gives the same episode.
 pub trait Env: Send {
-    /// Sizes, ranges and the robot.
+    /// Sizes, ranges, and what a policy acts on.
     fn spec(&self) -> &EnvSpec;
 
     /// Starts the episode of `seed` and returns its first observation.
@@ -22,6 +23,12 @@ pub trait Env: Send {
     /// [`SimError::NotReset`], [`SimError::EpisodeOver`], an action of the wrong length or with a number that is
     /// not finite, or physics that diverged.
     fn step(&mut self, action: &[f32]) -> Result<Step, SimError>;
+
+    /// Model and state, to be drawn.
+    fn physics(&mut self) -> &mut Physics;
+
+    /// Where pictures are taken from.
+    fn camera(&self) -> Camera;
 }
 
 /// Sizes and ranges of a task.
@@ -35,8 +42,8 @@ pub struct EnvSpec {
     pub action_size: usize,
     /// Steps after which an episode is truncated.
     pub max_episode_steps: usize,
-    /// The robot, for tasks whose policy can run on one; `None` for benchmark tasks.
-    pub robot: Option<RobotSpec>,
+    /// The robot that a policy of this task can run on, or what it takes to make the task again.
+    pub subject: Subject,
     /// Lowest and highest reward of a step.
     pub reward_range: (f64, f64),
     /// Share of successful episodes from which the task counts as learnt; `None` where success is not defined.

@@ -14,6 +14,7 @@
 //! # Ok::<(), mfpo_sim::SimError>(())
 //! ```
 
+pub mod camera;
 pub mod env;
 mod error;
 pub mod physics;
@@ -26,6 +27,7 @@ pub mod ros;
 pub mod tasks;
 pub mod vector_env;
 
+pub use camera::Camera;
 pub use env::{Env, EnvOptions, EnvSpec, Info, Mode, Step, TaskOptions};
 pub use error::SimError;
 pub use randomize::Randomization;

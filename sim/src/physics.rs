@@ -1,4 +1,8 @@
-//! The only file that names `mujoco-rs`: a model with its state, in the words that tasks need.
+//! This file and its folder are the only ones that name `mujoco-rs`: a model with its state, in the words that tasks
+//! need.
+
+#[cfg(feature = "renderer")]
+mod renderer;
 
 use std::path::Path;
 
@@ -6,6 +10,9 @@ use mujoco_rs::logging::set_log_handler;
 use mujoco_rs::prelude::{MjData, MjModel, MjtDisableBit, MjtIntegrator, MjtJoint, MjtObjBase};
 
 use crate::SimError;
+
+#[cfg(feature = "renderer")]
+pub use renderer::Renderer;
 
 /// Where a joint with one degree of freedom lies in the state.
 #[derive(Debug, Clone, Copy)]
@@ -541,59 +548,5 @@ impl Physics {
             *value = damping * nominal;
         }
         self.data.set_const();
-    }
-}
-
-#[cfg(feature = "renderer")]
-pub use rendering::Renderer;
-
-#[cfg(feature = "renderer")]
-mod rendering {
-    use mujoco_rs::prelude::{MjtObjBase, MjvCamera};
-    use mujoco_rs::renderer::MjRenderer;
-
-    use super::Physics;
-    use crate::SimError;
-
-    /// Draws a model off-screen, through one of its own cameras.
-    pub struct Renderer {
-        renderer: MjRenderer,
-    }
-
-    impl Renderer {
-        /// A renderer of `width` x `height` pixels for `physics`, seen through `camera`.
-        ///
-        /// # Errors
-        /// [`SimError::MissingElement`] for an unknown camera, [`SimError::Rendering`] where EGL is missing.
-        pub fn new(physics: &Physics, camera: &str, width: u32, height: u32) -> Result<Self, SimError> {
-            let id = physics.find(MjtObjBase::mjOBJ_CAMERA, "camera", camera)?;
-            let renderer = MjRenderer::builder()
-                .width(width)
-                .height(height)
-                .camera(MjvCamera::new_fixed(id))
-                .build(physics.data.model())
-                .map_err(rendering_error)?;
-            Ok(Self { renderer })
-        }
-
-        /// Draws the current pose: RGB, 8 bits, rows from the top, `[height, width, 3]`.
-        ///
-        /// # Errors
-        /// [`SimError::Rendering`].
-        pub fn draw(&mut self, physics: &mut Physics) -> Result<Vec<u8>, SimError> {
-            self.renderer
-                .sync_data(&mut physics.data)
-                .map_err(rendering_error)?;
-            self.renderer.render().map_err(rendering_error)?;
-            self.renderer
-                .rgb_flat()
-                .map(<[u8]>::to_vec)
-                .ok_or_else(|| SimError::Rendering("the renderer gave no picture".into()))
-        }
-    }
-
-    fn rendering_error(error: mujoco_rs::renderer::RendererError) -> SimError {
-        let cause = std::error::Error::source(&error).map(|source| format!(" ({source})"));
-        SimError::Rendering(format!("{error}{}", cause.unwrap_or_default()))
     }
 }

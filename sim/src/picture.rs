@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::camera::{Camera, Detail, View};
 use crate::physics::{Physics, Renderer};
 use crate::tasks::RobotTask;
 use crate::{Mode, SimError};
@@ -37,7 +38,13 @@ pub fn film_strip(
     let mut physics = Physics::from_xml(task.model())?;
     // A wrong pose is the caller's to mend, with or without a renderer.
     poses.iter().try_for_each(|pose| physics.pose(pose))?;
-    let mut renderer = Renderer::new(&physics, task.camera(), width, height)?;
+    let view = View {
+        camera: Camera::Named(task.camera()),
+        width,
+        height,
+        detail: Detail::Still,
+    };
+    let mut renderer = Renderer::new(&mut physics, view)?;
     let at_rest;
     let poses = if poses.is_empty() {
         at_rest = [start_pose(task)];

@@ -132,13 +132,14 @@ fn an_episode_lasts_as_long_as_its_spec_says() {
 }
 
 #[test]
-fn the_spec_of_a_robot_is_valid_and_of_the_same_sizes() {
+fn what_a_policy_acts_on_is_valid_and_of_the_same_sizes() {
     for env in all_environments() {
-        if let Some(robot) = &env.spec().robot {
-            robot.validate().unwrap();
-            assert_eq!(robot.observation_size(), env.spec().observation_size);
-            assert_eq!(robot.action_size(), env.spec().action_size);
-        }
+        let (spec, subject) = (env.spec(), &env.spec().subject);
+        subject.validate().unwrap();
+        assert_eq!(subject.observation_size(), spec.observation_size);
+        assert_eq!(subject.action_size(), spec.action_size);
+        assert_eq!(subject.name(), spec.name);
+        assert_eq!(subject.robot().is_some(), spec.success_threshold.is_some());
     }
 }
 

@@ -1,8 +1,10 @@
 //! Pictures, off-screen. Run with `--features renderer`, where EGL is available.
 
+use mfpo_sim::camera::{Camera, Detail, View};
+use mfpo_sim::physics::{Physics, Renderer};
 use mfpo_sim::picture::{Picture, film_strip};
 use mfpo_sim::tasks::RobotTask;
-use mfpo_sim::{SimError, registry};
+use mfpo_sim::{EnvOptions, SimError, registry};
 
 /// Whether pictures can be drawn here. Where `cargo xtask test` has found no EGL (MFPO_WITHOUT_RENDERING is set) the
 /// error must say what to install instead.
@@ -70,4 +72,98 @@ fn a_pose_of_the_wrong_length_is_refused() {
         ),
         "{error}"
     );
+}
+
+const SMALL: View = View {
+    camera: Camera::Usual,
+    width: 80,
+    height: 60,
+    detail: Detail::Film,
+};
+
+/// How much the pixels of a picture spread about their mean, levels of 255.
+fn contrast(pixels: &[u8]) -> f64 {
+    let count = pixels.len() as f64;
+    let mean = pixels.iter().map(|p| f64::from(*p)).sum::<f64>() / count;
+    let variance = pixels.iter().map(|p| (f64::from(*p) - mean).powi(2)).sum::<f64>();
+    (variance / count).sqrt()
+}
+
+#[test]
+fn every_task_is_seen_to_move() {
+    if !can_draw(registry::robot("swing_arm").unwrap().as_ref()) {
+        return;
+    }
+    for name in registry::names() {
+        let mut env = registry::make(name, &EnvOptions::evaluate()).unwrap();
+        let view = View {
+            camera: env.camera(),
+            ..SMALL
+        };
+        env.reset(3).unwrap();
+        let mut renderer = Renderer::new(env.physics(), view).unwrap();
+        let before = renderer.draw(env.physics()).unwrap();
+        let action = vec![0.7; env.spec().action_size];
+        for _ in 0..20 {
+            if env.step(&action).unwrap().terminated {
+                break;
+            }
+        }
+        let after = renderer.draw(env.physics()).unwrap();
+        assert_eq!(before.len(), 80 * 60 * 3, "{name}");
+        assert!(contrast(&before) > 5.0, "{name}: {}", contrast(&before));
+        assert_ne!(before, after, "{name}");
+    }
+}
+
+#[test]
+fn drawing_changes_nothing_in_the_episode() {
+    if !can_draw(registry::robot("swing_arm").unwrap().as_ref()) {
+        return;
+    }
+    let observations = |drawn: bool| {
+        let mut env = registry::make("quadruped-run", &EnvOptions::evaluate()).unwrap();
+        let mut observations = vec![env.reset(3).unwrap()];
+        let view = View {
+            camera: env.camera(),
+            ..SMALL
+        };
+        let mut renderer = drawn.then(|| Renderer::new(env.physics(), view).unwrap());
+        for step in 0..30 {
+            if let Some(renderer) = &mut renderer {
+                renderer.draw(env.physics()).unwrap();
+            }
+            let action = vec![(step as f32).sin(); env.spec().action_size];
+            observations.push(env.step(&action).unwrap().observation);
+        }
+        observations
+    };
+    assert_eq!(observations(false), observations(true));
+}
+
+#[test]
+fn pictures_may_be_larger_than_the_models_own_and_cameras_may_be_missing() {
+    let ball = "<mujoco><worldbody><body><freejoint/><geom size='1'/></body></worldbody></mujoco>";
+    let mut physics = Physics::from_xml(ball).unwrap();
+    physics.forward();
+    let missing = View {
+        camera: Camera::Named("front"),
+        ..SMALL
+    };
+    let error = Renderer::new(&mut physics, missing).err().unwrap().to_string();
+    assert!(error.contains("no camera 'front'"), "{error}");
+    if !can_draw(registry::robot("swing_arm").unwrap().as_ref()) {
+        return;
+    }
+    // The model's own are 640 x 480.
+    let large = View {
+        width: 1000,
+        height: 700,
+        ..SMALL
+    };
+    let mut renderer = Renderer::new(&mut physics, large).unwrap();
+    let picture = renderer.draw(&mut physics).unwrap();
+    let corner = |row: usize, column: usize| &picture[3 * (row * 1000 + column)..][..3];
+    assert_eq!(corner(0, 0), corner(699, 999));
+    assert_ne!(corner(0, 0), corner(350, 500), "the ball is in the middle");
 }

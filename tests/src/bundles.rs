@@ -8,6 +8,7 @@ use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
+use mfpo_policy::subject::Subject;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
@@ -63,10 +64,16 @@ pub fn sealed(spec: &RobotSpec, version: u64) -> Vec<u8> {
 
 /// A sealed bundle of any run with random weights.
 pub fn sealed_in(run: &str, spec: &RobotSpec, version: u64) -> Vec<u8> {
-    let sizes = (spec.observation_size(), spec.action_size(), spec.action_size());
+    sealed_for(run, &Subject::Robot(spec.clone()), version)
+}
+
+/// A sealed bundle for whatever a policy acts on, with random weights.
+pub fn sealed_for(run: &str, subject: &Subject, version: u64) -> Vec<u8> {
+    let action_size = subject.action_size();
+    let sizes = (subject.observation_size(), action_size, action_size);
     let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).expect("an actor");
     bundle::seal(&SealRequest {
-        robot: spec,
+        subject,
         run,
         version,
         sampling_steps: 2,
@@ -90,30 +97,46 @@ pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 /// changed is wrong. This is a second implementation of the format, written from its description.
 pub fn forged(bundle: &[u8], change: impl FnOnce(&mut Manifest, &mut Tensors)) -> Vec<u8> {
     let mut manifest = bundle::open(bundle).expect("a valid bundle").manifest().clone();
-    let file = SafeTensors::deserialize(bundle).expect("a safetensors file");
-    let mut tensors: Tensors = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec())))
-        .collect();
+    let mut tensors = tensors(bundle);
     change(&mut manifest, &mut tensors);
-    manifest.digest = digest(&manifest, &tensors);
+    manifest.digest.clear();
+    signed(&serde_json::to_string(&manifest).expect("a manifest"), &tensors)
+}
+
+/// [`forged`] with another text in the manifest, which no `Manifest` needs to be able to hold.
+pub fn reworded(bundle: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let mut manifest = bundle::open(bundle).expect("a valid bundle").manifest().clone();
+    manifest.digest.clear();
+    let json = serde_json::to_string(&manifest).expect("a manifest");
+    assert!(json.contains(from), "{from} is not in {json}");
+    signed(&json.replace(from, to), &tensors(bundle))
+}
+
+fn tensors(bundle: &[u8]) -> Tensors {
+    let file = SafeTensors::deserialize(bundle).expect("a safetensors file");
+    let tensors = file.tensors().into_iter();
+    tensors
+        .map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec())))
+        .collect()
+}
+
+/// A file of a manifest with an empty digest, which is put in, and tensors.
+fn signed(json: &str, tensors: &Tensors) -> Vec<u8> {
+    let digest = format!("\"digest\":\"{}\"", digest(json, tensors));
+    let json = json.replace("\"digest\":\"\"", &digest);
     let views = tensors.iter().map(|(name, (shape, bytes))| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a tensor");
         (name, view)
     });
-    let json = serde_json::to_string(&manifest).expect("a manifest");
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
     safetensors::serialize(views, Some(metadata)).expect("a file")
 }
 
 /// SHA-256 of the manifest with an empty digest, then of each tensor's name, shape and bytes.
-fn digest(manifest: &Manifest, tensors: &Tensors) -> String {
-    let mut blank = manifest.clone();
-    blank.digest.clear();
+fn digest(json: &str, tensors: &Tensors) -> String {
     let number = |n: usize| (n as u64).to_le_bytes();
     let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(&blank).expect("a manifest"));
+    hash.update(json);
     for (name, (shape, bytes)) in tensors {
         hash.update(number(name.len()));
         hash.update(name.as_bytes());

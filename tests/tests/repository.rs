@@ -179,7 +179,10 @@ fn one_place_of_each_package_names_ros_and_one_names_mujoco() {
         "{node:?}"
     );
     assert!(naming("r2r", "mfpo_policy/src").is_empty());
-    assert_eq!(naming("mujoco_rs", "sim/src"), ["sim/src/physics.rs"]);
+    assert_eq!(
+        naming("mujoco_rs", "sim/src"),
+        ["sim/src/physics.rs", "sim/src/physics/renderer.rs"]
+    );
     assert!(naming("mujoco_rs", "mfpo_train/src").is_empty());
 }
 

@@ -189,7 +189,10 @@ fn mujoco_state(workspace: &Workspace) -> State {
 fn egl(workspace: &Workspace) -> State {
     match probe::egl(workspace) {
         Some(vendor) => State::Found(vendor),
-        None => State::Without("no pictures of the robot", Some(install_line(&EGL_PACKAGES))),
+        None => State::Without(
+            "no films and no pictures of the robot",
+            Some(install_line(&EGL_PACKAGES)),
+        ),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a bundle to a policy that may act: the only way. `bundle::open` has checked the file (structure, digest,
 //! sizes, finite weights); here the policy is checked against this robot and this node, and tried out.
 //!
-//! In this order, so that the first complaint is the one that helps most: robot, control period, spec, run, version,
+//! In this order, so that the first complaint is the one that helps most: a robot at all, robot, control period, spec, run, version,
 //! critics, golden probes, latency.
 
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, SampleError};
 use mfpo_policy::spec::RobotSpec;
+use mfpo_policy::subject::Subject;
 use thiserror::Error;
 
 /// A policy must answer within this part of its control period.
@@ -28,6 +29,15 @@ pub enum Refused {
     /// The file itself.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// For no robot at all.
+    #[error(
+        "the bundle is for the task '{task}', which is in the simulator only; expected one for a robot: train a task \
+         that has one, for example swing_arm"
+    )]
+    NoRobot {
+        /// The bundle's task.
+        task: String,
+    },
     /// For another robot.
     #[error("the bundle is for robot '{got}'; expected '{expected}'")]
     Robot {
@@ -206,7 +216,14 @@ impl Expected {
 
     fn validate_opened(&self, bundle: &VerifiedBundle) -> Result<Policy, Refused> {
         let manifest = bundle.manifest();
-        let spec = &manifest.robot;
+        let spec = match &manifest.subject {
+            Subject::Robot(spec) => spec,
+            Subject::Task(task) => {
+                return Err(Refused::NoRobot {
+                    task: task.name.clone(),
+                });
+            }
+        };
         self.check_robot(spec)?;
         self.check_lineage(&manifest.run, manifest.version)?;
         let mut sampler = bundle.sampler(&self.device)?;

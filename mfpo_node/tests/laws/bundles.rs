@@ -1,12 +1,15 @@
 //! A bundle becomes the live policy only when it fits this robot, this node and this run; each refusal says what was
 //! expected and what came.
 
+use std::collections::BTreeMap;
+
 use mfpo_node::control_loop::ControlLoop;
 use mfpo_node::safety::FallbackChoice;
 use mfpo_node::weights::Expected;
 use mfpo_policy::spec::CommandInterface;
+use mfpo_policy::subject::{Subject, TaskSpec};
 
-use super::support::{bundle, expected, policy, robot, settings};
+use super::support::{bundle, bundle_for, expected, policy, robot, settings};
 
 fn refusal(expected: &Expected, bytes: &[u8]) -> String {
     match expected.validate(bytes) {
@@ -62,6 +65,26 @@ fn a_bundle_of_another_robot_is_refused_with_both_names() {
         text.contains("'two_joints'") && text.contains("expected 'my_arm'"),
         "{text}"
     );
+}
+
+#[test]
+fn a_bundle_of_a_task_without_a_robot_is_refused_whatever_is_expected() {
+    let spec = robot(CommandInterface::Effort);
+    let task = Subject::Task(TaskSpec {
+        name: "two_joints".into(),
+        options: BTreeMap::new(),
+        observation_size: spec.observation_size(),
+        action_size: spec.action_size(),
+        control_period_ns: spec.control_period_ns,
+    });
+    let named = Expected::new("two_joints".into(), None, 1, Vec::new());
+    for expected in [expected(), named, with_version_5_live()] {
+        let text = refusal(&expected, &bundle_for(&task, "run-a", 6));
+        assert!(
+            text.contains("for the task 'two_joints'") && text.contains("expected one for a robot"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
+use mfpo_policy::subject::Subject;
 
 pub const MS: u64 = 1_000_000;
 pub const STALE_AFTER: u64 = 50 * MS;
@@ -67,10 +68,16 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
 
 /// A sealed bundle with random weights.
 pub fn bundle(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
-    let sizes = (spec.observation_size(), spec.action_size(), spec.action_size());
+    bundle_for(&Subject::Robot(spec.clone()), run, version)
+}
+
+/// The same for whatever a policy acts on.
+pub fn bundle_for(subject: &Subject, run: &str, version: u64) -> Vec<u8> {
+    let action_size = subject.action_size();
+    let sizes = (subject.observation_size(), action_size, action_size);
     let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).unwrap();
     seal(&SealRequest {
-        robot: spec,
+        subject,
         run,
         version,
         sampling_steps: 2,

@@ -215,6 +215,7 @@ fn options(folder: &Path, seed: u64, overrides: &[&str]) -> Options {
         sink: None,
         checkpoint: None,
         until_success: None,
+        films: None,
         least: std::time::Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),
     }

@@ -2,8 +2,8 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use crate::SimError;
 use crate::physics::Physics;
+use crate::{Camera, SimError};
 
 /// One task of a benchmark, over a physics that is given to it. All numbers are those of the original, in double
 /// precision.
@@ -34,6 +34,11 @@ pub trait BenchmarkTask: Send {
 
     /// Whether the episode has ended in a state from which nothing more is earned.
     fn terminated(&self, physics: &Physics) -> bool;
+
+    /// Where pictures are taken from.
+    fn camera(&self) -> Camera {
+        Camera::Usual
+    }
 
     /// Values that the task keeps in the model, by name: targets, sizes.
     fn model_values(&self, _physics: &Physics) -> Vec<(&'static str, Vec<f64>)> {

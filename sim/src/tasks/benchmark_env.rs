@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
+use mfpo_policy::subject::{Subject, TaskSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::benchmark::Benchmark;
 use super::rollout::{FullState, Outcome, Rollout, copy_part};
 use crate::error::check_vector;
-use crate::{Env, EnvOptions, EnvSpec, Info, Randomization, SimError, Step};
+use crate::physics::Physics;
+use crate::{Camera, Env, EnvOptions, EnvSpec, Info, Randomization, SimError, Step};
 
 /// A benchmark task as the trainer sees it: actions in `[-1, 1]` are scaled to the actuators' ranges.
 pub struct BenchmarkEnv {
@@ -76,7 +78,13 @@ impl BenchmarkEnv {
             observation_size: observation.len(),
             action_size: action_scale.len(),
             max_episode_steps,
-            robot: None,
+            subject: Subject::Task(TaskSpec {
+                name: name.to_owned(),
+                options: options.task.clone().into_iter().collect(),
+                observation_size: observation.len(),
+                action_size: action_scale.len(),
+                control_period_ns: (benchmark.control_period * 1e9).round() as u64,
+            }),
             reward_range: benchmark.reward_range,
             success_threshold: None,
         };
@@ -203,6 +211,13 @@ impl Env for BenchmarkEnv {
             truncated: outcome.truncated,
             info: Info::default(),
         })
+    }
+    fn physics(&mut self) -> &mut Physics {
+        &mut self.benchmark.physics
+    }
+
+    fn camera(&self) -> Camera {
+        self.benchmark.task.camera()
     }
 }
 

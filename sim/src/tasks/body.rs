@@ -102,6 +102,11 @@ impl Body {
         &self.physics
     }
 
+    /// The model and its state, to be drawn.
+    pub(crate) fn physics_mut(&mut self) -> &mut Physics {
+        &mut self.physics
+    }
+
     fn read_state(&mut self) {
         for (index, joint) in self.joints.iter().enumerate() {
             self.state.positions[index] = self.physics.position(*joint);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mfpo_policy::observation::{ActionMap, ObservationBuilder};
+use mfpo_policy::subject::Subject;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -11,8 +12,9 @@ use super::options::NoOptions;
 use super::robot_task::{Hold, RobotTask};
 use super::rollout::{FullState, Outcome, Rollout};
 use crate::error::check_vector;
+use crate::physics::Physics;
 use crate::randomize::{Draw, add_noise};
-use crate::{Env, EnvOptions, EnvSpec, Info, Mode, Randomization, SimError, Step};
+use crate::{Camera, Env, EnvOptions, EnvSpec, Info, Mode, Randomization, SimError, Step};
 
 /// A robot task as the trainer sees it.
 pub struct RobotEnv {
@@ -59,7 +61,7 @@ impl RobotEnv {
             observation_size: robot.observation_size(),
             action_size: robot.action_size(),
             max_episode_steps,
-            robot: Some(robot.clone()),
+            subject: Subject::Robot(robot.clone()),
             reward_range: task.reward_range(),
             success_threshold: Some(task.success_threshold()),
         };
@@ -164,6 +166,13 @@ impl Env for RobotEnv {
                 success: self.over.then_some(success),
             },
         })
+    }
+    fn physics(&mut self) -> &mut Physics {
+        self.body.physics_mut()
+    }
+
+    fn camera(&self) -> Camera {
+        Camera::Named(self.task.camera())
     }
 }
 

@@ -2,7 +2,8 @@
 //! policy is untouched, and commands go on.
 
 use mfpo_policy::spec::{CommandInterface, ObservationTerm, RobotSpec};
-use mfpo_tests::bundles::{digest_of, forged, sealed, sealed_in, two_joints};
+use mfpo_policy::subject::{Subject, TaskSpec};
+use mfpo_tests::bundles::{RUN, digest_of, forged, reworded, sealed, sealed_for, sealed_in, two_joints};
 use mfpo_tests::peer::state;
 use mfpo_tests::{Peer, Process, TestEnv, assert_says};
 use serde_json::Value;
@@ -163,6 +164,23 @@ fn a_bundle_for_another_robot_or_another_rate_is_refused() {
     );
 }
 
+#[test]
+fn a_bundle_for_a_task_without_a_robot_is_refused() {
+    let mut node = Running::start();
+    let task = Subject::Task(TaskSpec {
+        name: "HalfCheetah-v5".into(),
+        options: Default::default(),
+        observation_size: spec().observation_size(),
+        action_size: spec().action_size(),
+        control_period_ns: spec().control_period_ns,
+    });
+    node.refuses(
+        "task",
+        &sealed_for(RUN, &task, 6),
+        &["is for the task 'HalfCheetah-v5'", "expected one for a robot"],
+    );
+}
+
 /// The robot with another name for its second joint.
 fn renamed_joint() -> RobotSpec {
     let text = serde_json::to_string(&spec())
@@ -188,8 +206,7 @@ fn a_bundle_of_other_sizes_is_refused() {
     // Weights that contradict their own manifest; nobody seals these.
     let smaller = changed(|spec| drop(spec.observation.terms.pop()));
     let contradiction = forged(&sealed(&smaller, 6), |manifest, _| {
-        manifest.robot = spec();
-        manifest.spec_hash = spec().hash();
+        manifest.subject = Subject::Robot(spec());
         for probe in &mut manifest.probes {
             probe.observation.push(0.0);
         }
@@ -234,9 +251,7 @@ fn a_bundle_whose_probes_or_spec_do_not_hold_is_refused() {
         manifest.probes[1].action[0] += 0.1
     });
     node.refuses("probe", &lie, &["golden probe 1", "component 0", "expected"]);
-    let wrong_hash = forged(&sealed(&spec(), 6), |manifest, _| {
-        manifest.spec_hash = "00".repeat(32)
-    });
+    let wrong_hash = reworded(&sealed(&spec(), 6), &spec().hash(), &"00".repeat(32));
     node.refuses(
         "spec hash",
         &wrong_hash,

@@ -7,7 +7,7 @@ use super::rewards::{Margin, Sigmoid, tolerance};
 use super::{Times, ZZ, after_reset, edited_benchmark, random_rotation, reading, step};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
-use crate::{SimError, TaskOptions};
+use crate::{Camera, SimError, TaskOptions};
 
 /// Length of an episode, s.
 const TIME_LIMIT: f64 = 20.0;
@@ -161,5 +161,10 @@ impl BenchmarkTask for Quadruped {
 
     fn terminated(&self, _: &Physics) -> bool {
         false
+    }
+
+    /// The first camera of the model is far away.
+    fn camera(&self) -> Camera {
+        Camera::Named("y")
     }
 }

@@ -7,7 +7,7 @@ use super::{add_normal, add_uniform, advance, benchmark};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
-use crate::{SimError, TaskOptions};
+use crate::{Camera, SimError, TaskOptions};
 
 /// Velocities and the constraint's force in the observation are clipped to this.
 const OBSERVATION_MAX: f64 = 10.0;
@@ -90,5 +90,13 @@ impl BenchmarkTask for InvertedDoublePendulum {
 
     fn terminated(&self, physics: &Physics) -> bool {
         tip(physics)[2] <= HEIGHT_MIN
+    }
+
+    /// Gymnasium's own: the whole rail and both poles.
+    fn camera(&self) -> Camera {
+        Camera::Towards {
+            point: [0.0, 0.0, 0.1225],
+            distance: 4.1225,
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::{add_uniform, advance, benchmark};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
-use crate::{SimError, TaskOptions};
+use crate::{Camera, SimError, TaskOptions};
 
 /// The pole has fallen beyond this angle, rad.
 const ANGLE_MAX: f64 = 0.2;
@@ -67,5 +67,13 @@ impl BenchmarkTask for InvertedPendulum {
 
     fn terminated(&self, physics: &Physics) -> bool {
         physics.check().is_err() || physics.qpos()[1].abs() > ANGLE_MAX
+    }
+
+    /// Gymnasium's own: the whole rail and the pole.
+    fn camera(&self) -> Camera {
+        Camera::Towards {
+            point: [0.0, 0.0, 0.0],
+            distance: 2.04,
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{add_uniform, advance, benchmark, distance, sum_of_squares};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
-use crate::{SimError, TaskOptions};
+use crate::{Camera, SimError, TaskOptions};
 
 /// Targets lie within this distance of the arm's base, m.
 const TARGET_MAX: f64 = 0.2;
@@ -90,5 +90,13 @@ impl BenchmarkTask for Reacher {
 
     fn terminated(&self, _: &Physics) -> bool {
         false
+    }
+
+    /// Close enough that the arm fills the arena.
+    fn camera(&self) -> Camera {
+        Camera::Towards {
+            point: [0.0; 3],
+            distance: 1.0,
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! `eval`: measures a bundle on the task that it was trained for, or on another that it fits, and films it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use mfpo_policy::bundle::{self, VerifiedBundle};
+use mfpo_policy::subject::{Subject, TaskSpec};
+use mfpo_sim::{Env, EnvOptions, registry};
+
+use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
+use crate::film::{FilmSize, Recording};
+
+/// What to measure, and how to tell it.
+#[derive(clap::Args)]
+pub struct EvalArgs {
+    /// The bundle, a safetensors file
+    bundle: PathBuf,
+    /// Task to measure it on [default: the bundle's own, with the options that it was trained with]
+    #[arg(long)]
+    task: Option<String>,
+    /// Episodes
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    episodes: u64,
+    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
+    #[arg(long, default_value_t = 1)]
+    candidates: usize,
+    /// Another seed, other starts
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Film the episodes, one after another, in real time
+    #[arg(long, value_name = "FILE.mp4")]
+    video: Option<PathBuf>,
+    /// Size of the film, pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value_t, requires = "video")]
+    video_size: FilmSize,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures a bundle.
+///
+/// # Errors
+/// When the bundle is refused, does not fit the task, or an episode or the film cannot be made.
+pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
+    let bundle = open_bundle(&args.bundle)?;
+    let mut env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let mut sampler = bundle.sampler(&Device::Cpu)?;
+    if args.candidates > 1 && !sampler.has_critics() {
+        bail!(
+            "{} holds no critics, which choose among candidates; use --candidates 1",
+            args.bundle.display()
+        );
+    }
+    let plan = Plan {
+        episodes: args.episodes,
+        candidates: args.candidates,
+        seed: args.seed,
+    };
+    let film = args.video.as_ref();
+    let mut film = film
+        .map(|path| Recording::start(path, args.video_size, env.as_mut()))
+        .transpose()?;
+    let onlooker: &mut dyn Onlooker = match &mut film {
+        Some(film) => film,
+        None => &mut (),
+    };
+    let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&told)?);
+    } else {
+        tell(&bundle, env.as_ref(), &told);
+    }
+    film.map_or(Ok(()), Recording::finish)
+}
+
+fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
+    let manifest = bundle.manifest();
+    println!(
+        "{}, {} version {}: {} episodes, {} candidate(s)",
+        env.spec().name,
+        manifest.run,
+        manifest.version,
+        told.episodes,
+        told.candidates
+    );
+    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
+    if let Some(success) = told.success {
+        println!("success {:.0} %", 100.0 * success);
+    }
+    println!("length  {:.0} steps", told.mean_length);
+}
+
+/// Opens the bundle in a file.
+///
+/// # Errors
+/// When the file cannot be read, or the bundle is refused; both name the file.
+pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+/// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.
+fn task_of(subject: &Subject, name: Option<&str>) -> anyhow::Result<Box<dyn Env>> {
+    let name = name.unwrap_or(subject.name());
+    let mut options = EnvOptions::evaluate();
+    if let Subject::Task(task) = subject
+        && task.name == name
+    {
+        options.task = task.options.clone().into_iter().collect();
+    }
+    let env = registry::make(name, &options)?;
+    check_fits(subject, &env.spec().subject, name)?;
+    Ok(env)
+}
+
+/// A bundle is measured where its observations and actions mean what they meant in training.
+fn check_fits(bundle: &Subject, here: &Subject, task: &str) -> anyhow::Result<()> {
+    match (bundle, here) {
+        (Subject::Robot(got), Subject::Robot(expected)) => ensure!(
+            expected.hash() == got.hash(),
+            "the bundle is for the robot '{}' with spec {}; the task '{task}' expects '{}' with spec {}",
+            got.robot,
+            got.hash(),
+            expected.robot,
+            expected.hash(),
+        ),
+        (Subject::Task(got), Subject::Task(expected)) => check_task(got, expected)?,
+        (Subject::Robot(got), Subject::Task(_)) => bail!(
+            "the bundle is for the robot '{}'; the task '{task}' has no robot and expects a bundle for itself",
+            got.robot
+        ),
+        (Subject::Task(got), Subject::Robot(expected)) => bail!(
+            "the bundle is for the task '{}'; the task '{task}' expects one for the robot '{}'",
+            got.name,
+            expected.robot
+        ),
+    }
+    Ok(())
+}
+
+fn check_task(got: &TaskSpec, expected: &TaskSpec) -> anyhow::Result<()> {
+    let numbers = |task: &TaskSpec| {
+        [
+            ("observation size", task.observation_size.to_string()),
+            ("action size", task.action_size.to_string()),
+            (
+                "control period",
+                format!("{} ms", task.control_period_ns as f64 * 1e-6),
+            ),
+        ]
+    };
+    for ((what, got_value), (_, expected_value)) in numbers(got).into_iter().zip(numbers(expected)) {
+        ensure!(
+            got_value == expected_value,
+            "the bundle is for the task '{}': its {what} is {got_value}; the task '{}' expects {expected_value}",
+            got.name,
+            expected.name,
+        );
+    }
+    if got.name != expected.name {
+        tracing::warn!(
+            "the bundle was trained on '{}' and is measured on '{}', which has the same sizes",
+            got.name,
+            expected.name
+        );
+    }
+    Ok(())
+}
