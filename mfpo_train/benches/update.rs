@@ -1,7 +1,7 @@
 //! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
-//! A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
-//! program (benches/peers/update_jax.py) takes turns with it in the same run.
+//! With `--device cuda` on an NVIDIA GPU: every timed update then ends when the GPU has nothing left to do. A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
+//! program (benches/peers/update_jax.py) takes turns with it in the same run, on the CPU.
 
 #[path = "update/peer.rs"]
 mod peer;
@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::Context;
 use candle_core::Device;
 use clap::Parser;
+use mfpo_policy::device::{self, DeviceName};
 use mfpo_train::learner::{LearnerConfig, MfpoLearner};
 use mfpo_train::replay_buffer::Batch;
 use peer::Peer;
@@ -34,6 +35,9 @@ struct Arguments {
     /// Updates in a row before the peer's turn.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     turn: u32,
+    /// Where updates are computed: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceName,
     /// Threads; without it one thread and as many as there are cores.
     #[arg(long)]
     threads: Option<usize>,
@@ -64,7 +68,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let kernel = mfpo_policy::kernel::InstructionSet::detect().name();
+    let device = arguments.device.open()?;
+    let kernel = device::describe(&device);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");
     println!(
@@ -77,25 +82,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match arguments.threads {
         Some(threads) => vec![threads],
-        None if cores > 1 => vec![1, cores],
+        None if cores > 1 && device.is_cpu() => vec![1, cores],
         None => vec![1],
     };
     let mut results = Vec::new();
     for case in CASES {
         for threads in &threads {
-            results.push(measure(arguments, case, *threads)?);
+            results.push(measure(arguments, &device, case, *threads)?);
         }
     }
     if arguments.json {
-        println!("{}", object(kernel, &results, threads.len())?);
+        println!("{}", object(&kernel, arguments.device, &results, threads.len())?);
     }
     Ok(())
 }
 
 /// Everything, and at the top HalfCheetah's figures on most threads.
-fn object(kernel: &str, results: &[Value], of_a_case: usize) -> anyhow::Result<Value> {
+fn object(kernel: &str, device: DeviceName, results: &[Value], of_a_case: usize) -> anyhow::Result<Value> {
     let headline = results.get(of_a_case - 1).context("no case was measured")?;
-    let mut object = json!({ "bench": "update", "kernel": kernel, "results": results });
+    let mut object = json!({ "bench": "update", "device": device, "kernel": kernel, "results": results });
     for (key, value) in headline.as_object().into_iter().flatten() {
         object[key] = value.clone();
     }
@@ -125,6 +130,7 @@ impl Times {
 
 fn measure(
     arguments: &Arguments,
+    device: &Device,
     (name, observation, action, clipped_double_q): (&str, usize, usize, bool),
     threads: usize,
 ) -> anyhow::Result<Value> {
@@ -134,10 +140,11 @@ fn measure(
         ..LearnerConfig::paper(observation, action)
     };
     let batch = random_batch(config.batch_size, observation, action);
-    let mut learner = MfpoLearner::new(config, 0, &Device::Cpu)?;
+    let mut learner = MfpoLearner::new(config, 0, device)?;
     for _ in 0..5 {
         learner.update(&batch)?;
     }
+    device.synchronize()?;
     let sizes = (observation, action, clipped_double_q);
     let peer = arguments.peers.as_deref();
     let mut peer = peer
@@ -148,6 +155,7 @@ fn measure(
         for _ in 0..arguments.turn.min(arguments.samples - ours.wall.len() as u32) {
             let (start, cpu) = (Instant::now(), cpu_ms());
             learner.update(&batch)?;
+            device.synchronize()?;
             ours.wall.push(start.elapsed().as_secs_f64() * 1e3);
             ours.cpu.push(cpu_ms() - cpu);
         }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use mfpo_policy::parameters::Parameters;
+
+use crate::reference::device;
 
 /// Error allowed, in units of the reference's own float32 error.
 const FACTOR: f64 = 10.0;
@@ -48,7 +50,7 @@ impl File {
     }
 
     fn read(path: &PathBuf) -> Self {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu);
+        let tensors = candle_core::safetensors::load(path, &device());
         let tensors = tensors.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self {
             stem: path.file_stem().unwrap().to_string_lossy().into_owned(),
