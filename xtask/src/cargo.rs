@@ -16,8 +16,8 @@ pub const FEATURES: &str = "mfpo_sim/ros,mfpo_sim/renderer";
 /// What every build of the whole workspace is told, so that all share the same artefacts.
 pub const WHOLE: [&str; 5] = ["--workspace", "--release", "--locked", "--features", FEATURES];
 
-/// Features that build the node, the trainer and the benchmarks for an NVIDIA GPU.
-const CUDA: &str = "mfpo_node/cuda,mfpo_train/cuda,mfpo_policy/cuda";
+/// The feature that builds everything for an NVIDIA GPU; those of the node and the trainer only pass it on.
+const CUDA: &str = "mfpo_policy/cuda";
 
 /// The words that add CUDA to a build where it is `wanted`.
 ///

@@ -116,6 +116,8 @@ impl File {
 /// Compares, counts, and remembers what was wrong.
 pub struct Judge {
     what: &'static str,
+    /// The tolerances are multiplied by it.
+    pub slack: f64,
     tolerances: serde_json::Value,
     compared: usize,
     errors: Vec<String>,
@@ -126,6 +128,7 @@ impl Judge {
     pub fn new(what: &'static str) -> Self {
         Self {
             what,
+            slack: 1.0,
             tolerances: json("tolerance.json").unwrap_or(serde_json::Value::Null),
             compared: 0,
             errors: Vec::new(),
@@ -147,6 +150,7 @@ impl Judge {
     }
 
     fn judge(&mut self, file: &File, name: &str, error: f64, tolerance: f64) {
+        let tolerance = self.slack * tolerance;
         let ratio = error / tolerance;
         if ratio > self.worst.0 {
             self.worst = (ratio, format!("{}:{name}", file.stem));

@@ -11,6 +11,11 @@ use mfpo_train::learner::*;
 use crate::files::{File, Judge};
 use crate::reference::{RecordedDraws, batch, engines, flat, learner, support, update_files};
 
+/// The tolerances are those of a first update. One bit in every initial parameter moves the second update's actor loss by up to
+/// 1.5e-5 with either engine (12 such changes each), 1.7 times its tolerance: Adam's first step is nearly the sign of a
+/// gradient, and t is as small as 0.13 there.
+const LATER_UPDATES: f64 = 3.0;
+
 /// Compares everything an update has recorded with what the file holds under `prefix`.
 fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
     for name in file
@@ -172,7 +177,7 @@ fn golden_four_updates_in_a_row() {
         };
         for engine in engines() {
             let mut learner = learner(base, true, engine);
-            four_updates(&mut judge, (file, base), &mut learner);
+            four_updates(&mut judge, (file, base), &mut learner, engine);
             judge.number(
                 file,
                 "final_alpha",
@@ -186,7 +191,7 @@ fn golden_four_updates_in_a_row() {
     judge.finish();
 }
 
-fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut MfpoLearner) {
+fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut MfpoLearner, engine: Engine) {
     let steps = file.numbers_after("step");
     let outs: BTreeSet<&str> = file
         .names()
@@ -205,8 +210,15 @@ fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut M
             prefix: format!("step{step}/draw/"),
         };
         learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
+        // The CPU's own engine keeps to the first update's tolerances.
+        judge.slack = if step > 0 && engine == Engine::Candle {
+            LATER_UPDATES
+        } else {
+            1.0
+        };
         compare_update(judge, file, &trace, &format!("step{step}/out/"));
     }
+    judge.slack = 1.0;
 }
 
 fn compare_final(judge: &mut Judge, file: &File, base: &File, learner: &MfpoLearner) {
