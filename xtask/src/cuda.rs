@@ -122,6 +122,15 @@ pub fn install(workspace: &Workspace, venv: &Venv, args: &Args) -> Result<()> {
     stamp::replace(&record(workspace), &format!("{home}\n{capability}\n"))
 }
 
+/// Says where what an earlier request has got is no longer there.
+pub fn warn_if_gone(workspace: &Workspace) {
+    if record(workspace).is_file() && Cuda::found(workspace).is_none() {
+        eprintln!(
+            "The CUDA of an earlier set-up is gone or out of date; type: cargo xtask setup --cuda, or rm -r .deps/cuda"
+        );
+    }
+}
+
 /// The user's own CUDA_COMPUTE_CAP, which is not the one that an earlier setup.bash has set.
 fn environment_capability(workspace: &Workspace) -> Option<String> {
     let set = std::env::var("CUDA_COMPUTE_CAP").ok()?;

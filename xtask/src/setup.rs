@@ -34,6 +34,7 @@ pub fn run_with(workspace: &Workspace, args: &cuda::Args) -> Result<Environment>
         work(workspace, &ros, &venv, &overlay)?;
     }
     cuda::install(workspace, &venv, args)?;
+    cuda::warn_if_gone(workspace);
     let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
     environment.write()?;
     workspace.unlock();
