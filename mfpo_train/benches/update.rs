@@ -1,7 +1,8 @@
 //! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
-//! With `--device cuda` on an NVIDIA GPU: every timed update then ends when the GPU has nothing left to do. A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
-//! program (benches/peers/update_jax.py) takes turns with it in the same run, on the CPU.
+//! A batch of random transitions, fresh networks; every update is timed on its own. With `--peers` an equivalent JAX
+//! program (benches/peers/update_jax.py) takes turns with it in the same run, on the CPU. With `--device cuda` on an NVIDIA
+//! GPU: a timed update then ends when the GPU has nothing left to do.
 
 #[path = "update/peer.rs"]
 mod peer;
