@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mfpo_policy::device::DeviceName;
 use mfpo_policy::sampler::ActionSampler;
 use mfpo_ros::parameters::{Check, Declared, ParameterError, ParameterValue as Value, Parameters, closest};
 
@@ -269,14 +270,7 @@ fn command_topic(value: &Value) -> Result<(), String> {
 
 fn device(value: &Value) -> Result<(), String> {
     match value {
-        Value::String(text) if text == "cpu" || text == "cuda" => Ok(()),
-        Value::String(text)
-            if text
-                .strip_prefix("cuda:")
-                .is_some_and(|n| n.parse::<usize>().is_ok()) =>
-        {
-            Ok(())
-        }
+        Value::String(text) if text.parse::<DeviceName>().is_ok() => Ok(()),
         other => Err(format!("expected cpu, cuda or cuda:N, got {other:?}")),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The fused kernel against candle on the same weights and noise, warm (calls in a row) and cold (one call every
 //! 10 ms, as a controller at 100 Hz makes it, with the machine idle and while a trainer uses all cores), one candidate and the
-//! best of ten by two critics.
+//! best of ten by two critics. With `--device cuda` candle on an NVIDIA GPU takes the place of the kernel; a call ends when
+//! the action is in the host's memory.
 
 #[path = "inference/trainer.rs"]
 mod trainer;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use mfpo_policy::critic::{Critic, ValueSupport};
-use mfpo_policy::kernel::InstructionSet;
+use mfpo_policy::device::{self, DeviceName};
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::Parameters;
@@ -37,6 +38,9 @@ struct Arguments {
     /// Timed calls of each case (cold, 10 ms apart).
     #[arg(long, default_value_t = 300)]
     cold_samples: usize,
+    /// Where the networks run: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceName,
     /// Python that runs the peers, as `cargo xtask bench inference --peers` installs it.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<PathBuf>,
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
+/// On the CPU.
 fn actor_parameters() -> Result<Parameters, Failure> {
     Ok(MeanFlow::initialize(
         0,
@@ -71,18 +76,18 @@ fn actor_parameters() -> Result<Parameters, Failure> {
     )?)
 }
 
-fn networks() -> Result<PolicyNetworks, Failure> {
-    let (hidden, device) = ([256; 3], Device::Cpu);
+fn networks(device: &Device) -> Result<PolicyNetworks, Failure> {
+    let hidden = [256; 3];
     let support = ValueSupport {
         minimum: -1600.0,
         maximum: 1600.0,
         atoms: 101,
     };
     let critic = |seed| -> Result<Critic, Failure> {
-        let p = Critic::initialize(seed, (OBSERVATION, ACTION, support.atoms), &hidden, &device)?;
+        let p = Critic::initialize(seed, (OBSERVATION, ACTION, support.atoms), &hidden, device)?;
         Ok(Critic::load(&p, support)?)
     };
-    let actor = actor_parameters()?;
+    let actor = actor_parameters()?.to_device(device)?;
     Ok(PolicyNetworks {
         actor: MeanFlow::load(&actor, ACTION)?,
         critics: Some([critic(1)?, critic(2)?]),
@@ -93,7 +98,13 @@ fn networks() -> Result<PolicyNetworks, Failure> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let kernel = InstructionSet::detect().name();
+    let device = arguments.device.open()?;
+    let kernel = device::describe(&device);
+    let ours = if device.is_cpu() {
+        "fused"
+    } else {
+        "sampler on the GPU"
+    };
     println!(
         "one action, 3x256 networks, observation {OBSERVATION}, action {ACTION}, T = {STEPS}, 1 thread, {kernel}"
     );
@@ -101,8 +112,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         "{:<34} {:>8} {:>8} {:>8} {:>8} {:>8}  us",
         "", "samples", "p50", "p99", "p99.9", "max"
     );
-    let networks = networks()?;
-    let mut fast = ActionSampler::new(&networks, &Device::Cpu)?;
+    let networks = networks(&device)?;
+    let mut fast = ActionSampler::new(&networks, &device)?;
     let mut noise = NormalNoise::new(0);
     let (mut observation, mut draws, mut action) =
         ([0.0f32; OBSERVATION], [0.0f32; 10 * ACTION], [0.0f32; ACTION]);
@@ -117,9 +128,14 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         )))
     };
     let mut results = vec![
-        measure("fused, 1 candidate", arguments.samples, Duration::ZERO, &mut one),
         measure(
-            "fused, 1 candidate, cold",
+            &format!("{ours}, 1 candidate"),
+            arguments.samples,
+            Duration::ZERO,
+            &mut one,
+        ),
+        measure(
+            &format!("{ours}, 1 candidate, cold"),
             arguments.cold_samples,
             Duration::from_millis(10),
             &mut one,
@@ -127,20 +143,23 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     ];
     let mut ten = || drop(black_box(fast.sample_into(&observation, &draws, 10, &mut action)));
     results.push(measure(
-        "fused, best of 10",
+        &format!("{ours}, best of 10"),
         arguments.samples / 10,
         Duration::ZERO,
         &mut ten,
     ));
     results.push(measure(
-        "fused, best of 10, cold",
+        &format!("{ours}, best of 10, cold"),
         arguments.cold_samples,
         Duration::from_millis(10),
         &mut ten,
     ));
-    let rows = Tensor::from_slice(&observation, (1, OBSERVATION), &Device::Cpu)?;
-    let start = Tensor::from_slice(&draws[..ACTION], (1, ACTION), &Device::Cpu)?;
-    let mut candle = || drop(black_box(sampler::sample(&networks.actor, &rows, &start, STEPS)));
+    let rows = Tensor::from_slice(&observation, (1, OBSERVATION), &device)?;
+    let start = Tensor::from_slice(&draws[..ACTION], (1, ACTION), &device)?;
+    let mut candle = || {
+        drop(black_box(sampler::sample(&networks.actor, &rows, &start, STEPS)));
+        drop(black_box(device.synchronize()));
+    };
     results.push(measure(
         "candle, 1 candidate",
         arguments.samples / 10,
@@ -153,7 +172,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         arguments.cold_samples,
     ));
     let ratio = |i: usize| results[i]["p50_us"].as_f64().unwrap_or(0.0);
-    println!("candle / fused, p50: {:.1}", ratio(4) / ratio(0));
+    println!("candle / {ours}, p50: {:.1}", ratio(4) / ratio(0));
     let peers = match &arguments.peers {
         Some(python) => peers(
             python,
@@ -183,7 +202,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         let best = results[2]["p50_us"].clone();
         let peer_p50 = |name: &str| peers.get(name).map_or(Value::Null, |told| told["p50_us"].clone());
         let object = json!({
-            "bench": "inference", "kernel": kernel, "inference_p50_us": p50, "inference_p99_us": p99,
+            "bench": "inference", "device": arguments.device, "kernel": kernel, "inference_p50_us": p50, "inference_p99_us": p99,
             "best_of_10_p50_us": best, "candle_over_fused_p50": ratio(4) / ratio(0), "results": results, "p50_us": p50,
             "p99_us": p99, "onnxruntime_p50_us": peer_p50("onnxruntime"), "jax_p50_us": peer_p50("jax"),
             "torch_p50_us": peer_p50("torch"), "peers": peers,
@@ -234,7 +253,12 @@ fn peers(
     samples: usize,
 ) -> Result<BTreeMap<String, Value>, Failure> {
     let mut action = [0.0f32; ACTION];
-    ActionSampler::new(networks, &Device::Cpu)?.sample_into(observation, noise, 1, &mut action)?;
+    ActionSampler::new(networks, networks.actor.trunk.head.bias.device())?.sample_into(
+        observation,
+        noise,
+        1,
+        &mut action,
+    )?;
     let device = Device::Cpu;
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, tensor) in actor_parameters()?.iter() {

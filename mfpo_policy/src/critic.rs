@@ -77,6 +77,13 @@ impl Critic {
         Ok(Self { trunk, support })
     }
 
+    /// See [`Trunk::composed`].
+    #[must_use]
+    pub fn composed(mut self) -> Self {
+        self.trunk = self.trunk.composed();
+        self
+    }
+
     /// Logits `[R, atoms]` of observations `[R, S]` and actions `[R, A]`; differentiable in the parameters.
     ///
     /// # Errors

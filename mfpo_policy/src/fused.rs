@@ -63,12 +63,20 @@ pub fn gelu_slope(x: &Tensor) -> Result<Tensor> {
     left + (right * 0.5)?
 }
 
-fn composed(z: &Tensor, bias: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+/// [`bias_norm_gelu`], composed of candle's own operations on every device.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn composed(z: &Tensor, bias: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let (normal, _) = normalize(&z.broadcast_add(bias)?)?;
     gelu(&normal.broadcast_mul(scale)?.broadcast_add(shift)?)
 }
 
-fn composed_dual(
+/// [`bias_norm_gelu_dual`], composed of candle's own operations on every device.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn composed_dual(
     z: &Tensor,
     dz: &Tensor,
     (bias, scale, shift): (&Tensor, &Tensor, &Tensor),

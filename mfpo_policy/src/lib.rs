@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod critic;
+pub mod device;
 pub mod fast;
 pub mod fused;
 pub mod gradient;

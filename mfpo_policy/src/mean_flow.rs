@@ -74,6 +74,13 @@ impl MeanFlow {
         }
     }
 
+    /// See [`Trunk::composed`].
+    #[must_use]
+    pub fn composed(mut self) -> Self {
+        self.trunk = self.trunk.composed();
+        self
+    }
+
     /// Size of an observation.
     pub fn observation_size(&self) -> usize {
         self.observation_size

@@ -157,6 +157,8 @@ pub struct HiddenLayer {
 pub struct Mlp {
     /// From the input on; at least one.
     pub layers: Vec<HiddenLayer>,
+    /// Whether a layer is one operation of our own (on CPU) or composed of candle's (elsewhere).
+    fused: bool,
 }
 
 impl Mlp {
@@ -184,7 +186,8 @@ impl Mlp {
             let shift = p.shaped(&format!("MLP_0/LayerNorm_{i}/bias"), &width)?.clone();
             layers.push(HiddenLayer { linear, scale, shift });
         }
-        Ok(Self { layers })
+        let fused = layers.iter().all(|layer| layer.scale.device().is_cpu());
+        Ok(Self { layers, fused })
     }
 
     /// Number of inputs.
@@ -212,7 +215,12 @@ impl Mlp {
         let mut x = x.clone();
         for layer in &self.layers {
             let z = x.matmul(&layer.linear.kernel)?;
-            x = fused::bias_norm_gelu(&z, &layer.linear.bias, &layer.scale, &layer.shift)?;
+            let operation = if self.fused {
+                fused::bias_norm_gelu
+            } else {
+                fused::composed
+            };
+            x = operation(&z, &layer.linear.bias, &layer.scale, &layer.shift)?;
         }
         Ok(x)
     }
@@ -226,7 +234,10 @@ impl Mlp {
         for layer in &self.layers {
             let (z, dz) = (x.matmul(&layer.linear.kernel)?, dx.matmul(&layer.linear.kernel)?);
             let norm = (&layer.linear.bias, &layer.scale, &layer.shift);
-            (x, dx) = fused::bias_norm_gelu_dual(&z, &dz, norm)?;
+            (x, dx) = match self.fused {
+                true => fused::bias_norm_gelu_dual(&z, &dz, norm)?,
+                false => fused::composed_dual(&z, &dz, norm)?,
+            };
         }
         Ok((x, dx))
     }
@@ -258,6 +269,13 @@ impl Trunk {
         let head = Linear::load(p, &name)?;
         expect_input(&head, mlp.output_size(), &name)?;
         Ok(Self { mlp, head })
+    }
+
+    /// The same network without operations of our own: on CPU what every other device computes.
+    #[must_use]
+    pub fn composed(mut self) -> Self {
+        self.mlp.fused = false;
+        self
     }
 
     /// x `[R, I]` to `[R, O]`.

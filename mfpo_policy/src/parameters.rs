@@ -118,6 +118,14 @@ impl Parameters {
         Ok(Self { tensors })
     }
 
+    /// A copy on the CPU with storage of its own.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn copied_to_cpu(&self) -> Result<Self, NetworkError> {
+        self.copied()?.to_device(&Device::Cpu)
+    }
+
     /// The same numbers on another device.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
 //! A batch of random transitions, fresh networks; every update is timed on its own, in exact and in fast precision, which
-//! take turns; with `--peers` also with an equivalent JAX program (benches/peers/update_jax.py).
+//! take turns; with `--peers` also with an equivalent JAX program (benches/peers/update_jax.py) on the CPU. With `--device
+//! cuda` on an NVIDIA GPU, in exact precision: a timed update then ends when the GPU has nothing left to do.
 
 #[path = "update/peer.rs"]
 mod peer;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use anyhow::Context;
 use candle_core::Device;
 use clap::Parser;
+use mfpo_policy::device::{self, DeviceName};
 use mfpo_policy::kernel::Precision;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner};
 use mfpo_train::replay_buffer::Batch;
@@ -35,6 +37,9 @@ struct Arguments {
     /// Updates in a row before the peer's turn.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     turn: u32,
+    /// Where updates are computed: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceName,
     /// Threads; without it one thread and as many as there are cores.
     #[arg(long)]
     threads: Option<usize>,
@@ -65,7 +70,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let kernel = mfpo_policy::kernel::InstructionSet::detect().name();
+    let device = arguments.device.open()?;
+    let kernel = device::describe(&device);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");
     println!(
@@ -83,25 +89,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match arguments.threads {
         Some(threads) => vec![threads],
-        None if cores > 1 => vec![1, cores],
+        None if cores > 1 && device.is_cpu() => vec![1, cores],
         None => vec![1],
     };
     let mut results = Vec::new();
     for case in CASES {
         for threads in &threads {
-            results.push(measure(arguments, case, *threads)?);
+            results.push(measure(arguments, &device, case, *threads)?);
         }
     }
     if arguments.json {
-        println!("{}", object(kernel, &results, threads.len())?);
+        println!("{}", object(&kernel, arguments.device, &results, threads.len())?);
     }
     Ok(())
 }
 
 /// Everything, and at the top HalfCheetah's figures on most threads.
-fn object(kernel: &str, results: &[Value], of_a_case: usize) -> anyhow::Result<Value> {
+fn object(kernel: &str, device: DeviceName, results: &[Value], of_a_case: usize) -> anyhow::Result<Value> {
     let headline = results.get(of_a_case - 1).context("no case was measured")?;
-    let mut object = json!({ "bench": "update", "kernel": kernel, "results": results });
+    let mut object = json!({ "bench": "update", "device": device, "kernel": kernel, "results": results });
     for (key, value) in headline.as_object().into_iter().flatten() {
         object[key] = value.clone();
     }
@@ -137,12 +143,18 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(precision: Precision, config: LearnerConfig, batch: &Batch) -> anyhow::Result<Self> {
+    fn new(
+        precision: Precision,
+        config: LearnerConfig,
+        device: &Device,
+        batch: &Batch,
+    ) -> anyhow::Result<Self> {
         let config = LearnerConfig { precision, ..config };
-        let mut learner = MfpoLearner::new(config, 0, &Device::Cpu)?;
+        let mut learner = MfpoLearner::new(config, 0, device)?;
         for _ in 0..5 {
             learner.update(batch)?;
         }
+        device.synchronize()?;
         let times = Times::default();
         Ok(Self {
             precision,
@@ -151,10 +163,11 @@ impl Ours {
         })
     }
 
-    fn updates(&mut self, count: u32, batch: &Batch) -> anyhow::Result<()> {
+    fn updates(&mut self, count: u32, device: &Device, batch: &Batch) -> anyhow::Result<()> {
         for _ in 0..count {
             let (start, cpu) = (Instant::now(), cpu_ms());
             self.learner.update(batch)?;
+            device.synchronize()?;
             self.times.wall.push(start.elapsed().as_secs_f64() * 1e3);
             self.times.cpu.push(cpu_ms() - cpu);
         }
@@ -164,6 +177,7 @@ impl Ours {
 
 fn measure(
     arguments: &Arguments,
+    device: &Device,
     (name, observation, action, clipped_double_q): (&str, usize, usize, bool),
     threads: usize,
 ) -> anyhow::Result<Value> {
@@ -173,20 +187,21 @@ fn measure(
         ..LearnerConfig::paper(observation, action)
     };
     let batch = random_batch(config.batch_size, observation, action);
-    let mut exact = Ours::new(Precision::Exact, config.clone(), &batch)?;
-    let mut fast = Ours::new(Precision::Fast, config, &batch)?;
+    let mut ours = vec![Ours::new(Precision::Exact, config.clone(), device, &batch)?];
+    if device.is_cpu() {
+        ours.push(Ours::new(Precision::Fast, config, device, &batch)?);
+    }
     let sizes = (observation, action, clipped_double_q);
     let peer = arguments.peers.as_deref();
     let mut peer = peer
         .map(|python| Peer::start(python, sizes, threads))
         .transpose()?;
     let mut theirs = Times::default();
-    while exact.times.wall.len() < arguments.samples as usize {
-        let turn = arguments
-            .turn
-            .min(arguments.samples - exact.times.wall.len() as u32);
-        exact.updates(turn, &batch)?;
-        fast.updates(turn, &batch)?;
+    for done in (0..arguments.samples).step_by(arguments.turn as usize) {
+        let turn = arguments.turn.min(arguments.samples - done);
+        for ours in &mut ours {
+            ours.updates(turn, device, &batch)?;
+        }
         if let Some(peer) = &mut peer {
             peer.updates(arguments.turn, &mut theirs)?;
         }
@@ -196,7 +211,7 @@ fn measure(
         let ours = Times::median(&times.wall);
         ours.zip(peer_wall).map(|(ours, theirs)| ours / theirs)
     };
-    for ours in [&exact, &fast] {
+    for ours in &ours {
         let [min, p50, p90, p99] = [0.0, 0.5, 0.9, 0.99].map(|share| Times::at(&ours.times.wall, share));
         let cpu = Times::median(&ours.times.cpu);
         let cell = |value: Option<f64>| value.map_or_else(|| "       -".to_owned(), |v| format!("{v:8.2}"));
@@ -204,15 +219,17 @@ fn measure(
         let precision = format!("{:?}", ours.precision).to_lowercase();
         println!("{name:<12} {precision:>9} {threads:>7} {}", row.join(" "));
     }
-    let (ours, quick) = (&exact.times, &fast.times);
+    let quick = ours.get(1).map(|ours| &ours.times);
+    let ours = &ours[0].times;
     Ok(json!({
         "task": name, "threads": threads, "samples": ours.wall.len(),
         "ours_wall_ms": Times::median(&ours.wall), "ours_cpu_ms": Times::median(&ours.cpu),
         "ours_min_ms": Times::at(&ours.wall, 0.0), "ours_p90_ms": Times::at(&ours.wall, 0.9),
         "ours_p99_ms": Times::at(&ours.wall, 0.99),
-        "fast_wall_ms": Times::median(&quick.wall), "fast_cpu_ms": Times::median(&quick.cpu),
+        "fast_wall_ms": quick.and_then(|times| Times::median(&times.wall)),
+        "fast_cpu_ms": quick.and_then(|times| Times::median(&times.cpu)),
         "peer_wall_ms": peer_wall, "peer_cpu_ms": Times::median(&theirs.cpu), "peer_min_ms": Times::at(&theirs.wall, 0.0),
-        "ratio": ratio(ours), "fast_ratio": ratio(quick), "peer": peer.as_ref().map(Peer::name),
+        "ratio": ratio(ours), "fast_ratio": quick.and_then(ratio), "peer": peer.as_ref().map(Peer::name),
     }))
 }
 

@@ -52,7 +52,7 @@ pub trait Algorithm: Send {
     /// When the observation has another size.
     fn sample_action(&mut self, observation: &[f32]) -> Result<Vec<f32>, LearnerError>;
 
-    /// A copy of the policy as it is now; nothing of the training's randomness is used.
+    /// A copy of the policy as it is now, on the CPU; nothing of the training's randomness is used.
     ///
     /// # Errors
     /// When the device has no memory left.
@@ -186,11 +186,19 @@ impl MeanFlowPolicy {
 /// The learner that `config` asks for.
 ///
 /// # Errors
-/// When the configuration is not valid.
+/// When the configuration is not valid or its device cannot be had.
 pub fn make(config: &TrainConfig, seed: u64) -> Result<Box<dyn Algorithm>, LearnerError> {
+    let device = config.run.device.open()?;
+    if !device.is_cpu() {
+        tracing::info!(
+            "updates on {} ({}); only on the CPU does a resumed run repeat every bit",
+            config.run.device,
+            mfpo_policy::device::describe(&device)
+        );
+    }
     let learner: Box<dyn Algorithm> = match config.run.algorithm {
-        AlgorithmKind::Mfpo => Box::new(MfpoLearner::new(config.learner.clone(), seed, &Device::Cpu)?),
-        AlgorithmKind::Sac => Box::new(SacLearner::new(config.sac.clone(), seed, &Device::Cpu)?),
+        AlgorithmKind::Mfpo => Box::new(MfpoLearner::new(config.learner.clone(), seed, &device)?),
+        AlgorithmKind::Sac => Box::new(SacLearner::new(config.sac.clone(), seed, &device)?),
     };
     Ok(if config.run.normalize_observations {
         Box::new(Normalized::new(learner, config.learner.observation_size))

@@ -18,6 +18,7 @@ use crate::state::State;
 use crate::{eval, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
+use mfpo_policy::device::DeviceName;
 use mfpo_sim::registry;
 use tracing_subscriber::EnvFilter;
 
@@ -91,6 +92,9 @@ struct TrainArgs {
     /// Who learns: mfpo, or sac, its usual peer [default: the configuration's]
     #[arg(long, value_parser = ["mfpo", "sac"])]
     algorithm: Option<String>,
+    /// Where updates are computed: cpu, or cuda or cuda:N, an NVIDIA GPU [default: the configuration's, cpu]
+    #[arg(long)]
+    device: Option<DeviceName>,
     /// TOML file laid over the task's built-in configuration, or the name of a built-in one
     #[arg(long)]
     config: Option<String>,
@@ -331,6 +335,7 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
         .algorithm
         .as_ref()
         .map(|name| format!("run.algorithm={name}"));
+    let device = args.device.map(|device| format!("run.device={device}"));
     let steps = args.steps.map(|steps| format!("run.steps={steps}"));
     let publish_every = args
         .publish_every
@@ -339,6 +344,7 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
         .iter()
         .cloned()
         .chain(algorithm)
+        .chain(device)
         .chain(steps)
         .chain(publish_every)
         .collect()

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use mfpo_policy::device::DeviceName;
 use mfpo_sim::{Randomization, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,9 @@ pub struct RunConfig {
     /// Who learns: `mfpo` with the numbers of `[learner]`, or `sac` with those of `[sac]`.
     #[serde(default)]
     pub algorithm: AlgorithmKind,
+    /// Where the updates are computed: `cpu`, `cuda` or `cuda:N`.
+    #[serde(default)]
+    pub device: DeviceName,
     /// Learns from `(observation - mean) / deviation` with running statistics.
     #[serde(default)]
     pub normalize_observations: bool,
@@ -500,6 +504,8 @@ mod tests {
             "{text}"
         );
         assert!(refusal(&["learner.batch_size=-1"]).contains("batch_size"));
+        let text = refusal(&["run.device=gpu"]);
+        assert!(text.contains("expected cpu, cuda or cuda:N, got 'gpu'"), "{text}");
     }
 
     #[test]

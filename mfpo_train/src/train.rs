@@ -155,6 +155,10 @@ impl Run {
             options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
             "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
         );
+        // Each part draws from a stream of its own, so that a change of one does not shift the others.
+        let mut seeds = ChaCha12Rng::seed_from_u64(seed);
+        // Before the folder: a device that cannot be had leaves none.
+        let learner = algorithm::make(&config, seeds.next_u64())?;
         if checkpoint.is_none() {
             create_run_folder(&folder)?;
         }
@@ -183,10 +187,8 @@ impl Run {
             None => Recorder::create(setup)?,
             Some((header, _)) => Recorder::resume(setup, &header.record, header.step)?,
         };
-        // Each part draws from a stream of its own, so that a change of one does not shift the others.
-        let mut seeds = ChaCha12Rng::seed_from_u64(seed);
         let mut run = Self {
-            learner: algorithm::make(&config, seeds.next_u64())?,
+            learner,
             replay: ReplayBuffer::new(
                 observation_size,
                 action_size,

@@ -82,6 +82,24 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
+fn a_device_that_cannot_be_had_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let out = format!("--out={}", run.display());
+    // No machine has so many, and most programs are built without CUDA.
+    let text = refusal(&["train", "--device=cuda:99", "--steps=10", &out]);
+    assert!(
+        text.contains("device cuda:99 cannot be had") && text.contains("take the device cpu"),
+        "{text}"
+    );
+    assert!(!run.exists());
+    let bad = output(&["train", "--device=gpu", &out]);
+    let text = String::from_utf8(bad.stderr).unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text.contains("expected cpu, cuda or cuda:N, got 'gpu'"), "{text}");
+}
+
+#[test]
 fn every_report_is_one_json_line_with_the_promised_keys() {
     let training = Training::new(150);
     let output = training.spawn().wait_with_output().unwrap();

@@ -22,6 +22,9 @@ pub struct Args {
     /// Run its peers beside it, installed where they are missing (benches/peers), and print the ratio
     #[arg(long)]
     peers: bool,
+    /// Build with CUDA; `-- --device cuda` then measures on the GPU.
+    #[arg(long)]
+    cuda: bool,
     /// More options for the benchmark itself, after `--`.
     #[arg(last = true, value_name = "OPTIONS")]
     rest: Vec<String>,
@@ -32,11 +35,13 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let benches = Metadata::read(workspace)?.benches();
     find(&benches, &args.name)?;
     let environment = setup::run(workspace)?;
+    let cuda = cargo::cuda(&environment, args.cuda)?;
     // Benchmarks over DDS start the programs of the other packages.
     let mut build = cargo::command(workspace, &environment);
     build
         .arg("build")
         .args(cargo::WHOLE)
+        .args(cuda)
         .args(["--bins", "--exclude", "xtask"]);
     cargo::run(build)?;
     // The whole workspace with the features of every other command: for one package alone cargo would unify features
@@ -50,10 +55,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         "--workspace",
         "--features",
         cargo::FEATURES,
-        "--bench",
-        &args.name,
-        "--",
     ]);
+    bench.args(cuda).args(["--bench", &args.name, "--"]);
     bench.args(args.json.then_some("--json"));
     if args.peers {
         bench.arg("--peers").arg(peers::install(workspace, &args.name)?);

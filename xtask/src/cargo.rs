@@ -16,6 +16,23 @@ pub const FEATURES: &str = "mfpo_sim/ros,mfpo_sim/renderer";
 /// What every build of the whole workspace is told, so that all share the same artefacts.
 pub const WHOLE: [&str; 5] = ["--workspace", "--release", "--locked", "--features", FEATURES];
 
+/// The feature that builds everything for an NVIDIA GPU; those of the node and the trainer only pass it on.
+const CUDA: &str = "mfpo_policy/cuda";
+
+/// The words that add CUDA to a build where it is `wanted`.
+///
+/// # Errors
+/// When the set-up has not got it.
+pub fn cuda(environment: &Environment, wanted: bool) -> Result<&'static [&'static str]> {
+    match (wanted, environment.cuda()) {
+        (false, _) => Ok(&[]),
+        (true, Some(_)) => Ok(&["--features", CUDA]),
+        (true, None) => {
+            bail!("--cuda: expected CUDA in the set-up, got none; type: cargo xtask setup --cuda")
+        }
+    }
+}
+
 /// A `cargo` command in the repository, with nothing that an outer cargo or another folder has set.
 pub fn command(workspace: &Workspace, environment: &Environment) -> Command {
     let mut command = Command::new(program());

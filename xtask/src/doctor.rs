@@ -76,7 +76,8 @@ fn rows(workspace: &Workspace, ros: &Result<Ros>) -> Vec<Row> {
         row("task models", models_state(workspace)),
         row("EGL rendering", egl(workspace)),
         row("GPU", gpu()),
-        row("CUDA compiler", cuda(workspace)),
+        row("CUDA", cuda(workspace, environment.as_ref())),
+        row("CUDA driver", cuda_driver()),
         row("real-time priority", priority()),
         row("locked memory", locked_memory()),
     ]
@@ -204,14 +205,23 @@ fn gpu() -> State {
     }
 }
 
-fn cuda(workspace: &Workspace) -> State {
-    match (probe::nvcc(workspace), probe::gpu()) {
-        (Some(text), _) => State::Found(text),
-        (None, Gpu::None) => State::Without("not needed without a GPU", None),
-        (None, _) => State::Without(
-            "no builds for the GPU",
-            Some(install_line(&["nvidia-cuda-toolkit"])),
-        ),
+fn cuda(workspace: &Workspace, environment: Option<&Environment>) -> State {
+    if let Some(cuda) = environment.and_then(Environment::cuda) {
+        return State::Found(cuda.summary());
+    }
+    let meaning = match (probe::nvcc(workspace), probe::gpu()) {
+        (Some(_), _) => "nvcc is here, but no build uses it",
+        (None, Gpu::None) => "not needed without a GPU; builds with the feature cuda want it",
+        (None, _) => "no builds for the GPU",
+    };
+    State::Without(meaning, Some(format!("{SET_UP} --cuda")))
+}
+
+fn cuda_driver() -> State {
+    match (probe::cuda_driver(), probe::gpu()) {
+        (true, _) => State::Found("libcuda.so.1".to_owned()),
+        (false, Gpu::None) => State::Without("programs built with the feature cuda run on the CPU", None),
+        (false, _) => State::Without("no libcuda.so.1", Some(install_line(&["nvidia-driver"]))),
     }
 }
 

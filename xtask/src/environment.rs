@@ -12,6 +12,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::cuda::{Cuda, Toolkit};
 use crate::ros::{self, Ros};
 use crate::stamp;
 
@@ -28,6 +29,7 @@ enum Change {
 pub struct Environment {
     deps: PathBuf,
     ros: Ros,
+    cuda: Option<Cuda>,
     changes: Vec<Change>,
 }
 
@@ -49,6 +51,8 @@ pub struct Folders<'a> {
     pub models: &'a Path,
     /// The C compiler's own headers.
     pub compiler_headers: Option<&'a Path>,
+    /// CUDA, where it was asked for.
+    pub cuda: Option<&'a Cuda>,
 }
 
 impl Environment {
@@ -71,9 +75,11 @@ impl Environment {
                 format!("-I{}", headers.display()),
             ));
         }
+        changes.extend(folders.cuda.into_iter().flat_map(cuda));
         Self {
             deps: folders.deps.to_owned(),
             ros: ros.clone(),
+            cuda: folders.cuda.cloned(),
             changes,
         }
     }
@@ -125,10 +131,19 @@ impl Environment {
 
     /// In words, for a person.
     pub fn summary(&self) -> String {
-        match &self.ros {
+        let of_ros = match &self.ros {
             Ros::Wheels => "ROS 2 kilted (wheels), MuJoCo and mfpo_msgs in .deps".to_owned(),
             Ros::Sourced { distro, .. } => format!("ROS 2 {distro} (sourced), MuJoCo and mfpo_msgs in .deps"),
+        };
+        match &self.cuda {
+            Some(cuda) => format!("{of_ros}; {}", cuda.summary()),
+            None => of_ros,
         }
+    }
+
+    /// CUDA, where it was asked for.
+    pub fn cuda(&self) -> Option<&Cuda> {
+        self.cuda.as_ref()
     }
 
     fn bash(&self) -> String {
@@ -241,6 +256,23 @@ fn sourced(prefixes: &[PathBuf], folders: &Folders<'_>) -> Vec<Change> {
     ];
     let python = python_folder(overlay).or_else(|| prefixes.iter().find_map(|prefix| python_folder(prefix)));
     changes.extend(python.map(|python| Change::Prepend("PYTHONPATH", overlay.join(python))));
+    changes
+}
+
+/// What candle's and cudarc's build scripts look at, and where programs find the libraries at run time.
+fn cuda(cuda: &Cuda) -> Vec<Change> {
+    let home = cuda.home();
+    let libraries = home.join("lib64");
+    let mut changes = vec![
+        Change::Set("CUDA_HOME", text(home)),
+        Change::Set("CUDA_PATH", text(home)),
+        Change::Set("CUDA_COMPUTE_CAP", cuda.capability.clone()),
+        Change::Prepend("PATH", home.join("bin")),
+    ];
+    // A system's own folder of libraries is searched anyway.
+    if matches!(cuda.toolkit, Toolkit::Wheels(_)) || libraries.join("libcudart.so").exists() {
+        changes.push(Change::Prepend("LD_LIBRARY_PATH", libraries));
+    }
     changes
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::{Environment, Folders};
+use crate::cuda::{Cuda, Toolkit};
 use crate::ros::Ros;
 
 struct Deps {
@@ -27,6 +28,10 @@ impl Deps {
     }
 
     fn environment(&self, ros: &Ros) -> Environment {
+        self.environment_with(ros, None)
+    }
+
+    fn environment_with(&self, ros: &Ros, cuda: Option<&Cuda>) -> Environment {
         let (venv, overlay) = (self.deps.join("venv"), self.deps.join("overlay/kilted-1"));
         let site_packages = venv.join("lib/python3.11/site-packages");
         let folders = Folders {
@@ -38,6 +43,7 @@ impl Deps {
             mujoco: &self.deps.join("mujoco/lib"),
             models: &self.deps.join("models"),
             compiler_headers: Some(Path::new("/usr/lib/gcc/include")),
+            cuda,
         };
         Environment::new(ros, &folders)
     }
@@ -123,6 +129,60 @@ fn moved_set_up_names_its_new_folder() {
     assert_eq!(
         shell["MUJOCO_DYNAMIC_LINK_DIR"],
         moved.join("mujoco/lib").to_string_lossy()
+    );
+}
+
+#[test]
+fn cuda_is_in_the_environment_only_where_it_was_asked_for() {
+    let deps = Deps::new();
+    deps.environment(&Ros::Wheels).write().expect("written");
+    let without = variables(&Deps::source(&deps.deps, &[], 1));
+    assert!(
+        without.keys().all(|name| !name.starts_with("CUDA")),
+        "{without:?}"
+    );
+    let home = deps.deps.join("cuda/wheels/nvidia/cu13");
+    let cuda = Cuda {
+        toolkit: Toolkit::Wheels(home.clone()),
+        capability: "86".into(),
+    };
+    let environment = deps.environment_with(&Ros::Wheels, Some(&cuda));
+    environment.write().expect("written");
+    let shell = variables(&Deps::source(&deps.deps, &[], 2));
+    let home = home.to_string_lossy().into_owned();
+    assert_eq!([&shell["CUDA_HOME"], &shell["CUDA_PATH"]], [&home, &home]);
+    assert_eq!(shell["CUDA_COMPUTE_CAP"], "86");
+    assert!(
+        shell["PATH"].starts_with(&format!("{home}/bin:")),
+        "{}",
+        shell["PATH"]
+    );
+    let libraries = format!("{home}/lib64:");
+    assert!(
+        shell["LD_LIBRARY_PATH"].starts_with(&libraries),
+        "{}",
+        shell["LD_LIBRARY_PATH"]
+    );
+    // What r2r is built anew for is not touched.
+    for name in ["AMENT_PREFIX_PATH", "MUJOCO_DYNAMIC_LINK_DIR", "LIBCLANG_PATH"] {
+        assert_eq!(shell.get(name), without.get(name), "{name}");
+    }
+}
+
+#[test]
+fn toolkit_of_the_system_itself_leaves_the_library_path_alone() {
+    let deps = Deps::new();
+    let cuda = Cuda {
+        toolkit: Toolkit::Own("/usr".into()),
+        capability: "90".into(),
+    };
+    let environment = deps.environment_with(&Ros::Wheels, Some(&cuda));
+    let values = environment.values(|name| (name == "PATH").then(|| "/usr/bin:/bin".into()));
+    assert_eq!(values["CUDA_HOME"], "/usr");
+    assert!(
+        !values["LD_LIBRARY_PATH"].contains("/usr/lib"),
+        "{}",
+        values["LD_LIBRARY_PATH"]
     );
 }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cargo;
+mod cuda;
 mod demo;
 mod doctor;
 mod environment;
@@ -43,7 +44,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Gets ROS 2 (unless one is sourced), MuJoCo and the messages into .deps and writes .deps/setup.bash.
-    Setup,
+    Setup(cuda::Args),
     /// Says what is found and, for each missing thing, the line to type.
     Doctor,
     /// Sets up, builds and runs every test, those over real ROS 2 included.
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match args.command {
-        Command::Setup => setup::run(&workspace).map(|environment| {
+        Command::Setup(args) => setup::run_with(&workspace, &args).map(|environment| {
             eprintln!("All is there: {}.", environment.summary());
             eprintln!("For plain cargo and colcon: source .deps/setup.bash");
             ExitCode::SUCCESS

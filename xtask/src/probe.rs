@@ -15,6 +15,9 @@ const EGL: &str = include_str!("../python/egl.py");
 /// PCI vendor of NVIDIA.
 const NVIDIA: &str = "0x10de";
 
+/// The library of NVIDIA's driver.
+const DRIVER: &str = "libcuda.so.1";
+
 /// Bits of CapEff in /proc/self/status, from linux/capability.h.
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_NICE: u32 = 23;
@@ -55,6 +58,23 @@ fn nvidia_on_bus(devices: &Path) -> bool {
     let is_nvidia =
         |device: PathBuf| fs::read_to_string(device.join("vendor")).is_ok_and(|id| id.trim() == NVIDIA);
     entries.flatten().any(|entry| is_nvidia(entry.path()))
+}
+
+/// The first GPU's compute capability, as `9.0`.
+pub fn compute_capability() -> Option<String> {
+    let query = ["--query-gpu=compute_cap", "--format=csv,noheader"];
+    let text = process::output(Command::new("nvidia-smi").args(query))?;
+    text.lines().next().map(str::to_owned)
+}
+
+/// Whether the loader finds the driver's library.
+pub fn cuda_driver() -> bool {
+    let cache = ["/sbin/ldconfig", "/usr/sbin/ldconfig", "ldconfig"]
+        .iter()
+        .find_map(|program| process::output(Command::new(program).arg("-p")));
+    let in_cache = cache.is_some_and(|text| text.contains(DRIVER));
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    in_cache || std::env::split_paths(&path).any(|folder| folder.join(DRIVER).exists())
 }
 
 /// The CUDA compiler's version line.

@@ -1,6 +1,7 @@
 //! The set-up: each step is done once, and again only when its inputs have changed.
 //!
-//! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco and models -> mfpo_msgs -> setup.bash
+//! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco and models -> mfpo_msgs -> CUDA, where it is
+//! asked for -> setup.bash
 
 use std::env;
 use std::fs;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::cuda::{self, Cuda};
 use crate::environment::{Environment, Folders};
 use crate::messages::Overlay;
 use crate::models;
@@ -19,6 +21,11 @@ use crate::workspace::Workspace;
 
 /// Brings all that is missing into .deps and gives the environment to build and run with.
 pub fn run(workspace: &Workspace) -> Result<Environment> {
+    run_with(workspace, &cuda::Args::default())
+}
+
+/// [`run`], with CUDA where `args` ask for it.
+pub fn run_with(workspace: &Workspace, args: &cuda::Args) -> Result<Environment> {
     let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref())?;
     workspace.lock()?;
     let venv = Venv::new(workspace, &ros);
@@ -26,6 +33,8 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
     if !is_complete(workspace, &venv, &overlay) {
         work(workspace, &ros, &venv, &overlay)?;
     }
+    cuda::install(workspace, &venv, args)?;
+    cuda::warn_if_gone(workspace);
     let environment = environment(workspace, &ros, &venv, Some(&overlay))?;
     environment.write()?;
     workspace.unlock();
@@ -71,6 +80,7 @@ fn environment(
 ) -> Result<Environment> {
     let site_packages = venv.site_packages()?;
     let compiler_headers = system::compiler_headers();
+    let cuda = Cuda::found(workspace);
     let folders = Folders {
         deps: &workspace.deps(),
         venv: venv.folder(),
@@ -80,6 +90,7 @@ fn environment(
         mujoco: &mujoco::folder(workspace),
         models: &models::folder(workspace),
         compiler_headers: compiler_headers.as_deref(),
+        cuda: cuda.as_ref(),
     };
     Ok(Environment::new(ros, &folders))
 }

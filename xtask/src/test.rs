@@ -13,12 +13,18 @@ use crate::workspace::Workspace;
 /// Sends one of each message over DDS, from Python to Python.
 const MESSAGES: &str = include_str!("../python/check_messages.py");
 
+/// Where the golden tests run.
+const TEST_DEVICE: &str = "MFPO_TEST_DEVICE";
+
 /// What `cargo test` is told.
 #[derive(clap::Args)]
 pub struct Args {
     /// Run the tests that take minutes (targets named `slow`) instead of the others.
     #[arg(long)]
     slow: bool,
+    /// Build with CUDA and run the golden tests on the GPU that MFPO_TEST_DEVICE names [default: cuda:0].
+    #[arg(long)]
+    cuda: bool,
     /// Words for `cargo test`, as a test's name or `-p PACKAGE`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
     words: Vec<String>,
@@ -27,12 +33,14 @@ pub struct Args {
 /// Runs the tests.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let environment = setup::run(workspace)?;
+    let cuda = cargo::cuda(&environment, args.cuda)?;
     check_messages(&environment)?;
     // The tests of the whole system start the programs, which `cargo test` alone does not build for them.
     let mut build = cargo::command(workspace, &environment);
     build
         .arg("build")
         .args(cargo::WHOLE)
+        .args(cuda)
         .args(["--bins", "--exclude", "xtask"]);
     cargo::run(build)?;
     let mut test = cargo::command(workspace, &environment);
@@ -41,13 +49,16 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     } else {
         &cargo::WHOLE
     };
-    test.arg("test").args(scope);
+    test.arg("test").args(scope).args(cuda);
     if args.slow {
         // Their figures are part of what they tell.
         test.args(["--test", "slow"]).args(&args.words);
         test.args(["--", "--nocapture", "--test-threads", "1"]);
     } else {
         test.args(&args.words);
+    }
+    if args.cuda && std::env::var_os(TEST_DEVICE).is_none() {
+        test.env(TEST_DEVICE, "cuda:0");
     }
     keep_to_this_machine(&mut test);
     without_egl(workspace, &mut test);

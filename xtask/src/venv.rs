@@ -148,7 +148,7 @@ impl Venv {
 }
 
 /// The user's own Python settings do not reach into the environment.
-fn clean(command: &mut Command) -> &mut Command {
+pub fn clean(command: &mut Command) -> &mut Command {
     for name in [
         "PYTHONPATH",
         "PYTHONHOME",
@@ -162,7 +162,8 @@ fn clean(command: &mut Command) -> &mut Command {
     command
 }
 
-fn show(step: &Step, line: &str) {
+/// Shows which package pip is at.
+pub fn show(step: &Step, line: &str) {
     if let Some(package) = line.strip_prefix("Collecting ") {
         step.advance(package.split(' ').next().unwrap_or_default());
     } else if line.starts_with("Installing collected") {
@@ -170,7 +171,8 @@ fn show(step: &Step, line: &str) {
     }
 }
 
-fn count(requirements: &str) -> u64 {
+/// Packages in a list of requirements.
+pub fn count(requirements: &str) -> u64 {
     requirements
         .lines()
         .filter(|line| line.contains("==") && !line.contains("< \"3.11\""))

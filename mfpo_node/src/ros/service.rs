@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mfpo_policy::device::DeviceName;
 use mfpo_ros::Inbox;
 use tokio::time::MissedTickBehavior;
 
@@ -92,7 +93,7 @@ impl Service {
             config.candidates,
             config.accept_runs.clone(),
         );
-        expected.device = device(&config.device)?;
+        expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
             expected,
             settings: Settings {
@@ -311,18 +312,4 @@ fn yield_to_control() {
     // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure leaves
     // the priority as it is.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, CHECK_NICE) };
-}
-
-/// `cpu`, `cuda` or `cuda:N`.
-fn device(name: &str) -> anyhow::Result<candle_core::Device> {
-    let Some(gpu) = name.strip_prefix("cuda") else {
-        return Ok(candle_core::Device::Cpu);
-    };
-    let number = gpu.strip_prefix(':').map_or(Ok(0), str::parse)?;
-    candle_core::Device::new_cuda(number).with_context(|| {
-        format!(
-            "device '{name}' cannot be had; set parameter device to cpu, or build with --features cuda on a machine \
-             with an NVIDIA GPU"
-        )
-    })
 }

@@ -10,8 +10,8 @@ use mfpo_policy::mean_flow::FlowPoint;
 
 use super::velocity::estimate_in_team;
 use super::{
-    BatchTensors, Draws, LearnerError, MfpoLearner, ProposalSet, Times, Trace, UpdateInfo, VelocityEstimate,
-    VelocityProblem,
+    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, ProposalSet, Times, Trace, UpdateInfo,
+    VelocityEstimate, VelocityProblem,
 };
 use crate::replay_buffer::Batch;
 
@@ -58,9 +58,9 @@ impl MfpoLearner {
         let estimate = self.velocity(batch, &samples, &points, draws, trace)?;
         info.ess_policy = average(&estimate.ess_policy);
         info.ess_clean = average(&estimate.ess_clean);
-        info.actor_loss = match self.device.is_cpu() {
-            true => self.descend_actor_on_cpu(batch, &points, &estimate.velocity, trace)?,
-            false => self.descend_actor(tensors, &points, &estimate.velocity, trace)?,
+        info.actor_loss = match self.engine {
+            Engine::Packed => self.descend_actor_on_cpu(batch, &points, &estimate.velocity, trace)?,
+            Engine::Candle => self.descend_actor(tensors, &points, &estimate.velocity, trace)?,
         };
         self.policy = None;
         Ok(samples.first)

@@ -8,9 +8,9 @@ use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::sampler;
 
-use super::LearnerError;
+use super::{Engine, LearnerError};
 
-/// The policy, frozen: packed on CPU, candle elsewhere.
+/// The policy, frozen.
 pub(super) enum PackedPolicy {
     Fast(Box<FastSampler>),
     Candle {
@@ -27,9 +27,9 @@ impl PackedPolicy {
         actor: MeanFlow,
         divergence: MeanFlow,
         steps: usize,
-        (precision, device): (Precision, &Device),
+        (device, engine, precision): (&Device, Engine, Precision),
     ) -> Result<Self, LearnerError> {
-        if device.is_cpu() {
+        if engine == Engine::Packed {
             let sampler = FastSampler::in_team(team, &actor, &divergence, steps, precision)?;
             return Ok(Self::Fast(Box::new(sampler)));
         }
@@ -51,9 +51,14 @@ impl PackedPolicy {
     ) -> Result<(), LearnerError> {
         match self {
             Self::Fast(sampler) => sampler.sample(observations, group, x, None),
-            Self::Candle { .. } => {
-                let rows = x.len();
-                self.sample_with_log_prob(&Team::default(), observations, group, (x, &mut vec![0.0; rows]))?;
+            Self::Candle {
+                actor, steps, device, ..
+            } => {
+                let (s, a) = (actor.observation_size(), actor.action_size());
+                let observations = repeat(observations, s, group, device)?;
+                let noise = Tensor::from_slice(x, (x.len() / a, a), device)?;
+                let actions = sampler::sample(actor, &observations, &noise, *steps)?;
+                x.copy_from_slice(&actions.flatten_all()?.to_vec1::<f32>()?);
             }
         }
         Ok(())
@@ -81,9 +86,7 @@ impl PackedPolicy {
                 let networks = (&**actor, &**divergence);
                 let (actions, l) = sampler::sample_with_log_prob(networks, &observations, &noise, *steps)?;
                 x.copy_from_slice(&actions.flatten_all()?.to_vec1::<f32>()?);
-                let l = l.to_vec1::<f32>()?;
-                let count = l.len().min(log_probs.len());
-                log_probs[..count].copy_from_slice(&l[..count]);
+                log_probs.copy_from_slice(&l.to_vec1::<f32>()?);
             }
         }
         Ok(())
@@ -110,9 +113,9 @@ impl PackedCritics {
         critics: [Critic; 2],
         observation_size: usize,
         clipped: bool,
-        (precision, device): (Precision, &Device),
+        (device, engine, precision): (&Device, Engine, Precision),
     ) -> Result<Self, LearnerError> {
-        if device.is_cpu() {
+        if engine == Engine::Packed {
             let [a, b] = &critics;
             let (a, b) = team.both(
                 || FastCritic::new(a, observation_size, precision),
@@ -141,12 +144,14 @@ impl PackedCritics {
         actions: &[f32],
         group: usize,
     ) -> Result<Vec<f32>, LearnerError> {
-        let (first, second, clipped) = match self {
+        match self {
             Self::Fast { critics, clipped } => {
                 let rows = |critic: &FastCritic| {
                     critic.evaluate_in_team(team, (observations, actions), group, Wanted::Values)
                 };
-                (rows(&critics[0]), rows(&critics[1]), *clipped)
+                let (first, second) = (rows(&critics[0]), rows(&critics[1]));
+                let join = |(a, b): (&f32, &f32)| if *clipped { a.min(*b) } else { 0.5 * (a + b) };
+                Ok(first.iter().zip(&second).map(join).collect())
             }
             Self::Candle {
                 critics,
@@ -157,14 +162,19 @@ impl PackedCritics {
                 let observations = repeat(observations, *observation_size, group, device)?;
                 let rows = observations.dims2()?.0;
                 let actions = Tensor::from_slice(actions, (rows, actions.len() / rows), device)?;
-                let values = |c: &Critic| -> Result<Vec<f32>, LearnerError> {
-                    Ok(c.value(&observations, &actions)?.to_vec1()?)
+                let [first, second] = &**critics;
+                let (first, second) = (
+                    first.value(&observations, &actions)?,
+                    second.value(&observations, &actions)?,
+                );
+                // Joined on the device: one copy to the host, and one wait for it.
+                let joined = match clipped {
+                    true => first.minimum(&second)?,
+                    false => ((first + second)? * 0.5)?,
                 };
-                (values(&critics[0])?, values(&critics[1])?, *clipped)
+                Ok(joined.to_vec1()?)
             }
-        };
-        let join = |(a, b): (&f32, &f32)| if clipped { a.min(*b) } else { 0.5 * (a + b) };
-        Ok(first.iter().zip(&second).map(join).collect())
+        }
     }
 }
 

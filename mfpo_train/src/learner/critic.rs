@@ -5,7 +5,7 @@ use mfpo_policy::critic::{Critic, ValueSupport, log_softmax};
 use mfpo_policy::fast::{FastCritic, Wanted};
 use mfpo_policy::gradient::CriticGradient;
 
-use super::{BatchTensors, Draws, LearnerError, MfpoLearner, Trace, UpdateInfo};
+use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
 
 impl MfpoLearner {
@@ -19,10 +19,9 @@ impl MfpoLearner {
         trace: &mut Trace,
     ) -> Result<(), LearnerError> {
         let target = self.critic_target(batch, draws, trace)?;
-        if self.device.is_cpu() {
-            self.descend_critics_on_cpu(batch, &target, info, trace)?;
-        } else {
-            self.descend_critics(tensors, &target, info, trace)?;
+        match self.engine {
+            Engine::Packed => self.descend_critics_on_cpu(batch, &target, info, trace)?,
+            Engine::Candle => self.descend_critics(tensors, &target, info, trace)?,
         }
         self.move_targets()
     }
@@ -38,10 +37,10 @@ impl MfpoLearner {
                 both.map(|((_, new), (_, target))| (target, new))
             });
         let mut moves: Vec<_> = pairs.map(|(target, new)| (target, new, Ok(()))).collect();
-        let tau = self.config.tau;
-        self.team
+        let (tau, engine) = (self.config.tau, self.engine);
+        self.tensor_team()
             .each(moves.iter_mut().collect(), |(target, new, result)| {
-                *result = super::optimizer::move_towards(target, new, tau);
+                *result = super::optimizer::move_towards(target, new, tau, engine);
             });
         Ok(moves.into_iter().try_for_each(|(_, _, result)| result)?)
     }
@@ -134,7 +133,7 @@ impl MfpoLearner {
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
         let mut next = [None, None];
-        self.team.each(
+        self.tensor_team().each(
             self.targets.iter().zip(&mut next).collect(),
             |((_, critic), next)| {
                 *next = Some(self.next_logits(critic, batch, &actions).map(|logits| {
@@ -159,7 +158,7 @@ impl MfpoLearner {
     /// A target critic's logits at the next observations, `[B, atoms]`.
     fn next_logits(&self, critic: &Critic, batch: &Batch, actions: &[f32]) -> Result<Vec<f32>, LearnerError> {
         let (s, a) = (self.config.observation_size, self.config.action_size);
-        if self.device.is_cpu() {
+        if self.engine == Engine::Packed {
             let inputs = (&batch.next_observations[..], actions);
             let critic = FastCritic::new(critic, s, self.config.precision)?;
             return Ok(critic.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));

@@ -7,7 +7,7 @@ use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowTangents, FlowWeights};
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::actor::interpolate;
-use super::{BatchTensors, Draws, LearnerError, MfpoLearner, Trace, UpdateInfo};
+use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
 
 impl MfpoLearner {
@@ -30,7 +30,7 @@ impl MfpoLearner {
         trace.slice("logp_x_t", &x);
         let mut probes = vec![0.0; b * self.config.probes * a];
         draws.probes(&mut probes);
-        if self.device.is_cpu() {
+        if self.engine == Engine::Packed {
             let rows = FlowRows {
                 observations: &batch.observations,
                 x: &x,

@@ -57,7 +57,7 @@ impl MfpoLearner {
             ]),
             log_temperature: 0.0,
         };
-        let mut learner = Self::with_parameters(config, initial, 0, &self.device)?;
+        let mut learner = Self::with_engine(config, initial, 0, (&self.device, self.engine))?;
         let [actor, divergence, first, second] = parts;
         learner.actor.restore_moments(actor)?;
         learner.divergence.restore_moments(divergence)?;

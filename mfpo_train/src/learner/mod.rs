@@ -2,7 +2,7 @@
 //! the temperature, in this order. Each file beside this one is one loss.
 //!
 //! Shapes: B rows of a mini-batch, S observation, A action, K1 policy samples, K2 Gaussian samples, T sampling steps,
-//! N probes. Stages without gradient run on packed networks (CPU) or candle (other devices).
+//! N probes. An [`Engine`] says how: packed networks and gradients written out (CPU), or candle (other devices).
 
 mod actor;
 mod candidates;
@@ -10,6 +10,7 @@ mod config;
 mod critic;
 mod divergence;
 mod draws;
+mod engine;
 mod going_on;
 pub(crate) mod network;
 pub(crate) mod optimizer;
@@ -21,7 +22,9 @@ mod velocity;
 use candle_core::{Device, Tensor};
 use mfpo_policy::bundle::CriticManifest;
 use mfpo_policy::critic::Critic;
+use mfpo_policy::device::DeviceError;
 use mfpo_policy::gradient::Team;
+use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::{NetworkError, Parameters};
@@ -32,6 +35,7 @@ use thiserror::Error;
 pub use config::{LearnerConfig, LearnerConfigError};
 pub use critic::project;
 pub use draws::{Draws, RandomDraws, Times, truncated_normal};
+pub use engine::Engine;
 pub use optimizer::{Adam, ScalarAdam};
 pub use trace::Trace;
 pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velocity};
@@ -70,6 +74,9 @@ pub enum LearnerError {
         /// Number of the update.
         update: u64,
     },
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The operating system gave no threads.
     #[error("the threads of the update could not be started: {0}; set learner.threads = 1")]
     Threads(String),
@@ -128,6 +135,7 @@ struct BatchTensors {
 pub struct MfpoLearner {
     config: LearnerConfig,
     device: Device,
+    engine: Engine,
     actor: TrainedNetwork<MeanFlow>,
     divergence: TrainedNetwork<MeanFlow>,
     critics: [TrainedNetwork<Critic>; 2],
@@ -191,10 +199,33 @@ impl MfpoLearner {
         seed: u64,
         device: &Device,
     ) -> Result<Self, LearnerError> {
+        Self::with_engine(config, initial, seed, (device, Engine::of(device)))
+    }
+
+    /// [`MfpoLearner::with_parameters`], computed as `engine` says: [`Engine::Candle`] on the CPU is what a GPU runs.
+    ///
+    /// # Errors
+    /// As [`MfpoLearner::with_parameters`].
+    pub fn with_engine(
+        config: LearnerConfig,
+        initial: InitialParameters,
+        seed: u64,
+        (device, engine): (&Device, Engine),
+    ) -> Result<Self, LearnerError> {
         config.validate()?;
+        if engine == Engine::Candle && config.precision == Precision::Fast {
+            return Err(LearnerError::Config(LearnerConfigError {
+                key: "learner.precision",
+                expected: "exact where updates run on a GPU; fast is the CPU's",
+                got: "fast".to_owned(),
+            }));
+        }
         let (a, support, rate) = (config.action_size, config.support(), config.learning_rate);
-        let flow = |p: Parameters| TrainedNetwork::new(p, rate, device, move |p| MeanFlow::load(p, a));
-        let critic = |p: Parameters| TrainedNetwork::new(p, rate, device, move |p| Critic::load(p, support));
+        let on = (device, engine);
+        let load_flow = move |p: &Parameters| MeanFlow::load(p, a).map(|n| engine.flow(n));
+        let load_critic = move |p: &Parameters| Critic::load(p, support).map(|n| engine.critic(n));
+        let flow = |p: Parameters| TrainedNetwork::new(p, rate, on, load_flow);
+        let critic = |p: Parameters| TrainedNetwork::new(p, rate, on, load_critic);
         let [first, second] = initial.critics;
         let critics = [critic(first)?, critic(second)?];
         let copies = match initial.targets {
@@ -206,7 +237,7 @@ impl MfpoLearner {
         };
         let target = |p: &Parameters| -> Result<(Parameters, Critic), LearnerError> {
             let p = p.to_device(device)?.copied()?;
-            let network = Critic::load(&p, support)?;
+            let network = load_critic(&p)?;
             Ok((p, network))
         };
         let team = Team::new(config.threads).map_err(|e| LearnerError::Threads(e.to_string()))?;
@@ -226,6 +257,7 @@ impl MfpoLearner {
             returns: config.support_from_returns.then(ObservedReturns::default),
             support_chosen: false,
             device: device.clone(),
+            engine,
             config,
         })
     }
@@ -298,6 +330,14 @@ impl MfpoLearner {
         Ok(info)
     }
 
+    /// The threads of stages that work on tensors: one for candle, whose device has a queue of its own.
+    fn tensor_team(&self) -> Team {
+        match self.engine {
+            Engine::Packed => self.team.clone(),
+            Engine::Candle => Team::default(),
+        }
+    }
+
     fn tensors(&self, batch: &Batch) -> Result<BatchTensors, LearnerError> {
         let (b, s, a) = (batch.size, self.config.observation_size, self.config.action_size);
         Ok(BatchTensors {
@@ -334,7 +374,7 @@ impl MfpoLearner {
                 self.actor.detached()?,
                 self.divergence.detached()?,
                 self.config.sampling_steps,
-                (self.config.precision, &self.device),
+                (&self.device, self.engine, self.config.precision),
             )?,
         };
         Ok(self.policy.insert(policy))
@@ -347,7 +387,7 @@ impl MfpoLearner {
             critics,
             self.config.observation_size,
             self.config.clipped_double_q,
-            (self.config.precision, &self.device),
+            (&self.device, self.engine, self.config.precision),
         )
     }
 
@@ -461,8 +501,8 @@ impl Algorithm for MfpoLearner {
     fn policy(&self) -> Result<TrainedPolicy, LearnerError> {
         let [first, second] = self.target_parameters();
         Ok(TrainedPolicy::MeanFlow(Box::new(MeanFlowPolicy {
-            actor: self.actor.parameters().copied()?,
-            critics: [first.copied()?, second.copied()?],
+            actor: self.actor.parameters().copied_to_cpu()?,
+            critics: [first.copied_to_cpu()?, second.copied_to_cpu()?],
             critic_manifest: self.critic_manifest(),
             action_size: self.config.action_size,
             sampling_steps: self.config.sampling_steps,

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use mfpo_policy::gradient::{NamedGradients, Team};
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
-use super::{Adam, LearnerError, Trace};
+use super::{Adam, Engine, LearnerError, Trace};
 use crate::state::State;
 
 /// Builds a network from its parameters.
@@ -26,7 +26,7 @@ impl<N> TrainedNetwork<N> {
     pub(crate) fn new(
         initial: Parameters,
         learning_rate: f64,
-        device: &Device,
+        (device, engine): (&Device, Engine),
         load: impl Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync + 'static,
     ) -> Result<Self, LearnerError> {
         let (mut names, mut vars, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -38,7 +38,7 @@ impl<N> TrainedNetwork<N> {
         }
         let parameters = Parameters::new(tensors);
         let network = load(&parameters)?;
-        let adam = Adam::new(vars.clone(), learning_rate)?;
+        let adam = Adam::with_engine(vars.clone(), learning_rate, engine)?;
         Ok(Self {
             names,
             vars,

@@ -1,5 +1,5 @@
 //! Adam (Kingma and Ba 2015) without weight decay: `m <- b1 m + (1-b1) g`, `v <- b2 v + (1-b2) g^2`,
-//! `p <- p - lr (m / (1-b1^n)) / (sqrt(v / (1-b2^n)) + eps)`; on CPU in place.
+//! `p <- p - lr (m / (1-b1^n)) / (sqrt(v / (1-b2^n)) + eps)`; in place with [`Engine::Packed`].
 
 use std::cell::Cell;
 
@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, Va
 use mfpo_policy::gradient::Team;
 use mfpo_policy::kernel::{self, AdamStep};
 
+use super::Engine;
 use crate::state::{State, StateError, flat};
 
 const BETA_1: f64 = 0.9;
@@ -16,17 +17,17 @@ const EPSILON: f64 = 1e-8;
 /// Moments of one parameter tensor.
 #[derive(Debug)]
 enum Moments {
-    Cpu([Vec<f32>; 2]),
-    Device([Tensor; 2]),
+    Memory([Vec<f32>; 2]),
+    Tensors([Tensor; 2]),
 }
 
 impl Moments {
-    fn zeros(var: &Var) -> Result<Self> {
-        if var.device().is_cpu() {
-            let zeros = || vec![0.0; var.elem_count()];
-            return Ok(Self::Cpu([zeros(), zeros()]));
-        }
-        Ok(Self::Device([var.zeros_like()?, var.zeros_like()?]))
+    fn zeros(var: &Var, engine: Engine) -> Result<Self> {
+        let zeros = || vec![0.0; var.elem_count()];
+        Ok(match engine {
+            Engine::Packed => Self::Memory([zeros(), zeros()]),
+            Engine::Candle => Self::Tensors([var.zeros_like()?, var.zeros_like()?]),
+        })
     }
 }
 
@@ -37,6 +38,7 @@ pub struct Adam {
     moments: Vec<Moments>,
     learning_rate: f64,
     steps: i32,
+    engine: Engine,
 }
 
 impl Adam {
@@ -45,12 +47,23 @@ impl Adam {
     /// # Errors
     /// When the device has no memory left.
     pub fn new(vars: Vec<Var>, learning_rate: f64) -> Result<Self> {
-        let moments = vars.iter().map(Moments::zeros).collect::<Result<_>>()?;
+        let packed = vars.iter().all(|var| var.device().is_cpu());
+        let engine = if packed { Engine::Packed } else { Engine::Candle };
+        Self::with_engine(vars, learning_rate, engine)
+    }
+
+    /// [`Adam::new`], computed as `engine` says.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn with_engine(vars: Vec<Var>, learning_rate: f64, engine: Engine) -> Result<Self> {
+        let moments = vars.iter().map(|var| Moments::zeros(var, engine));
         Ok(Self {
+            moments: moments.collect::<Result<_>>()?,
             vars,
-            moments,
             learning_rate,
             steps: 0,
+            engine,
         })
     }
 
@@ -60,8 +73,8 @@ impl Adam {
     /// When they cannot be read from the device.
     pub fn first_moments(&self) -> Result<Vec<Vec<f32>>> {
         let first = |moments: &Moments| match moments {
-            Moments::Cpu([first, _]) => Ok(first.clone()),
-            Moments::Device([first, _]) => first.flatten_all()?.to_vec1(),
+            Moments::Memory([first, _]) => Ok(first.clone()),
+            Moments::Tensors([first, _]) => first.flatten_all()?.to_vec1(),
         };
         self.moments.iter().map(first).collect()
     }
@@ -75,11 +88,11 @@ impl Adam {
         for (name, moments) in names.iter().zip(&self.moments) {
             let (first, second) = (format!("first_moment/{name}"), format!("second_moment/{name}"));
             match moments {
-                Moments::Cpu([m, v]) => {
+                Moments::Memory([m, v]) => {
                     state.put(&first, &m[..]);
                     state.put(&second, &v[..]);
                 }
-                Moments::Device([m, v]) => {
+                Moments::Tensors([m, v]) => {
                     state.put(&first, flat(m)?);
                     state.put(&second, flat(v)?);
                 }
@@ -98,8 +111,8 @@ impl Adam {
             let mut take = |which: &str| state.take_f32_of(&format!("{which}/{name}"), var.elem_count());
             let (first, second) = (take("first_moment")?, take("second_moment")?);
             *moments = match moments {
-                Moments::Cpu(_) => Moments::Cpu([first, second]),
-                Moments::Device(_) => Moments::Device([
+                Moments::Memory(_) => Moments::Memory([first, second]),
+                Moments::Tensors(_) => Moments::Tensors([
                     Tensor::from_vec(first, var.shape(), var.device())?,
                     Tensor::from_vec(second, var.shape(), var.device())?,
                 ]),
@@ -115,14 +128,14 @@ impl Adam {
     /// # Errors
     /// When the number of gradients or a shape differs.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<()> {
-        if self.vars.iter().all(|var| var.device().is_cpu()) {
+        if self.engine == Engine::Packed {
             let flat = gradients.iter().map(|g| g.flatten_all()?.to_vec1());
             return self.step_on_cpu(flat.collect::<Result<_>>()?, &Team::default());
         }
         self.count(gradients.len())?;
         let (rate, correction) = (self.learning_rate, corrections(self.steps));
         for ((var, moments), gradient) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
-            if let Moments::Device(moments) = moments {
+            if let Moments::Tensors(moments) = moments {
                 step_composed(var, moments, gradient, rate, correction)?;
             }
         }
@@ -147,8 +160,8 @@ impl Adam {
         let jobs = vars.zip(&mut results).collect();
         team.each(jobs, |(((var, moments), gradient), result)| {
             *result = match moments {
-                Moments::Cpu(moments) => step_in_place(var, moments, gradient, step),
-                Moments::Device(_) => Err(candle_core::Error::Msg("the moments are not on the CPU".into())),
+                Moments::Memory(moments) => step_in_place(var, moments, gradient, step),
+                Moments::Tensors(_) => Err(candle_core::Error::Msg("the moments are tensors".into())),
             };
         });
         results.into_iter().collect()
@@ -189,12 +202,12 @@ fn step_composed(
     var.set(&(var.as_tensor() - ((&*first / c1)? * rate)?.div(&root)?)?)
 }
 
-/// `target <- tau new + (1 - tau) target`, in place on CPU.
+/// `target <- tau new + (1 - tau) target`.
 ///
 /// # Errors
 /// When the shapes differ.
-pub(crate) fn move_towards(target: &Tensor, new: &Tensor, tau: f64) -> Result<()> {
-    if target.device().is_cpu() {
+pub(crate) fn move_towards(target: &Tensor, new: &Tensor, tau: f64, engine: Engine) -> Result<()> {
+    if engine == Engine::Packed {
         return target.inplace_op2(&new.detach(), &AverageOp((1.0 - tau) as f32, tau as f32));
     }
     let moved = ((target * (1.0 - tau))? + (new.detach() * tau)?)?;

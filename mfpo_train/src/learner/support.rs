@@ -99,15 +99,16 @@ impl MfpoLearner {
             new.minimum,
             new.maximum
         );
-        let (rate, device) = (self.config.learning_rate, self.device.clone());
+        let (rate, device, engine) = (self.config.learning_rate, self.device.clone(), self.engine);
+        let load = move |p: &Parameters| Critic::load(p, new).map(|n| engine.critic(n));
         let moved = |p: &Parameters| carry_over(p, (now, new), &device);
         for critic in &mut self.critics {
             let parameters = moved(critic.parameters())?;
-            *critic = TrainedNetwork::new(parameters, rate, &device, move |p| Critic::load(p, new))?;
+            *critic = TrainedNetwork::new(parameters, rate, (&device, engine), load)?;
         }
         for target in &mut self.targets {
             let parameters = moved(&target.0)?;
-            let network = Critic::load(&parameters, new)?;
+            let network = load(&parameters)?;
             *target = (parameters, network);
         }
         (self.config.value_min, self.config.value_max) = (new.minimum, new.maximum);

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::network::{sample, value};
 use super::{BatchTensors, Metrics, SacLearner};
 use crate::learner::optimizer::move_towards;
-use crate::learner::{LearnerError, Trace};
+use crate::learner::{Engine, LearnerError, Trace};
 
 impl SacLearner {
     /// Both critics on the same target, then the target critics: `target <- tau new + (1 - tau) target`.
@@ -30,9 +30,10 @@ impl SacLearner {
             critic.descend(&loss, ["critic_1", "critic_2"][i], trace)?;
         }
         metrics.critic_losses = losses;
+        let engine = Engine::of(&self.device);
         for (critic, (parameters, _)) in self.critics.iter().zip(&self.targets) {
             for ((_, new), (_, target)) in critic.parameters().iter().zip(parameters.iter()) {
-                move_towards(target, new, self.config.tau)?;
+                move_towards(target, new, self.config.tau, engine)?;
             }
         }
         Ok(())

@@ -21,7 +21,7 @@ pub use policy::GaussianPolicy;
 
 use crate::algorithm::{Algorithm, TrainedPolicy, UpdateMetrics};
 use crate::learner::network::TrainedNetwork;
-use crate::learner::{LearnerError, ScalarAdam, Trace};
+use crate::learner::{Engine, LearnerError, ScalarAdam, Trace};
 use crate::replay_buffer::Batch;
 use crate::state::{Generator, State};
 use network::ReluMlp;
@@ -107,7 +107,8 @@ impl SacLearner {
     ) -> Result<Self, LearnerError> {
         config.validate()?;
         let rate = config.learning_rate;
-        let trained = |p: Parameters| TrainedNetwork::new(p, rate, device, ReluMlp::load);
+        let trained =
+            |p: Parameters| TrainedNetwork::new(p, rate, (device, Engine::of(device)), ReluMlp::load);
         let target = |p: &Parameters| -> Result<(Parameters, ReluMlp), LearnerError> {
             let p = p.to_device(device)?.copied()?;
             let network = ReluMlp::load(&p)?;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use mfpo_policy::parameters::Parameters;
+
+use crate::reference::device;
 
 /// Error allowed, in units of the reference's own float32 error.
 const FACTOR: f64 = 10.0;
@@ -48,7 +50,7 @@ impl File {
     }
 
     fn read(path: &PathBuf) -> Self {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu);
+        let tensors = candle_core::safetensors::load(path, &device());
         let tensors = tensors.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self {
             stem: path.file_stem().unwrap().to_string_lossy().into_owned(),
@@ -114,6 +116,8 @@ impl File {
 /// Compares, counts, and remembers what was wrong.
 pub struct Judge {
     what: &'static str,
+    /// The tolerances are multiplied by it.
+    pub slack: f64,
     tolerances: serde_json::Value,
     compared: usize,
     errors: Vec<String>,
@@ -124,6 +128,7 @@ impl Judge {
     pub fn new(what: &'static str) -> Self {
         Self {
             what,
+            slack: 1.0,
             tolerances: json("tolerance.json").unwrap_or(serde_json::Value::Null),
             compared: 0,
             errors: Vec::new(),
@@ -145,6 +150,7 @@ impl Judge {
     }
 
     fn judge(&mut self, file: &File, name: &str, error: f64, tolerance: f64) {
+        let tolerance = self.slack * tolerance;
         let ratio = error / tolerance;
         if ratio > self.worst.0 {
             self.worst = (ratio, format!("{}:{name}", file.stem));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::fast::{FastCritic, FastSampler, Rows, Scratch};
 use mfpo_policy::kernel::Precision;
@@ -11,7 +11,7 @@ use mfpo_policy::sampler;
 use mfpo_train::learner::*;
 
 use crate::files::{self, File, Judge};
-use crate::reference::{flat, learner, network, support, update_files};
+use crate::reference::{device, engines, flat, learner, network, support, update_files};
 
 #[test]
 fn golden_forward_passes_and_jvps() {
@@ -29,31 +29,35 @@ fn golden_forward_passes_and_jvps() {
                 t: &t,
                 h: &h,
             };
-            let u = flat(&net.forward(at).unwrap());
-            judge.compare(file, &format!("fwd/out/{name}_u"), &u, "out/u_pred");
-            let (value, jvp) = net.jvp(at, (&tangents.0, &tangents.1, &tangents.2)).unwrap();
-            judge.compare(file, &format!("fwd/out/{name}_u"), &flat(&value), "out/u_pred");
-            judge.compare(file, &format!("fwd/out/{name}_jvp"), &flat(&jvp), "out/du_dt");
+            for net in [net.clone(), net.composed()] {
+                let u = flat(&net.forward(at).unwrap());
+                judge.compare(file, &format!("fwd/out/{name}_u"), &u, "out/u_pred");
+                let (value, jvp) = net.jvp(at, (&tangents.0, &tangents.1, &tangents.2)).unwrap();
+                judge.compare(file, &format!("fwd/out/{name}_u"), &flat(&value), "out/u_pred");
+                judge.compare(file, &format!("fwd/out/{name}_jvp"), &flat(&jvp), "out/du_dt");
+            }
         }
         // The critics were evaluated at actions, that is at points clipped to [-1, 1].
         let a = a.clamp(-1f32, 1f32).unwrap();
         for name in ["critic_1", "critic_2", "target_critic_1", "target_critic_2"] {
             let p = network(file, "param/", name);
             let critic = Critic::load(&p, support(&p)).unwrap();
-            let logits = critic.logits(&s, &a).unwrap();
-            judge.compare(
-                file,
-                &format!("fwd/out/{name}_logits"),
-                &flat(&logits),
-                "out/critic_logits_1",
-            );
-            let value = critic.expected_value(&logits).unwrap();
-            judge.compare(
-                file,
-                &format!("fwd/out/{name}_value"),
-                &flat(&value),
-                "out/critic_value_1",
-            );
+            for critic in [critic.clone(), critic.clone().composed()] {
+                let logits = critic.logits(&s, &a).unwrap();
+                judge.compare(
+                    file,
+                    &format!("fwd/out/{name}_logits"),
+                    &flat(&logits),
+                    "out/critic_logits_1",
+                );
+                let value = critic.expected_value(&logits).unwrap();
+                judge.compare(
+                    file,
+                    &format!("fwd/out/{name}_value"),
+                    &flat(&value),
+                    "out/critic_value_1",
+                );
+            }
             let fast = FastCritic::new(&critic, s.dims()[1], Precision::Exact).unwrap();
             let rows = a.dims()[0];
             let mut share = vec![0.0; rows * fast.share_width()];
@@ -101,7 +105,7 @@ fn golden_directional_derivatives_and_exact_divergence() {
         for i in 0..size {
             let mut direction = vec![0.0f32; rows * size];
             (0..rows).for_each(|r| direction[r * size + i] = 1.0);
-            let direction = Tensor::from_vec(direction, (rows, size), &Device::Cpu).unwrap();
+            let direction = Tensor::from_vec(direction, (rows, size), &device()).unwrap();
             let (_, column) = actor.jvp(now, (&direction, &still, &still)).unwrap();
             let column = flat(&column);
             (0..rows).for_each(|r| divergence[r] += column[r * size + i]);
@@ -187,7 +191,8 @@ fn golden_best_of_n_by_the_target_critics() {
     };
     let pairs = pairs.filter_map(|f| Some((base(f)?, f, false)));
     for (inputs, expected, clipped) in cases.chain(pairs) {
-        let mut sampler = learner(inputs, clipped).action_sampler().unwrap();
+        let engine = Engine::of(&device());
+        let mut sampler = learner(inputs, clipped, engine).action_sampler().unwrap();
         let (noise, observation) = (inputs.values("eval/noise"), inputs.values("eval/obs"));
         let candidates = noise.len() / sampler.action_size();
         let mut action = vec![0.0; sampler.action_size()];
@@ -292,15 +297,20 @@ fn golden_velocity_estimators() {
 fn golden_adam() {
     let mut judge = Judge::new("Adam");
     for file in File::all().iter().filter(|f| !f.numbers_after("grad").is_empty()) {
-        let var = Var::from_tensor(&file.tensor("param0")).unwrap();
-        let mut adam = Adam::new(vec![var.clone()], 3e-4).unwrap();
+        let of_engine = |engine| {
+            let var = Var::from_tensor(&file.tensor("param0")).unwrap();
+            (var.clone(), Adam::with_engine(vec![var], 3e-4, engine).unwrap())
+        };
+        let mut adams: Vec<_> = engines().into_iter().map(of_engine).collect();
         let mut scalar = (ScalarAdam::default(), file.values("param0")[0]);
         let last = file.numbers_after("grad").into_iter().max().unwrap_or(0);
         for step in 0..=last {
             let gradient = file.tensor(&format!("grad{step}"));
-            adam.step(std::slice::from_ref(&gradient)).unwrap();
             let expected = format!("param{}", step + 1);
-            judge.compare(file, &expected, &flat(&var), "after/actor");
+            for (var, adam) in &mut adams {
+                adam.step(std::slice::from_ref(&gradient)).unwrap();
+                judge.compare(file, &expected, &flat(var), "after/actor");
+            }
             scalar.0.step(&mut scalar.1, flat(&gradient)[0], 3e-4);
             let want = f64::from(file.values(&expected)[0]);
             judge.number(file, &expected, f64::from(scalar.1), want, "after/actor");
@@ -315,7 +325,7 @@ fn golden_initial_parameters_have_the_reference_statistics() {
         println!("init_stats_halfcheetah.json is not there; nothing compared");
         return;
     };
-    let learner = MfpoLearner::new(LearnerConfig::paper(17, 6), 5, &Device::Cpu).unwrap();
+    let learner = MfpoLearner::new(LearnerConfig::paper(17, 6), 5, &device()).unwrap();
     let mut compared = 0;
     for (path, want) in stats.as_object().unwrap() {
         let (network, name) = path.split_once('/').unwrap();

@@ -1,7 +1,10 @@
-//! What a golden file holds - parameters, mini-batch, random numbers - as our types.
+//! What a golden file holds - parameters, mini-batch, random numbers - as our types, on the device of the tests.
+
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 use mfpo_policy::critic::ValueSupport;
+use mfpo_policy::device::DeviceName;
 use mfpo_policy::parameters::Parameters;
 use mfpo_train::learner::*;
 use mfpo_train::replay_buffer::Batch;
@@ -10,6 +13,26 @@ use crate::files::File;
 
 /// Support of the reference agent; its number of atoms follows from the critics' heads.
 const VALUE: (f64, f64) = (-1600.0, 1600.0);
+
+/// Where the tests run: MFPO_TEST_DEVICE (cpu, cuda or cuda:N), else the CPU.
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || match std::env::var("MFPO_TEST_DEVICE") {
+        Ok(name) => name.parse::<DeviceName>().and_then(DeviceName::open),
+        Err(_) => DeviceName::Cpu.open(),
+    };
+    DEVICE
+        .get_or_init(|| open().unwrap_or_else(|error| panic!("MFPO_TEST_DEVICE: {error}")))
+        .clone()
+}
+
+/// What the device runs, and on the CPU also what every other device runs.
+pub fn engines() -> Vec<Engine> {
+    match Engine::of(&device()) {
+        Engine::Packed => vec![Engine::Packed, Engine::Candle],
+        Engine::Candle => vec![Engine::Candle],
+    }
+}
 
 /// Files that hold parameters, a batch and draws.
 pub fn update_files() -> Vec<File> {
@@ -52,7 +75,7 @@ pub fn config(file: &File, clipped_double_q: bool) -> LearnerConfig {
     }
 }
 
-pub fn learner(file: &File, clipped_double_q: bool) -> MfpoLearner {
+pub fn learner(file: &File, clipped_double_q: bool, engine: Engine) -> MfpoLearner {
     let p = |name: &str| network(file, "param/", name);
     let targets = file
         .holds("param/target_critic_")
@@ -64,7 +87,8 @@ pub fn learner(file: &File, clipped_double_q: bool) -> MfpoLearner {
         targets,
         log_temperature: file.values("param/temp/log_temp")[0],
     };
-    MfpoLearner::with_parameters(config(file, clipped_double_q), initial, 0, &Device::Cpu).unwrap()
+    let config = config(file, clipped_double_q);
+    MfpoLearner::with_engine(config, initial, 0, (&device(), engine)).unwrap()
 }
 
 pub fn batch(file: &File) -> Batch {

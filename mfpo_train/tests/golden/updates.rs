@@ -9,7 +9,12 @@ use mfpo_policy::sampler;
 use mfpo_train::learner::*;
 
 use crate::files::{File, Judge};
-use crate::reference::{RecordedDraws, batch, flat, learner, support, update_files};
+use crate::reference::{RecordedDraws, batch, engines, flat, learner, support, update_files};
+
+/// The tolerances are those of a first update. One bit in every initial parameter moves the second update's actor loss by up to
+/// 1.5e-5 with either engine (12 such changes each), 1.7 times its tolerance: Adam's first step is nearly the sign of a
+/// gradient, and t is as small as 0.13 there.
+const LATER_UPDATES: f64 = 3.0;
 
 /// Compares everything an update has recorded with what the file holds under `prefix`.
 fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
@@ -60,38 +65,45 @@ const FINAL: [&str; 6] = [
 #[test]
 fn golden_updates_with_clipped_double_q() {
     let mut judge = Judge::new("one whole update: intermediates, losses, gradients, moments, parameters");
-    for file in &update_files() {
-        let mut learner = learner(file, true);
-        let mut trace = Trace::on();
-        let mut draws = RecordedDraws {
-            file,
-            prefix: "draw/".into(),
-        };
-        learner.update_with(&batch(file), &mut draws, &mut trace).unwrap();
-        compare_update(&mut judge, file, &trace, "out/");
-        let recorded = || trace.values().map(|(name, _)| name);
-        recorded()
-            .filter(|name| !name.contains('/'))
-            .for_each(|name| judge.require(file, &format!("out/{name}")));
-        for name in file
-            .names()
-            .iter()
-            .filter(|n| n.starts_with("grad/") && trace.get(n).is_none())
-        {
-            judge.missing(file, name);
+    for engine in engines() {
+        for file in &update_files() {
+            let mut learner = learner(file, true, engine);
+            let mut trace = Trace::on();
+            let mut draws = RecordedDraws {
+                file,
+                prefix: "draw/".into(),
+            };
+            learner.update_with(&batch(file), &mut draws, &mut trace).unwrap();
+            compare_whole_update(&mut judge, file, &trace);
+            compare_parameters(&mut judge, file, &learner, &trace);
         }
-        for (name, values) in trace.values().filter(|(name, _)| name.starts_with("grad/")) {
-            let network = name.split('/').nth(1).unwrap();
-            judge.relative(file, name, values, &format!("grad/{network}"));
-            // After one step from zero the first moment is (1 - b1) times the gradient.
-            if let Some(moment) = trace.get(&name.replacen("grad/", "moment/", 1)) {
-                let scaled: Vec<f32> = moment.iter().map(|m| m * 10.0).collect();
-                judge.relative(file, name, &scaled, &format!("grad/{network}"));
-            }
-        }
-        compare_parameters(&mut judge, file, &learner, &trace);
     }
     judge.finish();
+}
+
+/// All that an update records, and nothing missing on either side.
+fn compare_whole_update(judge: &mut Judge, file: &File, trace: &Trace) {
+    compare_update(judge, file, trace, "out/");
+    let recorded = || trace.values().map(|(name, _)| name);
+    recorded()
+        .filter(|name| !name.contains('/'))
+        .for_each(|name| judge.require(file, &format!("out/{name}")));
+    for name in file
+        .names()
+        .iter()
+        .filter(|n| n.starts_with("grad/") && trace.get(n).is_none())
+    {
+        judge.missing(file, name);
+    }
+    for (name, values) in trace.values().filter(|(name, _)| name.starts_with("grad/")) {
+        let network = name.split('/').nth(1).unwrap();
+        judge.relative(file, name, values, &format!("grad/{network}"));
+        // After one step from zero the first moment is (1 - b1) times the gradient.
+        if let Some(moment) = trace.get(&name.replacen("grad/", "moment/", 1)) {
+            let scaled: Vec<f32> = moment.iter().map(|m| m * 10.0).collect();
+            judge.relative(file, name, &scaled, &format!("grad/{network}"));
+        }
+    }
 }
 
 fn compare_parameters(judge: &mut Judge, file: &File, learner: &MfpoLearner, trace: &Trace) {
@@ -133,14 +145,16 @@ fn golden_updates_without_clipped_double_q() {
             );
             continue;
         };
-        let mut learner = learner(base, false);
-        let mut trace = Trace::on();
-        let mut draws = RecordedDraws {
-            file: base,
-            prefix: "draw/".into(),
-        };
-        learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
-        compare_update(&mut judge, file, &trace, "out/");
+        for engine in engines() {
+            let mut learner = learner(base, false, engine);
+            let mut trace = Trace::on();
+            let mut draws = RecordedDraws {
+                file: base,
+                prefix: "draw/".into(),
+            };
+            learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
+            compare_update(&mut judge, file, &trace, "out/");
+        }
         WITHOUT_CLIPPED
             .iter()
             .for_each(|name| judge.require(file, &format!("out/{name}")));
@@ -161,37 +175,50 @@ fn golden_four_updates_in_a_row() {
             );
             continue;
         };
-        let mut learner = learner(base, true);
-        let steps = file.numbers_after("step");
-        let outs: BTreeSet<&str> = file
-            .names()
-            .iter()
-            .filter_map(|name| Some(name.split_once("/out/")?.1))
-            .collect();
-        for step in 0..=steps.into_iter().max().unwrap_or(0) {
-            for out in outs.iter().filter(|_| file.holds("step")) {
-                if !FINAL.contains(out) {
-                    judge.require(file, &format!("step{step}/out/{out}"));
-                }
-            }
-            let mut trace = Trace::on();
-            let mut draws = RecordedDraws {
+        for engine in engines() {
+            let mut learner = learner(base, true, engine);
+            four_updates(&mut judge, (file, base), &mut learner, engine);
+            judge.number(
                 file,
-                prefix: format!("step{step}/draw/"),
-            };
-            learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
-            compare_update(&mut judge, file, &trace, &format!("step{step}/out/"));
+                "final_alpha",
+                learner.temperature(),
+                f64::from(file.values("final_alpha")[0]),
+                "out/alpha",
+            );
+            compare_final(&mut judge, file, base, &learner);
         }
-        judge.number(
-            file,
-            "final_alpha",
-            learner.temperature(),
-            f64::from(file.values("final_alpha")[0]),
-            "out/alpha",
-        );
-        compare_final(&mut judge, file, base, &learner);
     }
     judge.finish();
+}
+
+fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut MfpoLearner, engine: Engine) {
+    let steps = file.numbers_after("step");
+    let outs: BTreeSet<&str> = file
+        .names()
+        .iter()
+        .filter_map(|name| Some(name.split_once("/out/")?.1))
+        .collect();
+    for step in 0..=steps.into_iter().max().unwrap_or(0) {
+        for out in outs.iter().filter(|_| file.holds("step")) {
+            if !FINAL.contains(out) {
+                judge.require(file, &format!("step{step}/out/{out}"));
+            }
+        }
+        let mut trace = Trace::on();
+        let mut draws = RecordedDraws {
+            file,
+            prefix: format!("step{step}/draw/"),
+        };
+        learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
+        // The CPU's own engine keeps to the first update's tolerances.
+        judge.slack = if step > 0 && engine == Engine::Candle {
+            LATER_UPDATES
+        } else {
+            1.0
+        };
+        compare_update(judge, file, &trace, &format!("step{step}/out/"));
+    }
+    judge.slack = 1.0;
 }
 
 fn compare_final(judge: &mut Judge, file: &File, base: &File, learner: &MfpoLearner) {

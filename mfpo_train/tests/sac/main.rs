@@ -1,5 +1,5 @@
 //! SAC's mathematics against numbers of another implementation: `golden.py` beside this file made `golden.json` with JAX
-//! in double precision. And whole trainings with it.
+//! in double precision, on the CPU or on the GPU that MFPO_TEST_DEVICE names. And whole trainings with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
+use mfpo_policy::device::DeviceName;
 use mfpo_policy::parameters::Parameters;
 use mfpo_train::algorithm::Algorithm;
 use mfpo_train::config::TrainConfig;
@@ -20,6 +21,13 @@ use serde_json::Value;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden.json")).unwrap()
+}
+
+/// Where the updates are computed.
+fn device() -> Device {
+    let name = std::env::var("MFPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = name.parse::<DeviceName>().and_then(DeviceName::open);
+    device.unwrap_or_else(|error| panic!("MFPO_TEST_DEVICE: {error}"))
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -67,7 +75,7 @@ fn learner(file: &Value, update_to_data: usize) -> SacLearner {
     let critic = |name: &str| network(&initial[name], (s + a, h, 1));
     let critics = [critic("critic_1"), critic("critic_2")];
     let actor = network(&initial["actor"], (s, h, 2 * a));
-    SacLearner::with_parameters(config, actor, critics, 0, &Device::Cpu).unwrap()
+    SacLearner::with_parameters(config, actor, critics, 0, &device()).unwrap()
 }
 
 fn batch(file: &Value, update: usize) -> Batch {
