@@ -1,23 +1,21 @@
 //! PolicyBundle: a policy as one safetensors file. The metadata's key `mfpo` holds the [`Manifest`] as JSON; tensors
 //! are named `actor/...` and, for best of N, `critic_1/...` and `critic_2/...`. Any safetensors reader opens it.
 //!
-//! [`seal`] writes one, [`open`] is the only way to a [`VerifiedBundle`]: structure, sizes, digest and finite weights
+//! [`seal`] writes one, [`sign`] says who vouches for it, [`open`] is the only way to a [`VerifiedBundle`]: structure, sizes, digest and finite weights
 //! have been checked, whatever the bytes were.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
+use candle_core::Device;
 use thiserror::Error;
 
+use crate::contents::Contents;
 use crate::critic::Critic;
-use crate::fast::values;
 use crate::mean_flow::MeanFlow;
 use crate::noise::NormalNoise;
 use crate::parameters::{NetworkError, Parameters};
 use crate::sampler::{ActionSampler, Normalizer, PolicyNetworks, SampleError};
+use crate::signature::{PublicKey, SignatureError, SigningKey};
 use crate::spec::SpecError;
 use crate::subject::Subject;
 
@@ -99,6 +97,9 @@ pub enum BundleError {
     /// The robot or the task in the manifest is not valid.
     #[error("the manifest's robot or task is not valid: {0}")]
     Spec(#[from] SpecError),
+    /// The signature is not of this bundle.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The weights do not make the networks that the manifest describes.
     #[error("the weights do not fit: {0}")]
     Network(#[from] NetworkError),
@@ -134,14 +135,12 @@ pub struct SealRequest<'a> {
 /// Any [`BundleError`] that [`open`] would find later.
 pub fn seal(request: &SealRequest<'_>) -> Result<Vec<u8>, BundleError> {
     request.subject.validate()?;
-    let mut tensors = BTreeMap::new();
-    add(&mut tensors, "actor", request.actor)?;
-    if let Some((critics, _)) = &request.critics {
-        add(&mut tensors, "critic_1", critics[0])?;
-        add(&mut tensors, "critic_2", critics[1])?;
+    let mut networks = vec![("actor", request.actor)];
+    if let Some(([first, second], _)) = &request.critics {
+        networks.extend([("critic_1", *first), ("critic_2", *second)]);
     }
     let actor = MeanFlow::load(request.actor, request.subject.action_size())?;
-    let mut manifest = Manifest {
+    let manifest = Manifest {
         format: FORMAT.into(),
         run: request.run.into(),
         version: request.version,
@@ -153,50 +152,26 @@ pub fn seal(request: &SealRequest<'_>) -> Result<Vec<u8>, BundleError> {
         hidden_sizes: actor.trunk.mlp.hidden_sizes(),
         critics: request.critics.as_ref().map(|(_, manifest)| *manifest),
         normalizer: request.normalizer.clone(),
-        probes: Vec::new(),
+        probes: probes(request, &actor)?,
         probe_tolerance: 1e-3,
         digest: String::new(),
     };
-    manifest.probes = probes(request, &actor)?;
-    manifest.digest = digest(&manifest, &tensors);
-    let bytes = write(&manifest, &tensors)?;
+    let bytes = Contents::new(manifest, &networks)?.write()?;
     open(&bytes)?;
     Ok(bytes)
 }
 
-/// A tensor as it lies in the file.
-#[derive(Debug, Clone)]
-struct RawTensor {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-fn add(tensors: &mut BTreeMap<String, RawTensor>, prefix: &str, p: &Parameters) -> Result<(), BundleError> {
-    for (name, tensor) in p.iter() {
-        let bytes = values(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let shape = tensor.dims().to_vec();
-        tensors.insert(format!("{prefix}/{name}"), RawTensor { shape, bytes });
-    }
-    Ok(())
-}
-
-fn write(manifest: &Manifest, tensors: &BTreeMap<String, RawTensor>) -> Result<Vec<u8>, BundleError> {
-    let structure = |e: safetensors::SafeTensorError| BundleError::Structure {
-        reason: e.to_string(),
-        got: 0,
-    };
-    let json = serde_json::to_string(manifest).map_err(|e| BundleError::Manifest(e.to_string()))?;
-    let views = tensors
-        .iter()
-        .map(|(name, t)| {
-            Ok((
-                name,
-                TensorView::new(Dtype::F32, t.shape.clone(), &t.bytes).map_err(structure)?,
-            ))
-        })
-        .collect::<Result<Vec<_>, BundleError>>()?;
-    let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
-    safetensors::serialize(views, Some(metadata)).map_err(structure)
+/// The bundle `bytes` with a signature of `key` in place of the one that it may have.
+///
+/// # Errors
+/// Any [`BundleError`] of [`open`]: only a valid bundle is signed.
+pub fn sign(bytes: &[u8], key: &SigningKey) -> Result<Vec<u8>, BundleError> {
+    open(bytes)?;
+    let mut contents = Contents::read(bytes)?;
+    contents.signature = Some(key.sign(&contents.manifest.digest));
+    let signed = contents.write()?;
+    open(&signed)?;
+    Ok(signed)
 }
 
 fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe>, BundleError> {
@@ -227,31 +202,12 @@ fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe
     observations.into_iter().map(make).collect()
 }
 
-fn digest(manifest: &Manifest, tensors: &BTreeMap<String, RawTensor>) -> String {
-    let blank = Manifest {
-        digest: String::new(),
-        ..manifest.clone()
-    };
-    let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(&blank).unwrap_or_default());
-    for (name, tensor) in tensors {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        hash.update((tensor.shape.len() as u64).to_le_bytes());
-        tensor
-            .shape
-            .iter()
-            .for_each(|d| hash.update((*d as u64).to_le_bytes()));
-        hash.update(&tensor.bytes);
-    }
-    hex::encode(hash.finalize())
-}
-
 /// A bundle whose structure, sizes, digest and weights have been checked. Only [`open`] makes one.
 #[derive(Debug, Clone)]
 pub struct VerifiedBundle {
     manifest: Manifest,
     parameters: Parameters,
+    signer: Option<PublicKey>,
 }
 
 /// Checks a bundle and reads it.
@@ -260,70 +216,15 @@ pub struct VerifiedBundle {
 /// A [`BundleError`] that says what was expected and what came; nothing panics, and nothing larger than the file is
 /// allocated for its content.
 pub fn open(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
-    let structure = |reason: String| BundleError::Structure {
-        reason,
-        got: bytes.len(),
-    };
-    if bytes.len() > MOST_BYTES {
-        return Err(structure(format!("larger than {MOST_BYTES} bytes")));
-    }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| structure(e.to_string()))?;
-    let file = SafeTensors::deserialize(bytes).map_err(|e| structure(e.to_string()))?;
-    let json = header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
-    let json = json.ok_or_else(|| BundleError::Manifest("the key is missing".into()))?;
-    let manifest = Manifest::parse(json)?;
-    let tensors = read(&file)?;
-    let got = digest(&manifest, &tensors);
-    if got != manifest.digest {
-        return Err(BundleError::Digest {
-            expected: manifest.digest,
-            got,
-        });
-    }
+    let contents = Contents::read(bytes)?;
+    let signer = contents.signer()?;
     let bundle = VerifiedBundle {
-        parameters: parameters(&tensors)?,
-        manifest,
+        parameters: contents.parameters()?,
+        manifest: contents.manifest,
+        signer,
     };
     bundle.check()?;
     Ok(bundle)
-}
-
-fn read(file: &SafeTensors<'_>) -> Result<BTreeMap<String, RawTensor>, BundleError> {
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(BundleError::Mismatch {
-                what: "the type of a tensor",
-                expected: "F32".into(),
-                got: format!("{:?} ('{name}')", view.dtype()),
-            });
-        }
-        let raw = RawTensor {
-            shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
-        };
-        tensors.insert(name, raw);
-    }
-    Ok(tensors)
-}
-
-fn parameters(tensors: &BTreeMap<String, RawTensor>) -> Result<Parameters, BundleError> {
-    let mut named = BTreeMap::new();
-    for (name, raw) in tensors {
-        let numbers: Vec<f32> = raw
-            .bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
-        if let Some((index, &value)) = numbers.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            let tensor = name.clone();
-            return Err(BundleError::NotFinite { tensor, index, value });
-        }
-        let tensor =
-            Tensor::from_vec(numbers, raw.shape.as_slice(), &Device::Cpu).map_err(NetworkError::from)?;
-        named.insert(name.clone(), tensor);
-    }
-    Ok(Parameters::new(named))
 }
 
 impl VerifiedBundle {
@@ -335,6 +236,11 @@ impl VerifiedBundle {
     /// The digest, computed from what was read.
     pub fn digest(&self) -> &str {
         &self.manifest.digest
+    }
+
+    /// Whose signature it carries; it fits, but whether it counts is up to [`crate::signature::TrustedKeys`].
+    pub fn signer(&self) -> Option<PublicKey> {
+        self.signer
     }
 
     /// The weights, named as in the file.

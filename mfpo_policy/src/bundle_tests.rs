@@ -1,10 +1,14 @@
 //! Laws of the bundle: what was sealed opens; whatever was changed is refused with the reason.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::*;
+use crate::contents::RawTensor;
 use crate::critic::ValueSupport;
 use crate::subject::TaskSpec;
 use crate::testing::one_joint_robot;
 use proptest::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 fn sealed(version: u64) -> Vec<u8> {
     sealed_for(&Subject::Robot(one_joint_robot()), version)
@@ -53,15 +57,12 @@ fn sealed_for(subject: &Subject, version: u64) -> Vec<u8> {
 
 /// Rewrites a bundle after `change` and, when `resign`, with the digest of the changed content.
 fn changed(resign: bool, change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, RawTensor>)) -> Vec<u8> {
-    let bytes = sealed(1);
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors = read(&file).unwrap();
-    let mut manifest = open(&bytes).unwrap().manifest;
-    change(&mut manifest, &mut tensors);
+    let mut contents = Contents::read(&sealed(1)).unwrap();
+    change(&mut contents.manifest, &mut contents.tensors);
     if resign {
-        manifest.digest = digest(&manifest, &tensors);
+        contents.manifest.digest = contents.digest();
     }
-    write(&manifest, &tensors).unwrap()
+    contents.write().unwrap()
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -90,7 +91,7 @@ fn json(bytes: &[u8]) -> String {
 fn reworded(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let text = json(bytes);
     assert!(text.contains(from), "{text}");
-    let tensors = read(&SafeTensors::deserialize(bytes).unwrap()).unwrap();
+    let tensors = Contents::read(bytes).unwrap().tensors;
     let views = tensors.iter().map(|(name, tensor)| {
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &tensor.bytes);
         (name, view.unwrap())
@@ -326,4 +327,28 @@ fn wrong_lengths_are_refused_with_expected_and_got() {
             .is_err()
     );
     assert_eq!(action, [7.0]);
+}
+
+#[test]
+fn a_signed_bundle_names_its_signer_and_keeps_its_digest() {
+    let (plain, key) = (sealed(1), SigningKey::from_seed(&[1; 32]));
+    let signed = sign(&plain, &key).unwrap();
+    let (before, after) = (open(&plain).unwrap(), open(&signed).unwrap());
+    assert_eq!((before.signer(), after.signer()), (None, Some(key.public())));
+    assert_eq!(before.digest(), after.digest());
+    // Signing again replaces the signature.
+    let other = SigningKey::from_seed(&[2; 32]);
+    let again = sign(&signed, &other).unwrap();
+    assert_eq!(open(&again).unwrap().signer(), Some(other.public()));
+}
+
+#[test]
+fn a_signature_of_another_bundle_is_refused() {
+    let key = SigningKey::from_seed(&[1; 32]);
+    let mut contents = Contents::read(&sign(&sealed(1), &key).unwrap()).unwrap();
+    contents.manifest.version = 2;
+    contents.manifest.digest = contents.digest();
+    let text = refusal(&contents.write().unwrap());
+    assert!(text.contains("the signature does not fit the bundle"), "{text}");
+    assert!(sign(b"nonsense", &key).is_err());
 }

@@ -2,6 +2,7 @@
 //! sampler, distributional critics, and the PolicyBundle that carries them. No ROS, no MuJoCo.
 
 pub mod bundle;
+mod contents;
 pub mod critic;
 pub mod device;
 pub mod fast;
@@ -15,6 +16,7 @@ pub mod noise;
 pub mod observation;
 pub mod parameters;
 pub mod sampler;
+pub mod signature;
 pub mod spec;
 pub mod subject;
 #[cfg(test)]

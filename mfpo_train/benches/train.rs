@@ -132,6 +132,8 @@ fn train_once(arguments: &Arguments, config: TrainConfig, folder: &Path) -> anyh
         checkpoint: None,
         progress: ProgressMode::Quiet,
         sink: None,
+        signing_key: None,
+        films: None,
         until_success: None,
         least: Duration::ZERO,
         stop: Arc::new(AtomicBool::new(false)),

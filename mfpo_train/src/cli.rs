@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::eval::{EvalArgs, open_bundle};
 use crate::film::FilmSize;
+use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{BundleSink, run_id};
@@ -41,6 +42,12 @@ enum Command {
         /// The bundle, a safetensors file
         file: PathBuf,
     },
+    /// Make a key to sign bundles with
+    Keygen(KeygenArgs),
+    /// Sign a bundle, so that a node which trusts the key takes it
+    Sign(SignArgs),
+    /// Check a bundle and its signature
+    Verify(VerifyArgs),
     /// Draw the evaluations of several runs into one picture; runs that differ in their seed only are one curve
     Plot(PlotArgs),
     /// Drive a task from files, to compare it with another implementation: one JSON object a step, the reset first
@@ -125,6 +132,9 @@ struct TrainArgs {
     /// Environment steps between two bundles [default: the configuration's]
     #[arg(long, value_name = "STEPS")]
     publish_every: Option<u64>,
+    /// Sign every bundle with this private key (see keygen)
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Publish every bundle on the ROS 2 topic policy/bundle, where running nodes take it at once
     #[arg(long, overrides_with = "no_topic")]
     topic: bool,
@@ -168,6 +178,9 @@ pub fn main() -> ExitCode {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => eval::run(&args),
         Command::Inspect { file } => run_inspect(&file),
+        Command::Keygen(args) => keys::keygen(&args),
+        Command::Sign(args) => keys::sign(&args),
+        Command::Verify(args) => keys::verify(&args),
         Command::Plot(args) => run_plot(&args),
         Command::Rollout(args) => run_rollout(args),
         Command::Tasks => list_tasks(),
@@ -217,6 +230,7 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     };
     let outcome = train::train(train::Options {
         sink: sink(args.topic)?,
+        signing_key: args.sign_key.as_deref().map(keys::read_key).transpose()?,
         progress: progress_mode(&args),
         until_success: args.until_success,
         films: args.video.then_some(args.video_size),
@@ -262,6 +276,8 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
     if args.video {
         go_on.extend(["--video".to_owned(), format!("--video-size={}", args.video_size)]);
     }
+    let key = args.sign_key.as_ref();
+    go_on.extend(key.map(|key| format!("--sign-key={}", key.display())));
     go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
     let mut start = go_on.clone();
     start.extend(args.task.as_ref().map(|task| format!("--task={task}")));

@@ -12,6 +12,7 @@ pub fn describe(bundle: &VerifiedBundle) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_policy(&mut text, manifest);
+    let _ = writeln!(text, "signed by         {}", signer_line(bundle));
     let _ = match &manifest.subject {
         Subject::Robot(robot) => write_robot(&mut text, robot),
         Subject::Task(task) => write_task(&mut text, task),
@@ -38,6 +39,12 @@ fn write_policy(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
         manifest.probes.len(),
         manifest.probe_tolerance
     )
+}
+
+fn signer_line(bundle: &VerifiedBundle) -> String {
+    bundle
+        .signer()
+        .map_or_else(|| "nobody".to_owned(), |key| key.to_string())
 }
 
 fn critics_line(manifest: &Manifest) -> String {

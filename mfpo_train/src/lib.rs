@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod events;
 pub mod film;
 pub mod inspect;
+pub mod keys;
 pub mod learner;
 pub mod metrics;
 pub mod normalize;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use candle_core::Device;
 use mfpo_policy::bundle::{self, SealRequest};
 use mfpo_policy::sampler::ActionSampler;
+use mfpo_policy::signature::SigningKey;
 use mfpo_policy::subject::Subject;
 use rand::Rng;
 
@@ -39,12 +40,14 @@ pub struct Label<'a> {
     pub version: u64,
     /// Some observations, each `[S]`; without any, random ones are used.
     pub probe_observations: Vec<Vec<f32>>,
+    /// Who vouches for it.
+    pub key: Option<&'a SigningKey>,
 }
 
 impl SealedBundle {
     /// Seals `policy` with the target critics for best of N.
     pub fn seal(policy: &MeanFlowPolicy, subject: &Subject, label: Label<'_>) -> anyhow::Result<Self> {
-        let bytes = bundle::seal(&SealRequest {
+        let mut bytes = bundle::seal(&SealRequest {
             subject,
             run: label.run,
             version: label.version,
@@ -54,6 +57,9 @@ impl SealedBundle {
             normalizer: policy.normalizer.clone(),
             probe_observations: label.probe_observations,
         })?;
+        if let Some(key) = label.key {
+            bytes = bundle::sign(&bytes, key)?;
+        }
         let digest = bundle::open(&bytes)?.digest().to_owned();
         Ok(Self {
             run: label.run.to_owned(),
@@ -126,7 +132,7 @@ impl Publisher {
 }
 
 /// Writes a file that is complete whenever it is there, also after a power cut.
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;

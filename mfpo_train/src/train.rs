@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use mfpo_policy::gradient::Team;
+use mfpo_policy::signature::SigningKey;
 use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -52,6 +53,8 @@ pub struct Options {
     pub progress: ProgressMode,
     /// Who gets every bundle, beside the run folder.
     pub sink: Option<Box<dyn BundleSink>>,
+    /// Signs every bundle.
+    pub signing_key: Option<SigningKey>,
     /// Ends the run early once two evaluations in a row have this share of successes.
     pub until_success: Option<f64>,
     /// Films the first episode of each evaluation.
@@ -110,6 +113,7 @@ struct Run {
     /// Memory of the mini-batch.
     batch: Batch,
     publisher: Publisher,
+    signing_key: Option<SigningKey>,
     recorder: Recorder,
     folder: PathBuf,
     checkpoints: Checkpoints,
@@ -197,6 +201,7 @@ impl Run {
             ),
             batch: Batch::default(),
             publisher: Publisher::new(&folder, options.sink)?,
+            signing_key: options.signing_key,
             checkpoints: Checkpoints::new(&folder),
             least: options.least,
             rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
@@ -415,6 +420,7 @@ impl Run {
             run: &self.name,
             version,
             probe_observations: self.probe_observations(),
+            key: self.signing_key.as_ref(),
         };
         let bundle = SealedBundle::seal(&policy, &self.episodes.spec().subject, label)?;
         self.publisher.publish(&bundle)?;

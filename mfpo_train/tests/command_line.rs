@@ -492,3 +492,36 @@ fn start_of(run: &Path) -> f64 {
     let info: Value = serde_json::from_str(&text).unwrap();
     info["started"].as_f64().unwrap()
 }
+
+#[test]
+fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["ours", "theirs"] {
+        let text_of = told(&["keygen", text(&at(name))]);
+        assert!(text_of.contains("keep it secret"), "{text_of}");
+    }
+    assert!(refusal(&["keygen", text(&at("ours"))]).contains("never overwritten"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&at("ours").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");
+    let (plain, signed) = (text(&policies), at("signed.safetensors"));
+    let (key, ours, theirs) = (at("ours"), at("ours.pub"), at("theirs.pub"));
+    assert!(told(&["verify", plain]).contains("signed by nobody"));
+    assert!(refusal(&["verify", plain, "--trust", text(&ours)]).contains("the bundle is not signed"));
+    told(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+    let public = told(&["verify", text(&signed), "--trust", text(&ours)]);
+    assert!(told(&["inspect", text(&signed)]).contains("signed by"));
+    let hexadecimal = public.trim_end().rsplit(' ').next().unwrap();
+    told(&["verify", text(&signed), "--trust", hexadecimal]);
+    let text_of = refusal(&["verify", text(&signed), "--trust", text(&theirs)]);
+    assert!(
+        text_of.contains(&format!("is signed by {hexadecimal}")),
+        "{text_of}"
+    );
+    assert!(refusal(&["verify", text(&signed), "--trust", "nobody"]).contains("neither a file nor a key"));
+    assert!(
+        refusal(&["sign", plain, "--key", text(&ours)]).contains("not an Ed25519 private key"),
+        "a public key signs nothing"
+    );
+}

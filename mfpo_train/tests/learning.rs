@@ -19,6 +19,7 @@ fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
         folder: folder.to_owned(),
         progress: ProgressMode::Quiet,
         sink: None,
+        signing_key: None,
         checkpoint: None,
         until_success: None,
         films: None,

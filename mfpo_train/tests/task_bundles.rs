@@ -190,6 +190,7 @@ fn nodes_are_not_sent_bundles_of_a_task_without_a_robot() {
         checkpoint: None,
         progress: ProgressMode::Quiet,
         sink: Some(Box::new(NoBundle)),
+        signing_key: None,
         until_success: None,
         films: None,
         least: Duration::ZERO,

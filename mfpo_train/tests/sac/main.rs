@@ -221,6 +221,7 @@ fn options(folder: &Path, seed: u64, overrides: &[&str]) -> Options {
         folder: folder.to_owned(),
         progress: ProgressMode::Quiet,
         sink: None,
+        signing_key: None,
         checkpoint: None,
         until_success: None,
         films: None,
