@@ -76,10 +76,10 @@ impl Run {
     /// The last evaluation in the metrics.
     fn evaluation(&self) -> Value {
         let text = std::fs::read_to_string(self.path("metrics.jsonl")).unwrap();
-        let lines = text
+        let mut lines = text
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["kind"] == "evaluation").last().unwrap()
+        lines.rfind(|line| line["kind"] == "evaluation").unwrap()
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Camera {
 pub enum Detail {
     /// As the model says.
     Still,
-    /// Coarser shadows and edges: without a GPU a picture then takes a third of the time.
+    /// Coarser shadows and edges: without a GPU a picture then takes less than half the time.
     Film,
 }
 

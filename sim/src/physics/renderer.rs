@@ -12,7 +12,7 @@ const FOLLOWING: &str = "track";
 /// Things to draw beside the model's geoms: segments of tendons, skins.
 const MORE_TO_DRAW: u32 = 1000;
 /// Pixels along the map of a light's shadows in a film.
-const FILM_SHADOWS: i32 = 1024;
+const FILM_SHADOWS: i32 = 2048;
 
 /// Draws a model off-screen, through one camera.
 pub struct Renderer {
