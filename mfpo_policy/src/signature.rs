@@ -55,6 +55,13 @@ pub enum SignatureError {
 /// A key that signs. Keep it secret.
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
+impl fmt::Debug for SigningKey {
+    /// The public half: the secret one must not get into a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey of {}", self.public())
+    }
+}
+
 impl SigningKey {
     /// The key that 32 random bytes make.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
