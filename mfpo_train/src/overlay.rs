@@ -236,8 +236,11 @@ fn points(members: &[&RunCurve], along: Along) -> Vec<(f64, f64, f64, f64)> {
 
 fn draw_chart(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let groups = groups(runs, along);
-    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    // The legend lies below, where it hides nothing.
+    let legend = LEGEND_LINE * groups.len() as u32 + 10;
+    let root = BitMapBackend::new(path, (SIZE.0, SIZE.1 + legend)).into_drawing_area();
     root.fill(&WHITE)?;
+    let (above, below) = root.split_vertically(SIZE.1);
     let (right, returns) = ranges(&groups);
     let mut tasks: Vec<&str> = runs.iter().map(|run| run.info.task.as_str()).collect();
     tasks.dedup();
@@ -246,9 +249,10 @@ fn draw_chart(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), Box<dy
     } else {
         "several tasks"
     };
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(&above)
         .caption(title, (FONT, 30))
         .margin(20)
+        .margin_right(50)
         .x_label_area_size(55)
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..right, returns)?;
@@ -267,7 +271,7 @@ fn draw_chart(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), Box<dy
         .axis_desc_style((FONT, 22))
         .draw()?;
     for (index, group) in groups.iter().enumerate() {
-        let color = Palette99::pick(index).to_rgba();
+        let color = color(index);
         let upper = group.points.iter().map(|p| (p.0, p.3));
         let lower = group.points.iter().rev().map(|p| (p.0, p.2));
         chart.draw_series(std::iter::once(Polygon::new(
@@ -275,21 +279,30 @@ fn draw_chart(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), Box<dy
             color.mix(0.15),
         )))?;
         let means = group.points.iter().map(|p| (p.0, p.1));
-        chart
-            .draw_series(LineSeries::new(means, color.stroke_width(3)).point_size(3))?
-            .label(&group.label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(3)));
+        chart.draw_series(LineSeries::new(means, color.stroke_width(3)).point_size(3))?;
+        let y = index as i32 * LEGEND_LINE as i32 + 4;
+        let line = [(110, y + 10), (140, y + 10)];
+        below.draw(&PathElement::new(line, color.stroke_width(3)))?;
+        below.draw(&Text::new(group.label.clone(), (150, y), (FONT, 20)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .legend_area_size(34)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.25))
-        .label_font((FONT, 20))
-        .margin(12)
-        .draw()?;
     Ok(root.present()?)
+}
+
+/// Height of a line of the legend, pixels.
+const LEGEND_LINE: u32 = 26;
+
+/// Seven colours that people with other colour vision tell apart, too (Okabe and Ito, without black).
+fn color(index: usize) -> RGBAColor {
+    const COLORS: [RGBColor; 7] = [
+        RGBColor(0, 114, 178),
+        RGBColor(213, 94, 0),
+        RGBColor(0, 158, 115),
+        RGBColor(204, 121, 167),
+        RGBColor(230, 159, 0),
+        RGBColor(86, 180, 233),
+        RGBColor(240, 228, 66),
+    ];
+    COLORS[index % COLORS.len()].to_rgba()
 }
 
 /// The farthest place, and all returns with a little room.
