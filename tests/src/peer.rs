@@ -207,6 +207,8 @@ pub mod state {
     pub const FALLBACK: u8 = 3;
     /// The last safe command was sent.
     pub const STOPPED: u8 = 4;
+    /// The life cycle is not active.
+    pub const INACTIVE: u8 = 5;
 }
 
 /// A `sensor_msgs/JointState` stamped when it is sent.

@@ -116,6 +116,10 @@ pub struct PolicyIdentity {
     pub steps: usize,
     /// Median time of one action when it was checked, s.
     pub latency: f64,
+    /// Actions that were sampled for it then.
+    pub candidates: usize,
+    /// Can the best of several actions be chosen?
+    pub has_critics: bool,
 }
 
 /// A policy that has passed every check. Only [`Expected::validate`] makes one.
@@ -225,6 +229,8 @@ impl Expected {
                 digest: bundle.digest().to_owned(),
                 steps: sampler.steps(),
                 latency,
+                candidates: self.candidates,
+                has_critics: sampler.has_critics(),
             }),
             sampler,
             spec: Arc::new(spec.clone()),
@@ -240,6 +246,19 @@ impl Expected {
     pub fn went_live_as(&mut self, spec: &Arc<RobotSpec>, identity: &Arc<PolicyIdentity>) {
         self.live = Some((Arc::clone(spec), Arc::clone(identity)));
         self.newest.insert(identity.run.clone(), identity.version);
+    }
+
+    /// An older policy acts again; versions still have to rise above the newest that has.
+    pub fn rolled_back(&mut self, identity: &Arc<PolicyIdentity>) {
+        if let Some((_, live)) = &mut self.live {
+            *live = Arc::clone(identity);
+        }
+    }
+
+    /// Everything that went live is given up: whatever comes next is the first.
+    pub fn forget(&mut self) {
+        self.live = None;
+        self.newest.clear();
     }
 
     fn check_robot(&self, spec: &RobotSpec) -> Result<(), Refused> {

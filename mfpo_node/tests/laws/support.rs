@@ -6,7 +6,7 @@ use std::cell::Cell;
 use candle_core::Device;
 use mfpo_node::control_loop::{ControlLoop, Settings};
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
-use mfpo_node::safety::FallbackChoice;
+use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy};
 use mfpo_policy::bundle::{SealRequest, seal};
@@ -97,6 +97,10 @@ pub fn settings() -> Settings {
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,
         damping: 0.25,
+        fade_in: 0.0,
+        recovery_inputs: 1,
+        enable_timeout: 0,
+        tightening: Tightening::NONE,
     }
 }
 
