@@ -6,6 +6,7 @@ mod control_thread;
 mod life;
 mod messages;
 mod policies;
+mod qos_overrides;
 mod requests;
 mod running;
 mod service;
@@ -26,6 +27,7 @@ use crate::status::LoopEvent;
 
 use control_thread::ControlThread;
 use messages::Stamps;
+use qos_overrides::{End, Overrides};
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
 
@@ -54,12 +56,17 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
             .context("subscribing to /clock")?;
     }
     let stamps = Stamps::new(&node, config.use_sim_time);
+    let mut overrides = read_overrides(&node)?;
     let inputs = Inputs {
-        bundles: Inbox::subscribe(&mut node, "policy/bundle", qos::POLICY_BUNDLE)?,
+        bundles: Inbox::subscribe(
+            &mut node,
+            "policy/bundle",
+            overrides.profile("policy/bundle", End::Subscription, qos::POLICY_BUNDLE)?,
+        )?,
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
     };
-    let outputs = outputs(&mut node, log, stamps.clone())?;
+    let outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
 
     let (to_loop, orders) = RingBuffer::new(8);
     let (retire, retired) = RingBuffer::new(16);
@@ -76,7 +83,8 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         tell,
         record,
     };
-    let control = ControlThread::new(loop_node, &config, rings, stamps)?;
+    let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
+    overrides.check_all_used()?;
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
     let thread = std::thread::Builder::new()
@@ -104,14 +112,21 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
 }
 
 /// The topics that the service publishes.
-fn outputs(node: &mut r2r::Node, log: LogQueue, stamps: Stamps) -> anyhow::Result<Outputs> {
+fn outputs(
+    node: &mut r2r::Node,
+    log: LogQueue,
+    stamps: Stamps,
+    overrides: &mut Overrides,
+) -> anyhow::Result<Outputs> {
+    let status = overrides.profile("policy/status", End::Publisher, qos::POLICY_STATUS)?;
+    let diagnostics = overrides.profile("/diagnostics", End::Publisher, qos::DIAGNOSTICS)?;
     let name = node.fully_qualified_name().context("reading the node's name")?;
     Ok(Outputs {
         status: node
-            .create_publisher("policy/status", qos::POLICY_STATUS)
+            .create_publisher("policy/status", status)
             .context("creating the publisher of policy/status")?,
         diagnostics: node
-            .create_publisher("/diagnostics", qos::DIAGNOSTICS)
+            .create_publisher("/diagnostics", diagnostics)
             .context("creating the publisher of /diagnostics")?,
         transitions: node
             .create_publisher("~/transition_event", QosProfile::default())
@@ -120,6 +135,16 @@ fn outputs(node: &mut r2r::Node, log: LogQueue, stamps: Stamps) -> anyhow::Resul
         stamps,
         node: name.trim_start_matches('/').to_owned(),
     })
+}
+
+/// The quality of service that the parameter files and the command line gave.
+fn read_overrides(node: &r2r::Node) -> anyhow::Result<Overrides> {
+    let namespace = node.namespace().context("reading the node's namespace")?;
+    let Ok(given) = node.params.lock() else {
+        anyhow::bail!("the node's parameters cannot be read");
+    };
+    let values = given.iter().map(|(name, parameter)| (name, &parameter.value));
+    Ok(Overrides::read(&namespace, values))
 }
 
 /// The parameters that the parameter files and the command line gave.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown};
 
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity};
+use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
 use r2r::sensor_msgs::msg::JointState;
@@ -133,15 +134,26 @@ impl ControlThread {
     ///
     /// # Errors
     /// When rcl refuses one.
-    pub fn new(mut node: r2r::Node, config: &Config, rings: Rings, stamps: Stamps) -> anyhow::Result<Self> {
-        let inbox = Inbox::subscribe(&mut node, "joint_states", qos::JOINT_STATES)?;
-        let enable = (config.settings.enable_timeout > 0)
-            .then(|| Inbox::subscribe(&mut node, "enable", qos::ENABLE))
-            .transpose()?;
-        let commands = CommandPublisher::new(&mut node, config.command_topic)
+    pub fn new(
+        mut node: r2r::Node,
+        config: &Config,
+        rings: Rings,
+        (stamps, overrides): (Stamps, &mut Overrides),
+    ) -> anyhow::Result<Self> {
+        let states = overrides.profile("joint_states", End::Subscription, qos::JOINT_STATES)?;
+        let inbox = Inbox::subscribe(&mut node, "joint_states", states)?;
+        let enable = if config.settings.enable_timeout > 0 {
+            let heartbeats = overrides.profile("enable", End::Subscription, qos::ENABLE)?;
+            Some(Inbox::subscribe(&mut node, "enable", heartbeats)?)
+        } else {
+            None
+        };
+        let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
+        let commands = CommandPublisher::new(&mut node, config.command_topic, commands)
             .context("creating the publisher of commands")?;
+        let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
         let actions = node
-            .create_publisher("policy/action", qos::POLICY_ACTION)
+            .create_publisher("policy/action", actions)
             .context("creating the publisher of policy/action")?;
         Ok(Self {
             node,
@@ -274,6 +286,7 @@ impl ControlThread {
             }
             Order::RollBack => self.roll_back(),
             Order::Activate { persistent: true } => self.begin_trying(true),
+            Order::Activate { .. } if running.mode == Mode::Active => self.rings.tell(LoopEvent::Activated),
             Order::Activate { persistent: false } => {
                 let event = match running.activate(now) {
                     Ok(()) => LoopEvent::Activated,

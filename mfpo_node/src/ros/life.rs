@@ -82,10 +82,20 @@ impl Service {
             Command::RollBack(request) if !self.has_robot => {
                 respond(request, false, "no policy is loaded".to_owned());
             }
+            Command::RollBack(request) if self.lacks_critics_before() => {
+                let reason =
+                    "the policy before carries no critics; expected some, because candidates is above 1";
+                respond(request, false, reason.to_owned());
+            }
             Command::RollBack(request) => {
                 self.ask(Order::RollBack, Asked::RollBack, Waiting::Trigger(request));
             }
         }
+    }
+
+    fn lacks_critics_before(&self) -> bool {
+        let previous = self.status.previous.as_ref();
+        self.config.settings.candidates > 1 && previous.is_some_and(|policy| !policy.has_critics)
     }
 
     /// Is an order being carried out?
@@ -128,7 +138,7 @@ impl Service {
     pub fn note(&mut self, event: &LoopEvent) {
         match event {
             LoopEvent::Activated => self.activated(),
-            LoopEvent::NotReady(not_ready) => {
+            LoopEvent::NotReady(not_ready) if self.is_waiting_for(Goal::Activate) || self.is_resuming() => {
                 let reason = self.status.explain_not_ready(not_ready);
                 self.conclude(Outcome::Failure, &reason);
             }
@@ -138,13 +148,19 @@ impl Service {
                     respond(request, true, "stopped until ~/start".to_owned());
                 }
             }
-            LoopEvent::Resumed => self.conclude(Outcome::Success, "the policy takes over"),
+            LoopEvent::Resumed if self.is_resuming() => {
+                self.conclude(Outcome::Success, "the policy takes over");
+            }
             LoopEvent::RolledBack { current, .. } => {
                 self.expected.rolled_back(current);
                 let now = format!("version {} of run '{}' acts again", current.version, current.run);
-                self.conclude(Outcome::Success, &now);
+                if self.is_rolling_back() {
+                    self.conclude(Outcome::Success, &now);
+                }
             }
-            LoopEvent::NothingBefore => self.conclude(Outcome::Failure, "there is no policy before this one"),
+            LoopEvent::NothingBefore if self.is_rolling_back() => {
+                self.conclude(Outcome::Failure, "there is no policy before this one");
+            }
             _ => {}
         }
     }
@@ -245,45 +261,51 @@ impl Service {
                 self.is_held = true;
                 self.ask(Order::Deactivate, asked, waiting);
             }
-            Goal::CleanUp => {
-                self.is_held = true;
-                self.wait_for(asked, waiting);
-                let outcome = self.forget();
-                self.conclude(outcome, "cleaned up");
-            }
-            Goal::ShutDown => {
+            Goal::CleanUp | Goal::ShutDown => {
                 self.is_held = true;
                 if self.has_robot {
+                    // A loop that was about to start may command already.
                     self.ask(Order::Deactivate, asked, waiting);
                 } else {
                     self.wait_for(asked, waiting);
-                    self.conclude(Outcome::Success, "shut down");
+                    self.conclude(Outcome::Success, "nothing was loaded");
                 }
             }
         }
     }
 
     fn activated(&mut self) {
-        self.is_held = false;
-        if self.pending.is_some() {
+        if self.is_waiting_for(Goal::Activate) {
+            self.is_held = false;
             self.conclude(Outcome::Success, "active");
         } else if let Ok(transition) = self.life.begin(Goal::Activate) {
-            // The loop has waited for the robot by itself.
+            // The loop has waited for the robot by itself. Where another transition is under way, this is no news.
+            self.is_held = false;
             self.tell_transition(transition);
             self.finish(Outcome::Success);
         }
     }
 
     fn deactivated(&mut self) {
-        let is_end = matches!(
-            &self.pending,
-            Some(Pending {
-                asked: Asked::Transition(Goal::ShutDown),
-                ..
-            })
-        );
-        let outcome = if is_end { self.forget() } else { Outcome::Success };
-        self.conclude(outcome, "inactive");
+        if self.is_waiting_for(Goal::Deactivate) {
+            self.conclude(Outcome::Success, "inactive");
+        } else if self.is_waiting_for(Goal::CleanUp) || self.is_waiting_for(Goal::ShutDown) {
+            let outcome = self.forget();
+            self.conclude(outcome, "everything is given up");
+        }
+    }
+
+    fn is_waiting_for(&self, goal: Goal) -> bool {
+        let asked = self.pending.as_ref().map(|pending| &pending.asked);
+        matches!(asked, Some(Asked::Transition(asked)) if *asked == goal)
+    }
+
+    fn is_resuming(&self) -> bool {
+        matches!(&self.pending, Some(pending) if matches!(pending.asked, Asked::Resume))
+    }
+
+    fn is_rolling_back(&self) -> bool {
+        matches!(&self.pending, Some(pending) if matches!(pending.asked, Asked::RollBack))
     }
 
     fn ask(&mut self, order: Order, asked: Asked, waiting: Waiting) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfpo_policy::spec::RobotSpec;
-use mfpo_ros::{convert, qos, time};
+use mfpo_ros::{convert, time};
 
 use super::r2r;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
@@ -66,14 +66,14 @@ impl CommandPublisher {
     ///
     /// # Errors
     /// When rcl refuses it.
-    pub fn new(node: &mut r2r::Node, topic: CommandTopic) -> r2r::Result<Self> {
+    pub fn new(node: &mut r2r::Node, topic: CommandTopic, qos: r2r::QosProfile) -> r2r::Result<Self> {
         Ok(match topic {
             CommandTopic::Float64MultiArray => Self::Array(
-                node.create_publisher("commands", qos::COMMANDS)?,
+                node.create_publisher("commands", qos)?,
                 Float64MultiArray::default(),
             ),
             CommandTopic::JointTrajectory => Self::Trajectory(
-                node.create_publisher("commands", qos::COMMANDS)?,
+                node.create_publisher("commands", qos)?,
                 JointTrajectory::default(),
             ),
         })

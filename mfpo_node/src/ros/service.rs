@@ -267,7 +267,7 @@ impl Service {
         let Some(spec) = &self.spec else { return Ok(()) };
         Tuning::new(spec, config.settings).map_err(|error| error.to_string())?;
         let candidates = config.settings.candidates;
-        let Some(policy) = self.status.current.as_ref().filter(|_| candidates > 1) else {
+        let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
             return Ok(());
         };
         if !policy.has_critics {

@@ -248,6 +248,11 @@ impl Expected {
         self.newest.insert(identity.run.clone(), identity.version);
     }
 
+    /// The policy that was handed over last.
+    pub fn live(&self) -> Option<&Arc<PolicyIdentity>> {
+        self.live.as_ref().map(|(_, identity)| identity)
+    }
+
     /// An older policy acts again; versions still have to rise above the newest that has.
     pub fn rolled_back(&mut self, identity: &Arc<PolicyIdentity>) {
         if let Some((_, live)) = &mut self.live {

@@ -6,6 +6,7 @@ mod bundles;
 mod control_loop;
 mod joint_states;
 mod lifecycle;
+mod parameters;
 mod safety;
 mod status;
 mod support;
