@@ -457,7 +457,7 @@ impl ControlThread {
             None => true,
         };
         if is_over {
-            running.mode = Mode::Inactive;
+            running.rest();
             running.enter(LoopState::Inactive, &mut self.rings.tell);
             self.rings.tell(LoopEvent::Deactivated);
         }

@@ -132,7 +132,7 @@ impl Running {
     pub fn halt(&mut self, tell: &mut rtrb::Producer<LoopEvent>) {
         self.robot.control.halt();
         if self.mode == Mode::Starting {
-            self.mode = Mode::Inactive;
+            self.rest();
             self.enter(LoopState::Inactive, tell);
         }
     }
@@ -143,8 +143,15 @@ impl Running {
             self.mode = Mode::Stopping { began: now };
             return true;
         }
-        self.mode = Mode::Inactive;
+        self.rest();
         false
+    }
+
+    /// Commands nothing from now on; no deadline is to be waited for any more.
+    pub fn rest(&mut self) {
+        self.mode = Mode::Inactive;
+        self.schedule = Schedule::new(self.trigger, self.robot.period);
+        self.complete = false;
     }
 
     /// Takes over other settings.

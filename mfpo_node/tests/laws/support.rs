@@ -9,8 +9,10 @@ use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
 use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy};
-use mfpo_policy::bundle::{SealRequest, seal};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
+use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
@@ -67,6 +69,30 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
 
 /// A sealed bundle with random weights.
 pub fn bundle(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
+    seal_with(spec, (run, version), None)
+}
+
+/// A sealed bundle with random weights, and critics to choose the best of several actions with.
+pub fn bundle_with_critics(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
+    let support = ValueSupport {
+        minimum: -10.0,
+        maximum: 0.0,
+        atoms: 21,
+    };
+    let sizes = (spec.observation_size(), spec.action_size(), support.atoms);
+    let critics = [2, 3].map(|seed| Critic::initialize(seed, sizes, &[16], &Device::Cpu).unwrap());
+    let manifest = CriticManifest {
+        support,
+        clipped_double_q: true,
+    };
+    seal_with(spec, (run, version), Some(([&critics[0], &critics[1]], manifest)))
+}
+
+fn seal_with(
+    spec: &RobotSpec,
+    (run, version): (&str, u64),
+    critics: Option<([&Parameters; 2], CriticManifest)>,
+) -> Vec<u8> {
     let sizes = (spec.observation_size(), spec.action_size(), spec.action_size());
     let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).unwrap();
     seal(&SealRequest {
@@ -75,7 +101,7 @@ pub fn bundle(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
         version,
         sampling_steps: 2,
         actor: &actor,
-        critics: None,
+        critics,
         normalizer: None,
         probe_observations: Vec::new(),
     })
@@ -106,6 +132,18 @@ pub fn settings() -> Settings {
 
 pub fn control_loop(spec: &RobotSpec) -> (ControlLoop, JointStates) {
     let control = ControlLoop::new(spec, policy(spec, 1), settings()).unwrap();
+    (control, JointStates::new(spec, STALE_AFTER))
+}
+
+/// A loop that takes the best of so many actions.
+pub fn best_of(candidates: usize, spec: &RobotSpec) -> (ControlLoop, JointStates) {
+    let expected = Expected::new(String::new(), None, candidates, Vec::new());
+    let policy = expected.validate(&bundle_with_critics(spec, "run", 1)).unwrap();
+    let settings = Settings {
+        candidates,
+        ..settings()
+    };
+    let control = ControlLoop::new(spec, Box::new(policy), settings).unwrap();
     (control, JointStates::new(spec, STALE_AFTER))
 }
 

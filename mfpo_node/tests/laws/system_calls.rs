@@ -5,7 +5,7 @@ use mfpo_node::joint_states::{JointStateMessage, JointStates};
 use mfpo_node::time::MonoTime;
 use mfpo_policy::spec::CommandInterface;
 
-use super::support::{at, control_loop, robot};
+use super::support::{at, best_of, control_loop, robot};
 
 const SECCOMP_MODE_STRICT: libc::c_ulong = 1;
 
@@ -54,29 +54,31 @@ fn a_step_makes_no_system_call_whether_the_policy_or_the_fallback_commands() {
         CommandInterface::Velocity,
         CommandInterface::Effort,
     ] {
-        let (mut control, mut states) = control_loop(&robot(interface));
-        let names = ["a".to_owned(), "b".to_owned()];
-        let report = |states: &mut JointStates, now: MonoTime| {
-            let message = JointStateMessage {
-                stamp: 0,
-                names: &names,
-                positions: &[0.1, 0.1],
-                velocities: &[0.0, 0.0],
+        let spec = robot(interface);
+        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec)] {
+            let names = ["a".to_owned(), "b".to_owned()];
+            let report = |states: &mut JointStates, now: MonoTime| {
+                let message = JointStateMessage {
+                    stamp: 0,
+                    names: &names,
+                    positions: &[0.1, 0.1],
+                    velocities: &[0.0, 0.0],
+                };
+                u8::from(states.apply(message, now).is_err())
             };
-            u8::from(states.apply(message, now).is_err())
-        };
-        let ended = without_system_calls(|| {
-            let mut refused = 0;
-            for k in 0..200u32 {
-                let now = at(20.0 * f64::from(k));
-                // Every fourth second nothing comes: the fallback.
-                if k % 200 < 150 {
-                    refused += report(&mut states, now);
+            let ended = without_system_calls(|| {
+                let mut refused = 0;
+                for k in 0..200u32 {
+                    let now = at(20.0 * f64::from(k));
+                    // Every fourth second nothing comes: the fallback.
+                    if k % 200 < 150 {
+                        refused += report(&mut states, now);
+                    }
+                    drop(control.step(&states, now));
                 }
-                drop(control.step(&states, now));
-            }
-            refused
-        });
-        assert_eq!(ended.code(), Some(0), "{interface:?}: {ended}");
+                refused
+            });
+            assert_eq!(ended.code(), Some(0), "{interface:?}: {ended}");
+        }
     }
 }

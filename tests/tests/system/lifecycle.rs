@@ -152,7 +152,9 @@ fn autostart_waits_for_a_ready_robot_and_says_once_what_is_missing() {
     assert_eq!(commands_in_half_a_second(&peer), 0);
     assert_eq!(control.log().matches("not active yet").count(), 1);
     peer.report_both_joints();
-    assert_eq!(peer.active()["lifecycle"], "active");
+    peer.status("it is active", |s| {
+        s["state"] == state::ACTIVE && s["lifecycle"] == "active"
+    });
     assert_eq!(peer.lifecycle("control"), "active");
 
     // Whoever deactivates it means it: it does not start again by itself.
@@ -162,7 +164,15 @@ fn autostart_waits_for_a_ready_robot_and_says_once_what_is_missing() {
         status["message"].as_str().unwrap_or_default(),
         &["inactive", "~/start"],
     );
-    assert_eq!(commands_in_half_a_second(&peer), 0);
+    let before = control.cpu_time();
+    assert!(before > Duration::ZERO, "the time is measured");
+    let commands = commands_in_half_a_second(&peer) + commands_in_half_a_second(&peer);
+    let spent = control.cpu_time() - before;
+    assert_eq!(commands, 0);
+    assert!(
+        spent < Duration::from_millis(200),
+        "{spent:?} of a second spent on nothing"
+    );
     assert_eq!(peer.trigger("start"), (true, "active".into()));
     peer.next("commands", 5);
 }
