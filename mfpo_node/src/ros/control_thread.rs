@@ -425,11 +425,12 @@ impl ControlThread {
                     u64::from(self.rings.record.push(record).is_err()),
                 );
                 let times = TickTimes {
-                    sequence: deadline.index,
+                    sequence: running.earlier + deadline.index,
                     oldest: states.oldest().unwrap_or((0, taken)),
                     taken,
                     decided,
                 };
+                running.next = times.sequence + 1;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.

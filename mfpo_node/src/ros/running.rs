@@ -70,6 +70,10 @@ pub struct Running {
     pub standing: Standing,
     /// Every joint has reported since the last tick.
     pub complete: bool,
+    /// Ticks of earlier activations: the records of a robot are numbered through.
+    pub earlier: u64,
+    /// Number of the next record.
+    pub next: u64,
     trigger: Trigger,
     knows_unknown: bool,
     /// Why the robot was not ready, as it was told last.
@@ -88,6 +92,8 @@ impl Running {
                 reason: None,
             },
             complete: false,
+            earlier: 0,
+            next: 0,
             trigger,
             knows_unknown: false,
             told: None,
@@ -102,6 +108,7 @@ impl Running {
     pub fn activate(&mut self, now: MonoTime) -> Result<(), NotReady> {
         self.robot.control.activate(&self.robot.states, now)?;
         self.schedule = Schedule::new(self.trigger, self.robot.period);
+        self.earlier = self.next;
         self.mode = Mode::Active;
         self.told = None;
         // The first command answers the states that made it ready.
