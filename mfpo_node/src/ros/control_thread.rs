@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity};
+use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
@@ -126,6 +126,8 @@ pub struct ControlThread {
     candidates: usize,
     realtime_priority: u64,
     running: Option<Running>,
+    /// Records of robots that were given up.
+    records: u64,
     refusals: Refusals,
 }
 
@@ -168,6 +170,7 @@ impl ControlThread {
             candidates: config.settings.candidates,
             realtime_priority: config.realtime_priority,
             running: None,
+            records: 0,
             refusals: Refusals::default(),
         })
     }
@@ -268,7 +271,7 @@ impl ControlThread {
             // The service sends the robot first, and nothing to one that is given up.
             if let Order::Start { robot, autostart } = order {
                 self.commands.prepare(robot.control.slot().current().spec());
-                self.running = Some(Running::new(robot, self.trigger));
+                self.running = Some(Running::new(robot, self.trigger, self.records));
                 self.went_live(false);
                 self.begin_trying(autostart);
             }
@@ -325,6 +328,7 @@ impl ControlThread {
             }
             Order::Forget => {
                 if let Some(running) = self.running.take() {
+                    self.records = running.next;
                     self.rings.retire(Retired::Robot(running.robot));
                 }
             }
@@ -453,6 +457,10 @@ impl ControlThread {
             Some((command, there)) => {
                 // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
                 let _ = self.commands.publish(command);
+                fill_stop(&mut self.action, command, running.next);
+                running.next += 1;
+                self.action.stamp = self.stamps.now();
+                let _ = self.actions.publish(&self.action);
                 there || now.since(began) > LONGEST_STOP
             }
             None => true,
@@ -473,6 +481,10 @@ impl ControlThread {
             while let Some((command, there)) = running.robot.control.stop() {
                 // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
                 let _ = self.commands.publish(command);
+                fill_stop(&mut self.action, command, running.next);
+                running.next += 1;
+                self.action.stamp = self.stamps.now();
+                let _ = self.actions.publish(&self.action);
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;

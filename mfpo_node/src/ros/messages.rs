@@ -135,6 +135,17 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     message.compute_time = seconds(times.decided.since(times.taken));
 }
 
+/// Writes the record of a command on the way to a stop; the states are those of the record before.
+pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u64) {
+    message.sequence = sequence;
+    copy(&mut message.command_raw, command.values());
+    copy(&mut message.command, command.values());
+    message.interventions = command.interventions();
+    message.blend = 0.0;
+    message.fallback = true;
+    message.compute_time = 0.0;
+}
+
 /// Writes which policy acts.
 pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity, candidates: usize) {
     message.run.clone_from(&identity.run);

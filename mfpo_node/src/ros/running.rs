@@ -70,7 +70,7 @@ pub struct Running {
     pub standing: Standing,
     /// Every joint has reported since the last tick.
     pub complete: bool,
-    /// Ticks of earlier activations: the records of a robot are numbered through.
+    /// Ticks of earlier activations: the node's records are numbered through.
     pub earlier: u64,
     /// Number of the next record.
     pub next: u64,
@@ -81,8 +81,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// A robot that nothing commands yet.
-    pub fn new(robot: Box<Robot>, trigger: Trigger) -> Self {
+    /// A robot that nothing commands yet; its records are numbered from `next` on.
+    pub fn new(robot: Box<Robot>, trigger: Trigger, next: u64) -> Self {
         robot.live.set_state(LoopState::Inactive);
         Self {
             schedule: Schedule::new(trigger, robot.period),
@@ -93,7 +93,7 @@ impl Running {
             },
             complete: false,
             earlier: 0,
-            next: 0,
+            next,
             trigger,
             knows_unknown: false,
             told: None,

@@ -82,6 +82,11 @@ fn the_life_cycle_answers_as_rcls_own_and_commands_leave_only_while_it_is_active
             "{last}"
         );
     }
+    // Every command has its record, those of a stop included, and the records are numbered through.
+    let records = peer.messages("policy/action", 0);
+    assert!(records.len() >= peer.count("commands"), "{}", records.len());
+    let numbers: Vec<u64> = records.iter().filter_map(|r| r["sequence"].as_u64()).collect();
+    assert!(numbers.windows(2).all(|n| n[0] < n[1]), "{numbers:?}");
     let events = peer.messages("/control/transition_event", 0);
     let goals: Vec<&str> = events
         .iter()
