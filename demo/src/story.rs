@@ -69,6 +69,7 @@ impl NodeState {
             1 => Self::WaitingForStates,
             2 => Self::Active,
             3 => Self::Fallback,
+            // Stopped, or not active: nothing is commanded.
             _ => Self::Stopped,
         }
     }

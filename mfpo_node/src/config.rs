@@ -1,18 +1,20 @@
-//! Parameters of the node: declared here with default, description and check, and read once into [`Config`].
+//! Parameters of the node: declared here with default, description, range and check, and read into [`Config`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::sampler::ActionSampler;
-use mfpo_ros::parameters::{Check, Declared, ParameterError, ParameterValue as Value, Parameters, closest};
+use mfpo_policy::signature::TrustedKeys;
+use mfpo_ros::parameters::{Declared, ParameterError, ParameterValue as Value, Parameters, Range, closest};
 
-use crate::safety::FallbackChoice;
+use crate::control_loop::Settings;
+use crate::diagnostics::{Threshold, Thresholds};
+use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
 
-/// The parameter that may change while the node runs.
-pub const ACCEPT_BUNDLES: &str = "accept_bundles";
-
 const MOST_CANDIDATES: i64 = ActionSampler::MOST_CANDIDATES as i64;
+/// No time here is longer, s: what is meant is then certainly something else.
+const LONGEST: f64 = 3600.0;
 
 /// How commands are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,133 +34,317 @@ impl CommandTopic {
 pub struct Config {
     /// Bundle to start with; without one the node waits for the topic.
     pub policy: Option<PathBuf>,
+    /// Folder whose newest bundle goes live.
+    pub policy_folder: Option<PathBuf>,
     /// `cpu` or `cuda[:N]`.
     pub device: String,
     /// Control rate, Hz; `None` takes the policy's.
     pub rate: Option<f64>,
     /// What makes the loop tick.
     pub trigger: Trigger,
-    /// Actions sampled at each tick, of which the critics choose.
-    pub candidates: usize,
-    /// Seed of the policy's noise.
-    pub seed: u64,
-    /// A joint whose newest state is older is stale, ns.
-    pub stale_after: u64,
-    /// What the robot is told when the policy must not act.
-    pub fallback: FallbackChoice,
-    /// N m s/rad; 0 is automatic.
-    pub damping: f64,
+    /// What the control loop needs to know besides the policy.
+    pub settings: Settings,
+    /// Does the node configure and activate itself?
+    pub autostart: bool,
     /// Are bundles of the topic looked at?
     pub accept_bundles: bool,
     /// Training runs that may take over from the first one; `*` is any.
     pub accept_runs: Vec<String>,
+    /// Whose signatures count.
+    pub trusted_keys: TrustedKeys,
     /// How commands are published.
     pub command_topic: CommandTopic,
     /// The robot that a bundle must be for; empty is any.
     pub robot: String,
     /// SCHED_FIFO priority of the control thread; 0 is none.
     pub realtime_priority: u64,
+    /// When the diagnostics warn.
+    pub thresholds: Thresholds,
+    /// Time from /clock?
+    pub use_sim_time: bool,
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.to_owned())
 }
 
 /// The parameters at their defaults.
 pub fn declared() -> Vec<Declared> {
-    let text = |value: &str| Value::String(value.to_owned());
-    let fixed = |name, default, check: Check, description| Declared {
-        name,
-        default,
-        description,
-        at_run_time: false,
-        check,
-    };
+    let groups = [policies(), control(), safety(), limits(), diagnostics()];
+    groups.into_iter().flatten().collect()
+}
+
+/// Where policies come from.
+fn policies() -> Vec<Declared> {
     vec![
-        fixed(
+        Declared::new(
             "policy",
             text(""),
-            any,
             "Path of the policy bundle to start with; empty waits for the topic policy/bundle",
         ),
-        fixed(
-            "device",
-            text("cpu"),
-            device,
-            "Where the policy runs: cpu, cuda or cuda:N",
+        Declared::new(
+            "policy_folder",
+            text(""),
+            "Folder that is watched: its newest *.safetensors goes live once it has passed every check; empty is none",
         ),
-        fixed(
-            "rate",
-            Value::Double(0.0),
-            not_negative,
-            "Control rate [Hz]; 0 takes the policy's own, a policy trained for another rate is refused",
-        ),
-        fixed(
-            "trigger",
-            text("fixed_rate"),
-            trigger,
-            "What makes the loop tick: fixed_rate (newest state at each deadline) or on_state (arriving states)",
-        ),
-        fixed(
-            "candidates",
-            Value::Integer(1),
-            candidates,
-            "Actions sampled at each tick [count]; with more than 1 the bundle's critics choose the best",
-        ),
-        fixed(
-            "seed",
-            Value::Integer(0),
-            not_negative_integer,
-            "Seed of the policy's noise",
-        ),
-        fixed(
-            "stale_timeout",
-            Value::Double(0.1),
-            positive,
-            "Age at which a joint's state is stale and the fallback acts [s]",
-        ),
-        fixed(
-            "fallback",
-            text("auto"),
-            fallback,
-            "Command while states are stale: auto, hold (position), ramp (velocity), damp (effort), zero (velocity, effort)",
-        ),
-        fixed(
-            "damping",
-            Value::Double(0.0),
-            not_negative,
-            "Damping of the effort fallback [N m s/rad]; 0 is full effort at full speed",
-        ),
-        Declared {
-            at_run_time: true,
-            ..fixed(
-                ACCEPT_BUNDLES,
-                Value::Bool(true),
-                any,
-                "Whether bundles of the topic go live; while false the newest one is kept and considered later",
-            )
-        },
-        fixed(
+        Declared::new("device", text("cpu"), "Where the policy runs: cpu, cuda or cuda:N")
+            .check(device, "cpu, cuda or cuda:N"),
+        Declared::new(
+            "accept_bundles",
+            Value::Bool(true),
+            "Whether bundles of topic and folder go live; while false the newest one is kept and considered later",
+        )
+        .at_run_time(),
+        Declared::new(
             "accept_runs",
             Value::StringArray(Vec::new()),
-            any,
             "Training runs that may take over from the first one; '*' is any, empty is none",
-        ),
-        fixed(
-            "command_topic_type",
-            text("float64_multi_array"),
-            command_topic,
-            "Type of the topic commands: float64_multi_array or joint_trajectory",
-        ),
-        fixed(
+        )
+        .at_run_time(),
+        Declared::new(
+            "trusted_keys",
+            Value::StringArray(Vec::new()),
+            "Public keys whose signatures count, 64 hexadecimal digits or files of `mfpo_train keygen`; empty needs no signature",
+        )
+        .check(trusted_keys, "64 hexadecimal digits, or a file that holds a public key"),
+        Declared::new(
             "robot",
             text(""),
-            any,
             "Name of the robot that a bundle must be for; empty takes the first bundle's",
         ),
-        fixed(
+    ]
+}
+
+/// How the loop runs.
+fn control() -> Vec<Declared> {
+    vec![
+        Declared::new(
+            "autostart",
+            Value::Bool(true),
+            "Whether the node configures itself and becomes active as soon as the robot is ready; false waits for \
+             ros2 lifecycle set (or ~/start)",
+        ),
+        Declared::new(
+            "rate",
+            Value::Double(0.0),
+            "Control rate [Hz]; 0 takes the policy's own, a policy trained for another rate is refused",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, 100_000.0)),
+        Declared::new(
+            "trigger",
+            text("fixed_rate"),
+            "What makes the loop tick: fixed_rate (newest state at each deadline) or on_state (arriving states)",
+        )
+        .check(trigger, "fixed_rate or on_state"),
+        Declared::new(
+            "candidates",
+            Value::Integer(1),
+            "Actions sampled at each tick [count]; with more than 1 the bundle's critics choose the best",
+        )
+        .check(candidates, "more than 1 needs a bundle with critics")
+        .range(Range::Integer(1, MOST_CANDIDATES))
+        .at_run_time(),
+        Declared::new("seed", Value::Integer(0), "Seed of the policy's noise")
+            .check(not_negative_integer, "from 0")
+            .range(Range::Integer(0, i64::MAX)),
+        Declared::new(
+            "command_topic_type",
+            text("float64_multi_array"),
+            "Type of the topic commands: float64_multi_array or joint_trajectory",
+        )
+        .check(command_topic, "float64_multi_array or joint_trajectory"),
+        Declared::new(
             "realtime_priority",
             Value::Integer(0),
-            priority,
             "SCHED_FIFO priority of the control thread, 1 to 99; 0 leaves it to the ordinary scheduler",
+        )
+        .check(priority, "from 0 to 99")
+        .range(Range::Integer(0, 99)),
+        Declared::new(
+            "use_sim_time",
+            Value::Bool(false),
+            "Whether stamps come from the topic /clock of a simulator; ages and deadlines stay on the machine's own clock",
         ),
     ]
+}
+
+/// What happens when something is wrong.
+fn safety() -> Vec<Declared> {
+    let seconds = Range::Double(0.0, LONGEST);
+    vec![
+        Declared::new(
+            "stale_timeout",
+            Value::Double(0.1),
+            "Age at which a joint's state is stale and the fallback acts [s]; at least the control period",
+        )
+        .check(positive, "above 0")
+        .range(seconds)
+        .at_run_time(),
+        Declared::new(
+            "fallback",
+            text("auto"),
+            "Command while states are stale: auto, hold (position), ramp (velocity), damp (effort), zero (velocity, effort)",
+        )
+        .check(fallback, "one that fits the robot's command interface")
+        .at_run_time(),
+        Declared::new(
+            "damping",
+            Value::Double(0.0),
+            "Damping of the effort fallback [N m s/rad]; 0 is full effort at full speed",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, 1e6))
+        .at_run_time(),
+        Declared::new(
+            "recovery_inputs",
+            Value::Integer(1),
+            "Good inputs in a row after which the policy takes over from the fallback [count]; 0 waits for ~/start",
+        )
+        .check(not_negative_integer, "from 0")
+        .range(Range::Integer(0, 1_000_000))
+        .at_run_time(),
+        Declared::new(
+            "fade_in",
+            Value::Double(0.2),
+            "Time over which the policy's command takes over on activation, after a fallback and on a swap [s]; 0 is at once",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, 60.0))
+        .at_run_time(),
+        Declared::new(
+            "enable_timeout",
+            Value::Double(0.0),
+            "How long one heartbeat on topic enable permits motion [s]; 0 needs no heartbeat",
+        )
+        .check(not_negative, "from 0")
+        .range(seconds),
+    ]
+}
+
+/// Limits below those of the bundle's spec.
+fn limits() -> Vec<Declared> {
+    let largest = Range::Double(0.0, 1e6);
+    vec![
+        Declared::new(
+            "limits.position_margin",
+            Value::Double(0.0),
+            "Kept away from each position limit of the policy's robot [rad]",
+        )
+        .check(not_negative, "less than half the range of every joint")
+        .range(Range::Double(0.0, 100.0))
+        .at_run_time(),
+        Declared::new(
+            "limits.velocity_scale",
+            Value::Double(1.0),
+            "Part of the robot's velocity limits that may be used [1]",
+        )
+        .check(positive, "above 0")
+        .range(Range::Double(0.0, 1.0))
+        .at_run_time(),
+        Declared::new(
+            "limits.effort_scale",
+            Value::Double(1.0),
+            "Part of the robot's effort limits that may be used [1]",
+        )
+        .check(positive, "above 0")
+        .range(Range::Double(0.0, 1.0))
+        .at_run_time(),
+        Declared::new(
+            "limits.command_rate_max",
+            Value::Double(0.0),
+            "Largest rate of change of a command [rad/s, rad/s^2 or N m/s]; 0 is the robot's own",
+        )
+        .check(not_negative, "from 0")
+        .range(largest)
+        .at_run_time(),
+        Declared::new(
+            "limits.acceleration_max",
+            Value::Double(0.0),
+            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is none",
+        )
+        .check(not_negative, "from 0")
+        .range(largest)
+        .at_run_time(),
+    ]
+}
+
+/// When /diagnostics warns; the names are those of ros2_control's controller_manager.
+fn diagnostics() -> Vec<Declared> {
+    let threshold = |name, default, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(positive, "above 0")
+            .range(Range::Double(0.0, 1e9))
+            .at_run_time()
+    };
+    vec![
+        threshold(
+            "diagnostics.threshold.periodicity.mean_error.warn",
+            5.0,
+            "Difference between the rate and its average at which /diagnostics warns [Hz]",
+        ),
+        threshold(
+            "diagnostics.threshold.periodicity.mean_error.error",
+            10.0,
+            "The same, at which it is an error [Hz]",
+        ),
+        threshold(
+            "diagnostics.threshold.periodicity.standard_deviation.warn",
+            5.0,
+            "Standard deviation of the rate at which /diagnostics warns [Hz]",
+        ),
+        threshold(
+            "diagnostics.threshold.periodicity.standard_deviation.error",
+            10.0,
+            "The same, at which it is an error [Hz]",
+        ),
+        threshold(
+            "diagnostics.threshold.execution_time.mean.warn",
+            1000.0,
+            "Average time from state taken to command handed over at which /diagnostics warns [us]",
+        ),
+        threshold(
+            "diagnostics.threshold.execution_time.mean.error",
+            2000.0,
+            "The same, at which it is an error [us]",
+        ),
+        threshold(
+            "diagnostics.threshold.execution_time.standard_deviation.warn",
+            500.0,
+            "Standard deviation of that time at which /diagnostics warns [us]",
+        ),
+        threshold(
+            "diagnostics.threshold.execution_time.standard_deviation.error",
+            1000.0,
+            "The same, at which it is an error [us]",
+        ),
+    ]
+}
+
+/// The words of a parameter that is a list of them.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::StringArray(texts) => texts.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn trusted_keys(value: &Value) -> Result<(), String> {
+    read_keys(value).map(|_| ())
+}
+
+/// Public keys, each in words or in a file. An empty word is none: a parameter file cannot say an empty list.
+fn read_keys(value: &Value) -> Result<TrustedKeys, String> {
+    let words = texts(value).into_iter().filter(|word| !word.is_empty());
+    let keys = words.map(|word| {
+        let text = if Path::new(&word).is_file() {
+            std::fs::read_to_string(&word).map_err(|error| format!("cannot read '{word}': {error}"))?
+        } else {
+            word.clone()
+        };
+        text.parse().map_err(|error| format!("'{word}': {error}"))
+    });
+    keys.collect::<Result<_, String>>().map(TrustedKeys)
 }
 
 impl Config {
@@ -168,23 +354,18 @@ impl Config {
     /// A value that fails its check, which is then the default's fault.
     pub fn read(parameters: &Parameters) -> Result<Self, ParameterError> {
         let read = Read(parameters);
-        let policy = read.text("policy")?;
         let rate = read.number("rate")?;
         Ok(Self {
-            policy: (!policy.is_empty()).then(|| policy.into()),
+            policy: read.path("policy")?,
+            policy_folder: read.path("policy_folder")?,
             device: read.text("device")?,
             rate: (rate > 0.0).then_some(rate),
             trigger: read.named("trigger", Trigger::from_name)?,
-            candidates: read.whole("candidates")? as usize,
-            seed: read.whole("seed")?,
-            stale_after: (read.number("stale_timeout")? * 1e9) as u64,
-            fallback: read.named("fallback", FallbackChoice::from_name)?,
-            damping: read.number("damping")?,
-            accept_bundles: read.get(ACCEPT_BUNDLES)? == &Value::Bool(true),
-            accept_runs: match read.get("accept_runs")? {
-                Value::StringArray(runs) => runs.clone(),
-                _ => Vec::new(),
-            },
+            settings: read.settings()?,
+            autostart: read.flag("autostart")?,
+            accept_bundles: read.flag("accept_bundles")?,
+            accept_runs: texts(read.get("accept_runs")?),
+            trusted_keys: read_keys(read.get("trusted_keys")?).unwrap_or_default(),
             command_topic: read.named("command_topic_type", |name| match name {
                 "float64_multi_array" => Some(CommandTopic::Float64MultiArray),
                 "joint_trajectory" => Some(CommandTopic::JointTrajectory),
@@ -192,6 +373,13 @@ impl Config {
             })?,
             robot: read.text("robot")?,
             realtime_priority: read.whole("realtime_priority")?,
+            thresholds: Thresholds {
+                periodicity_mean_error: read.threshold("periodicity.mean_error")?,
+                periodicity_deviation: read.threshold("periodicity.standard_deviation")?,
+                execution_mean: read.threshold("execution_time.mean")?,
+                execution_deviation: read.threshold("execution_time.standard_deviation")?,
+            },
+            use_sim_time: read.flag("use_sim_time")?,
         })
     }
 }
@@ -208,6 +396,53 @@ impl Read<'_> {
             Value::String(text) => Ok(text.clone()),
             other => Err(bad(name, &format!("expected text, got {other:?}"))),
         }
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, ParameterError> {
+        let path = self.text(name)?;
+        Ok((!path.is_empty()).then(|| path.into()))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ParameterError> {
+        Ok(self.get(name)? == &Value::Bool(true))
+    }
+
+    fn settings(&self) -> Result<Settings, ParameterError> {
+        Ok(Settings {
+            candidates: self.whole("candidates")? as usize,
+            seed: self.whole("seed")?,
+            stale_after: self.nanoseconds("stale_timeout")?,
+            fallback: self.named("fallback", FallbackChoice::from_name)?,
+            damping: self.number("damping")?,
+            fade_in: self.number("fade_in")?,
+            recovery_inputs: self.whole("recovery_inputs")?,
+            enable_timeout: self.nanoseconds("enable_timeout")?,
+            tightening: Tightening {
+                position_margin: self.number("limits.position_margin")?,
+                velocity_scale: self.number("limits.velocity_scale")?,
+                effort_scale: self.number("limits.effort_scale")?,
+                command_rate_max: self.limit("limits.command_rate_max")?,
+                acceleration_max: self.limit("limits.acceleration_max")?,
+            },
+        })
+    }
+
+    /// A limit; 0 is none.
+    fn limit(&self, name: &str) -> Result<f64, ParameterError> {
+        let limit = self.number(name)?;
+        Ok(if limit > 0.0 { limit } else { f64::INFINITY })
+    }
+
+    fn nanoseconds(&self, name: &str) -> Result<u64, ParameterError> {
+        Ok((self.number(name)? * 1e9) as u64)
+    }
+
+    fn threshold(&self, name: &str) -> Result<Threshold, ParameterError> {
+        let of = |level: &str| self.number(&format!("diagnostics.threshold.{name}.{level}"));
+        Ok(Threshold {
+            warn: of("warn")?,
+            error: of("error")?,
+        })
     }
 
     fn number(&self, name: &str) -> Result<f64, ParameterError> {
@@ -238,10 +473,6 @@ fn bad(name: &str, reason: &str) -> ParameterError {
         name: name.to_owned(),
         reason: reason.to_owned(),
     }
-}
-
-fn any(_: &Value) -> Result<(), String> {
-    Ok(())
 }
 
 fn one_of(value: &Value, names: &[&'static str]) -> Result<(), String> {
@@ -327,11 +558,14 @@ mod tests {
     #[test]
     fn the_defaults_make_a_configuration() {
         let config = Config::read(&Parameters::new(declared())).unwrap();
-        assert_eq!((config.policy, config.rate, config.candidates), (None, None, 1));
+        let settings = config.settings;
+        assert_eq!((config.policy, config.rate, settings.candidates), (None, None, 1));
         assert_eq!(
-            (config.trigger, config.stale_after),
+            (config.trigger, settings.stale_after),
             (Trigger::FixedRate, 100_000_000)
         );
+        assert_eq!(settings.tightening, Tightening::NONE);
+        assert!(config.autostart && settings.recovery_inputs == 1 && settings.enable_timeout == 0);
         assert!(config.accept_bundles && config.accept_runs.is_empty());
     }
 
@@ -358,6 +592,8 @@ mod tests {
             ("seed", Value::Integer(-1), "from 0"),
             ("realtime_priority", Value::Integer(100), "from 0 to 99"),
             ("stale_timeout", Value::Double(0.0), "above 0"),
+            ("stale_timeout", Value::Double(1e9), "0 to 3600"),
+            ("limits.velocity_scale", Value::Double(1.5), "0 to 1"),
             ("device", Value::String("gpu".into()), "cuda:N"),
             ("accept_bundles", Value::String("yes".into()), "expected boolean"),
             (

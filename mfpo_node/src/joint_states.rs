@@ -4,7 +4,8 @@
 //! - A message that is wrong is refused whole; nothing of it is applied.
 //! - Each joint has its own age: the time since its newest position arrived, on the node's own clock. Stamps only
 //!   order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot
-//!   that restarts may restart its clock).
+//!   that restarts may restart its clock). One that jumps ahead of the time that has passed is refused, unless the
+//!   next one confirms it: then the robot's clock was set, and not a single stamp wrong.
 //! - A position that comes again with the same stamp is no news: a driver that repeats its last message goes stale.
 //! - An absent velocity (no array, or NaN, as ros2_control's broadcaster writes) is the difference of the last two
 //!   positions over the difference of their stamps (of their arrivals where stamps are 0 or equal), from the second
@@ -21,6 +22,8 @@ use crate::time::MonoTime;
 
 /// Two positions closer in time than this give no velocity: the noise of the sensor would be all there is.
 const SHORTEST_DIFFERENCE: f64 = 1e-4;
+/// A stamp that is ahead of the last one by this much more than the time between their arrivals is in the future, ns.
+const FURTHEST_AHEAD: i64 = 500_000_000;
 
 /// One `sensor_msgs/JointState`, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,17 @@ pub enum Refusal {
         /// How far behind, ms.
         behind_ms: f64,
     },
+    /// Ahead of the time that has passed.
+    #[error(
+        "joint state refused: its stamp is {ahead_ms:.3} ms ahead of joint '{joint}'s last one and of the time since; a \
+         second one like it is taken as a clock that was set"
+    )]
+    Ahead {
+        /// The joint.
+        joint: String,
+        /// How far ahead, ms.
+        ahead_ms: f64,
+    },
 }
 
 impl Refusal {
@@ -97,11 +111,12 @@ impl Refusal {
             Self::NotFinite { .. } => 3,
             Self::NoKnownJoint { .. } => 4,
             Self::OutOfOrder { .. } => 5,
+            Self::Ahead { .. } => 6,
         }
     }
 
     /// Number of kinds.
-    pub const KINDS: usize = 6;
+    pub const KINDS: usize = 7;
 }
 
 /// What is known of one joint.
@@ -127,6 +142,8 @@ pub struct JointStates {
     /// Joints whose position is newer than the last `start_collecting`.
     collected: Vec<bool>,
     stale_after: u64,
+    /// The stamp that was refused last because it was ahead, ns.
+    ahead: Option<i64>,
 }
 
 impl JointStates {
@@ -145,7 +162,13 @@ impl JointStates {
             collected: vec![false; names.len()],
             names,
             stale_after,
+            ahead: None,
         }
+    }
+
+    /// Changes the age at which a state is stale, ns.
+    pub fn set_stale_after(&mut self, stale_after: u64) {
+        self.stale_after = stale_after;
     }
 
     /// Joint names, in the policy's order.
@@ -161,6 +184,7 @@ impl JointStates {
         self.check_shape(&message)?;
         self.find_targets(&message)?;
         self.check_values(&message, now)?;
+        self.check_stamp(&message, now)?;
         for (i, target) in self.targets.iter().enumerate() {
             let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) else {
                 continue;
@@ -299,9 +323,44 @@ impl JointStates {
         }
         Ok(())
     }
+
+    /// Refuses a stamp that is ahead once; where the next one is ahead as well, the clock was set.
+    fn check_stamp(&mut self, message: &JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+        let confirmed = self
+            .ahead
+            .take()
+            .is_some_and(|refused| message.stamp.saturating_sub(refused).abs() <= FURTHEST_AHEAD);
+        if message.positions.is_empty() || confirmed {
+            return Ok(());
+        }
+        for (target, name) in self.targets.iter().zip(message.names) {
+            let Some(joint) = target.and_then(|t| self.joints.get(t)) else {
+                continue;
+            };
+            let ahead = joint.ahead(message.stamp, now);
+            if ahead > FURTHEST_AHEAD && !joint.is_stale(now, self.stale_after) {
+                self.ahead = Some(message.stamp);
+                return Err(Refusal::Ahead {
+                    joint: name.clone(),
+                    ahead_ms: ahead as f64 * 1e-6,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Joint {
+    /// By how much a stamp is further from this joint's last one than their arrivals are, ns.
+    fn ahead(&self, stamp: i64, now: MonoTime) -> i64 {
+        match self.received {
+            Some(received) if stamp > 0 && self.stamp > 0 => stamp
+                .saturating_sub(self.stamp)
+                .saturating_sub_unsigned(now.since(received)),
+            _ => 0,
+        }
+    }
+
     fn is_stale(&self, now: MonoTime, stale_after: u64) -> bool {
         self.received
             .is_none_or(|received| now.since(received) > stale_after)
@@ -327,7 +386,8 @@ impl Joint {
             self.differenced_velocity = None;
         } else if let Some(previous) = self.received {
             let by_stamp = stamp.saturating_sub(self.stamp);
-            let elapsed = if stamp > 0 && self.stamp > 0 && by_stamp > 0 {
+            let is_usable = by_stamp > 0 && self.ahead(stamp, now) <= FURTHEST_AHEAD;
+            let elapsed = if stamp > 0 && self.stamp > 0 && is_usable {
                 by_stamp as f64 * 1e-9
             } else {
                 now.since(previous) as f64 * 1e-9

@@ -3,7 +3,9 @@
 
 pub mod config;
 pub mod control_loop;
+pub mod diagnostics;
 pub mod joint_states;
+pub mod lifecycle;
 pub mod metrics;
 pub mod ros;
 pub mod safety;

@@ -14,8 +14,8 @@ struct Arguments {}
 
 fn main() -> ExitCode {
     let _: Arguments = Arguments::parse_from(mfpo_ros::args::without_ros_args(std::env::args()));
-    mfpo_ros::log::init();
-    match mfpo_node::ros::run() {
+    let log = mfpo_ros::log::init_with_queue();
+    match mfpo_node::ros::run(log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

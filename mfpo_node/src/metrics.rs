@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
 
 /// What the node is doing; the numbers are those of `mfpo_msgs/PolicyStatus`.
@@ -21,6 +22,8 @@ pub enum LoopState {
     Fallback = 3,
     /// The last safe command has been sent.
     Stopped = 4,
+    /// The life cycle is not active; nothing is commanded.
+    Inactive = 5,
 }
 
 impl LoopState {
@@ -30,6 +33,7 @@ impl LoopState {
             2 => Self::Active,
             3 => Self::Fallback,
             4 => Self::Stopped,
+            5 => Self::Inactive,
             _ => Self::WaitingForPolicy,
         }
     }
@@ -45,16 +49,22 @@ pub struct Live {
     pub missed_ticks: AtomicU64,
     /// Ticks that the watchdog commanded.
     pub fallback_ticks: AtomicU64,
+    /// Times that the watchdog took over from the policy.
+    pub fallbacks: AtomicU64,
     /// Commands that a limit altered.
     pub interventions: AtomicU64,
     /// Policies that went live in place of another.
     pub swaps: AtomicU64,
+    /// Times that the policy before took the place of the one that acted.
+    pub rollbacks: AtomicU64,
     /// Joint states refused.
     pub refused_states: AtomicU64,
     /// Records that found the ring full: the percentiles lack them.
     pub lost_records: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
+    /// Commands that a rule altered: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
+    by_rule: Vec<AtomicU64>,
 }
 
 impl Live {
@@ -64,6 +74,31 @@ impl Live {
             received: (0..joints).map(|_| AtomicU64::new(0)).collect(),
             ..Self::default()
         }
+    }
+
+    /// [`Live::new`] with room for the interventions on so many commanded joints.
+    pub fn with_commanded(joints: usize, commanded: usize) -> Self {
+        let counters = commanded * Rule::NAMES.len();
+        Self {
+            by_rule: (0..counters).map(|_| AtomicU64::new(0)).collect(),
+            ..Self::new(joints)
+        }
+    }
+
+    /// Counts the rules that altered a command.
+    pub fn count_interventions(&self, command: &SafeCommand) {
+        for (joint, rule) in command.rules().iter().enumerate() {
+            let counter = rule.and_then(|rule| self.by_rule.get(joint * Rule::NAMES.len() + rule as usize));
+            if let Some(counter) = counter {
+                add(counter, 1);
+            }
+        }
+        add(&self.interventions, u64::from(command.interventions() > 0));
+    }
+
+    /// Interventions by joint and rule: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
+    pub fn interventions_by_rule(&self) -> Vec<u64> {
+        self.by_rule.iter().map(read).collect()
     }
 
     /// What the node is doing.
@@ -106,16 +141,78 @@ pub fn read(counter: &AtomicU64) -> u64 {
 /// What one tick took.
 #[derive(Debug, Clone, Copy)]
 pub struct TickRecord {
+    /// When the states were taken.
+    pub taken: MonoTime,
     /// When the command was with rmw.
     pub handed_over: MonoTime,
     /// State taken -> command handed to rmw, ns.
     pub latency: u64,
 }
 
+/// Average, spread and extremes of what was added, in one pass (Welford).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Moments {
+    count: u64,
+    mean: f64,
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Moments {
+    /// Takes one value.
+    pub fn add(&mut self, value: f64) {
+        self.count += 1;
+        let before = value - self.mean;
+        self.mean += before / self.count as f64;
+        self.squares += before * (value - self.mean);
+        let is_first = self.count == 1;
+        self.min = if is_first { value } else { self.min.min(value) };
+        self.max = if is_first { value } else { self.max.max(value) };
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their average.
+    pub fn average(&self) -> f64 {
+        self.mean
+    }
+
+    /// Their standard deviation.
+    pub fn standard_deviation(&self) -> f64 {
+        (self.squares / self.count.max(1) as f64).sqrt()
+    }
+
+    /// The smallest.
+    pub fn min(&self) -> f64 {
+        self.min
+    }
+
+    /// The largest.
+    pub fn max(&self) -> f64 {
+        self.max
+    }
+}
+
+/// How regularly the loop ticked and how long a tick took, over the last full second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Regularity {
+    /// One over the time between two ticks, Hz.
+    pub periodicity: Moments,
+    /// State taken -> command handed to rmw, us.
+    pub execution: Moments,
+}
+
 /// Percentiles of the last second, and the largest value since the start. Its memory is fixed.
 pub struct Figures {
     window: Histogram<u64>,
     window_start: Option<MonoTime>,
+    last_taken: Option<MonoTime>,
+    current: Regularity,
+    complete: Regularity,
     shown: Shown,
 }
 
@@ -134,6 +231,8 @@ pub struct Shown {
 
 const SECOND: u64 = 1_000_000_000;
 const LARGEST: u64 = 60 * SECOND;
+/// Ticks that are further apart belong to two activations, ns.
+const LONGEST_PAUSE: u64 = 2 * SECOND;
 
 impl Default for Figures {
     fn default() -> Self {
@@ -147,6 +246,9 @@ impl Figures {
         Self {
             window: latencies(),
             window_start: None,
+            last_taken: None,
+            current: Regularity::default(),
+            complete: Regularity::default(),
             shown: Shown::default(),
         }
     }
@@ -161,18 +263,37 @@ impl Figures {
             self.shown.latency_p99 = self.window.value_at_quantile(0.99) as f64 * 1e-9;
             self.window.reset();
             self.window_start = Some(record.handed_over);
+            self.complete = std::mem::take(&mut self.current);
         }
+        let previous = self.last_taken.replace(record.taken);
+        let between = previous.map(|previous| record.taken.since(previous));
+        if let Some(between) = between.filter(|between| (1..LONGEST_PAUSE).contains(between)) {
+            self.current.periodicity.add(1e9 / between as f64);
+        }
+        self.current.execution.add(record.latency as f64 * 1e-3);
         self.window.saturating_record(record.latency);
         self.shown.latency_max = self.shown.latency_max.max(record.latency as f64 * 1e-9);
     }
 
+    /// How regular the last full second was; nothing when nothing has ticked for two seconds.
+    pub fn regularity(&self, now: MonoTime) -> Option<Regularity> {
+        let is_known = self.complete.periodicity.count() > 0 && !self.is_silent(now);
+        is_known.then_some(self.complete)
+    }
+
+    fn is_silent(&self, now: MonoTime) -> bool {
+        self.window_start
+            .is_none_or(|start| now.since(start) > 2 * SECOND)
+    }
+
     /// The figures, with the rate at 0 when nothing has ticked for two seconds.
     pub fn shown(&self, now: MonoTime) -> Shown {
-        let silent = self
-            .window_start
-            .is_none_or(|start| now.since(start) > 2 * SECOND);
         Shown {
-            tick_rate: if silent { 0.0 } else { self.shown.tick_rate },
+            tick_rate: if self.is_silent(now) {
+                0.0
+            } else {
+                self.shown.tick_rate
+            },
             ..self.shown
         }
     }
@@ -194,8 +315,10 @@ mod tests {
     fn percentiles_and_rate_are_those_of_the_last_full_second() {
         let mut figures = Figures::new();
         for k in 0..=200u64 {
+            let handed_over = MonoTime::from_nanos(SECOND + k * 10_000_000);
             figures.record(TickRecord {
-                handed_over: MonoTime::from_nanos(SECOND + k * 10_000_000),
+                taken: handed_over,
+                handed_over,
                 latency: if k % 50 == 0 { 1_000_000 } else { 50_000 },
             });
         }
@@ -204,6 +327,22 @@ mod tests {
         assert!((shown.latency_p50 - 50e-6).abs() < 1e-7, "{shown:?}");
         assert!((shown.latency_p99 - 1e-3).abs() < 1e-5, "{shown:?}");
         assert_eq!(shown.latency_max, 1e-3);
+        let now = MonoTime::from_nanos(3 * SECOND);
+        let regularity = figures.regularity(now).expect("a full second");
+        let (period, execution) = (regularity.periodicity, regularity.execution);
+        assert!((period.average() - 100.0).abs() < 1e-6 && period.standard_deviation() < 1e-6);
+        assert_eq!((execution.min(), execution.max()), (50.0, 1000.0));
+        assert!(figures.regularity(MonoTime::from_nanos(9 * SECOND)).is_none());
+    }
+
+    #[test]
+    fn moments_are_those_of_the_values() {
+        let mut moments = Moments::default();
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]
+            .into_iter()
+            .for_each(|v| moments.add(v));
+        assert_eq!((moments.average(), moments.standard_deviation()), (5.0, 2.0));
+        assert_eq!((moments.min(), moments.max(), moments.count()), (2.0, 9.0, 8));
     }
 
     #[test]

@@ -1,18 +1,24 @@
 //! Everything of this crate that knows ROS. Two nodes on two threads, so that nothing that happens on one delays the
-//! other: `control_thread` takes joint states and sends commands; the node made here serves parameters, takes
-//! bundles, checks them and publishes the status. Between them are rings that nobody waits on.
+//! other: `control_thread` takes joint states and sends commands; the node made here serves parameters, life cycle and
+//! operators, takes bundles, checks them and publishes the status. Between them are rings that nobody waits on.
 
 mod control_thread;
+mod life;
 mod messages;
+mod policies;
+mod qos_overrides;
+mod requests;
+mod running;
 mod service;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
+use mfpo_ros::rosout::{LogQueue, Rosout};
 use mfpo_ros::{Inbox, SpinThread, create_node, qos, shutdown};
-use r2r::mfpo_msgs::msg::PolicyBundle;
+use r2r::QosProfile;
 use rtrb::RingBuffer;
 
 use crate::config::{Config, declared};
@@ -21,7 +27,9 @@ use crate::status::LoopEvent;
 
 use control_thread::ControlThread;
 use messages::Stamps;
-use service::{FromLoop, Inputs, Service};
+use qos_overrides::{End, Overrides};
+use requests::Operators;
+use service::{FromLoop, Inputs, Outputs, Service};
 
 pub(crate) use mfpo_ros::r2r;
 
@@ -30,27 +38,38 @@ const NODE: &str = "control";
 /// Name of the node that the control thread spins.
 const LOOP_NODE: &str = "control_loop";
 
-/// Runs the node until SIGINT or SIGTERM.
+/// Runs the node until SIGINT or SIGTERM; what `log` holds goes to `/rosout`.
 ///
 /// # Errors
 /// When ROS 2 does not start, a parameter is wrong, or the policy to start with is refused.
-pub fn run() -> anyhow::Result<()> {
+pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::install().context("installing the signal handlers")?;
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
-    let parameters = read_parameters(&node)?;
+    let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
-    let parameters = Arc::new(Mutex::new(parameters));
-    let (handler, changes) = node
-        .make_derived_parameter_handler(parameters)
-        .context("serving parameters")?;
-    let bundles = Inbox::<PolicyBundle>::subscribe(&mut node, "policy/bundle", qos::POLICY_BUNDLE)?;
-    let status = node
-        .create_publisher("policy/status", qos::POLICY_STATUS)
-        .context("creating the publisher of policy/status")?;
+    parameters.freeze();
+    if config.use_sim_time {
+        let source = node.get_time_source();
+        source
+            .enable_sim_time(&mut node)
+            .context("subscribing to /clock")?;
+    }
+    let stamps = Stamps::new(&node, config.use_sim_time);
+    let mut overrides = read_overrides(&node)?;
+    let inputs = Inputs {
+        bundles: Inbox::subscribe(
+            &mut node,
+            "policy/bundle",
+            overrides.profile("policy/bundle", End::Subscription, qos::POLICY_BUNDLE)?,
+        )?,
+        parameters: ParameterServer::new(&mut node)?,
+        operators: Operators::new(&mut node)?,
+    };
+    let outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
 
     let (to_loop, orders) = RingBuffer::new(8);
-    let (retire, retired) = RingBuffer::new(8);
+    let (retire, retired) = RingBuffer::new(16);
     let (tell, events) = RingBuffer::<LoopEvent>::new(256);
     let (record, records) = RingBuffer::<TickRecord>::new(16_384);
     let from_loop = FromLoop {
@@ -58,18 +77,16 @@ pub fn run() -> anyhow::Result<()> {
         events,
         records,
     };
-    let stamps = Stamps::new(&node);
-    let mut service = Service::new(&config, to_loop, from_loop, (status, stamps.clone()))?;
-    if let Some(path) = &config.policy {
-        service.start_with(path)?;
-    }
     let rings = control_thread::Rings {
         orders,
         retire,
         tell,
         record,
     };
-    let control = ControlThread::new(loop_node, &config, rings, stamps)?;
+    let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
+    overrides.check_all_used()?;
+    let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
+    service.begin()?;
     let thread = std::thread::Builder::new()
         .name("control".into())
         .spawn(move || control.run())
@@ -80,25 +97,54 @@ pub fn run() -> anyhow::Result<()> {
         .enable_time()
         .build()
         .context("starting the service runtime")?;
-    let inputs = Inputs {
-        bundles,
-        changes: Box::pin(changes),
-    };
-    // r2r panics when it cannot answer; on a task of its own that ends the parameter services and nothing else.
-    let answering = runtime.spawn(handler);
     let served = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(service.serve(inputs, &thread))
     }));
     // Whatever has happened here: the robot gets its last safe command.
     shutdown::request();
     let controlled = thread.join();
-    answering.abort();
     drop(spin);
     match (served, controlled) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(_), _) => anyhow::bail!("the service panicked; the robot was stopped"),
         (_, Err(_)) => anyhow::bail!("the control thread panicked; the robot was told to stop"),
     }
+}
+
+/// The topics that the service publishes.
+fn outputs(
+    node: &mut r2r::Node,
+    log: LogQueue,
+    stamps: Stamps,
+    overrides: &mut Overrides,
+) -> anyhow::Result<Outputs> {
+    let status = overrides.profile("policy/status", End::Publisher, qos::POLICY_STATUS)?;
+    let diagnostics = overrides.profile("/diagnostics", End::Publisher, qos::DIAGNOSTICS)?;
+    let name = node.fully_qualified_name().context("reading the node's name")?;
+    Ok(Outputs {
+        status: node
+            .create_publisher("policy/status", status)
+            .context("creating the publisher of policy/status")?,
+        diagnostics: node
+            .create_publisher("/diagnostics", diagnostics)
+            .context("creating the publisher of /diagnostics")?,
+        transitions: node
+            .create_publisher("~/transition_event", QosProfile::default())
+            .context("creating the publisher of ~/transition_event")?,
+        rosout: Rosout::new(node, log)?,
+        stamps,
+        node: name.trim_start_matches('/').to_owned(),
+    })
+}
+
+/// The quality of service that the parameter files and the command line gave.
+fn read_overrides(node: &r2r::Node) -> anyhow::Result<Overrides> {
+    let namespace = node.namespace().context("reading the node's namespace")?;
+    let Ok(given) = node.params.lock() else {
+        anyhow::bail!("the node's parameters cannot be read");
+    };
+    let values = given.iter().map(|(name, parameter)| (name, &parameter.value));
+    Ok(Overrides::read(&namespace, values))
 }
 
 /// The parameters that the parameter files and the command line gave.

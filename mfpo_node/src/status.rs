@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use mfpo_ros::parameters::closest;
 
+use crate::control_loop::{NotReady, Reason};
 use crate::joint_states::Refusal;
-use crate::metrics::{Figures, Live, LoopState, TickRecord, read};
-use crate::safety::Verdict;
+use crate::metrics::{Figures, Live, LoopState, TickRecord};
+use crate::safety::{NotEnabled, Outside, Rule, Verdict};
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
 
@@ -19,6 +20,49 @@ pub enum Cause {
     States(Verdict),
     /// The policy gave no action, in its words.
     Policy(String),
+    /// `~/stop` was called.
+    Stopped,
+    /// The heartbeat is missing.
+    NotEnabled(NotEnabled),
+    /// The fallback commanded a moment ago.
+    Recovering {
+        /// Good inputs that are needed; `None` waits for an explicit start.
+        needed: Option<u64>,
+    },
+}
+
+impl Cause {
+    /// The cause for a reason.
+    pub fn of(reason: &Reason) -> Self {
+        match reason {
+            Reason::States(verdict) => Self::States(*verdict),
+            Reason::Policy(error) => Self::Policy(error.to_string()),
+            Reason::Stopped => Self::Stopped,
+            Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
+            Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
+        }
+    }
+}
+
+/// Why a node that commands nothing is not on its way to command either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing is configured.
+    Unconfigured,
+    /// Nobody has asked it to be active.
+    Inactive,
+    /// It has been shut down.
+    Finalized,
+}
+
+impl Rest {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Unconfigured => "unconfigured; commanding nothing until it is configured and activated",
+            Self::Inactive => "inactive; commanding nothing until it is activated (~/start)",
+            Self::Finalized => "shut down; commanding nothing until it is started anew",
+        }
+    }
 }
 
 /// What the loop tells besides its counters; rare, and pushed without waiting.
@@ -44,6 +88,27 @@ pub enum LoopEvent {
     },
     /// A message named joints that the policy does not know.
     UnknownJoints(Vec<String>),
+    /// The robot is commanded from now on.
+    Activated,
+    /// It was asked to be, and is not: the robot is not ready.
+    NotReady(NotReady),
+    /// The same, of a loop that keeps trying.
+    NotYetReady(NotReady),
+    /// The robot is stopped and no longer commanded.
+    Deactivated,
+    /// The fallback commands until somebody starts the policy again.
+    Halted,
+    /// The policy commands again.
+    Resumed,
+    /// The policy before acts again.
+    RolledBack {
+        /// The policy that acts from now on.
+        current: Arc<PolicyIdentity>,
+        /// The one that acted, which is kept.
+        previous: Option<Arc<PolicyIdentity>>,
+    },
+    /// There is no policy to go back to.
+    NothingBefore,
 }
 
 /// The state of the node in words and numbers.
@@ -51,6 +116,10 @@ pub enum LoopEvent {
 pub struct Status {
     /// Joint names of the policy's robot.
     pub joint_names: Vec<String>,
+    /// Names of the joints that are commanded, in the order of the commands.
+    pub command_joints: Vec<String>,
+    /// Why the node is not on its way to command, where it is not.
+    pub rest: Option<Rest>,
     /// The policy that acts.
     pub current: Option<Arc<PolicyIdentity>>,
     /// The one that is kept.
@@ -65,6 +134,10 @@ pub struct Status {
     pub figures: Figures,
     state: Option<LoopState>,
     reason: String,
+    /// Why the robot is not ready, of a loop that keeps trying.
+    not_ready: String,
+    /// No bundle has gone live since one was refused.
+    just_rejected: bool,
 }
 
 impl Status {
@@ -91,6 +164,7 @@ impl Status {
                 );
                 self.current = Some(current);
                 self.previous = previous;
+                self.just_rejected = false;
             }
             LoopEvent::State(state, cause) => self.enter(state, &cause),
             LoopEvent::Refused { refusal, untold } if untold > 0 => {
@@ -98,12 +172,60 @@ impl Status {
             }
             LoopEvent::Refused { refusal, .. } => tracing::warn!("{refusal}"),
             LoopEvent::UnknownJoints(names) => self.explain_unknown(&names),
+            LoopEvent::NotYetReady(not_ready) => {
+                self.not_ready = self.explain_not_ready(&not_ready);
+                tracing::warn!("not active yet: {}", self.not_ready);
+            }
+            LoopEvent::RolledBack { current, previous } => {
+                tracing::warn!(
+                    "rolled back to policy version {} of run '{}'",
+                    current.version,
+                    current.run
+                );
+                self.current = Some(current);
+                self.previous = previous;
+            }
+            LoopEvent::Halted => tracing::warn!("stopped by ~/stop until ~/start"),
+            LoopEvent::Resumed => tracing::info!("started again: the policy takes over"),
+            // The life cycle tells of these.
+            LoopEvent::Activated
+            | LoopEvent::NotReady(_)
+            | LoopEvent::Deactivated
+            | LoopEvent::NothingBefore => self.not_ready.clear(),
         }
+    }
+
+    /// The robot has been given up, and with it all that was known of it.
+    pub fn forget(&mut self) {
+        *self = Self {
+            rejections: self.rejections,
+            last_rejection: std::mem::take(&mut self.last_rejection),
+            ..Self::default()
+        };
+    }
+
+    /// What the node is doing, as the status says it.
+    pub fn state(&self, live: &Live) -> LoopState {
+        match live.state() {
+            LoopState::WaitingForPolicy if self.rest.is_some() => LoopState::Inactive,
+            state => state,
+        }
+    }
+
+    /// Why the fallback commands, where it does.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Was the newest bundle refused?
+    pub fn was_just_rejected(&self) -> bool {
+        self.just_rejected
     }
 
     /// A bundle was refused.
     pub fn reject(&mut self, reason: &str) {
         self.rejections += 1;
+        self.just_rejected = true;
         self.last_rejection = reason.to_owned();
         tracing::warn!("bundle refused, the running policy is untouched: {reason}");
     }
@@ -116,11 +238,19 @@ impl Status {
             ""
         };
         let text = match live.state() {
+            LoopState::WaitingForPolicy | LoopState::WaitingForStates | LoopState::Inactive
+                if self.rest.is_some() =>
+            {
+                self.rest.map(Rest::message).unwrap_or_default().to_owned()
+            }
             LoopState::WaitingForPolicy => {
                 "waiting for a policy on topic policy/bundle (or parameter policy); commanding nothing"
                     .to_owned()
             }
-            LoopState::WaitingForStates => {
+            LoopState::WaitingForStates | LoopState::Inactive if !self.not_ready.is_empty() => {
+                format!("not active yet: {}; commanding nothing", self.not_ready)
+            }
+            LoopState::WaitingForStates | LoopState::Inactive => {
                 let names = self.silent_joints(live, now);
                 format!("waiting for the state of joints [{names}]; commanding nothing")
             }
@@ -164,24 +294,66 @@ impl Status {
             }
             LoopState::WaitingForPolicy => tracing::info!("waiting for a policy; commanding nothing"),
             LoopState::Stopped => tracing::info!("stopped; the last safe command has been sent"),
+            LoopState::Inactive => tracing::info!("inactive; commanding nothing"),
+        }
+    }
+
+    /// Why the policy may not begin, in words.
+    pub fn explain_not_ready(&self, not_ready: &NotReady) -> String {
+        match not_ready {
+            NotReady::States(verdict) => self.explain_verdict(verdict),
+            NotReady::NotEnabled(missing) => explain_enable(*missing),
+            NotReady::Outside(outside) => self.explain_outside(outside),
+        }
+    }
+
+    fn name(&self, joint: usize) -> &str {
+        self.joint_names.get(joint).map_or("?", String::as_str)
+    }
+
+    fn explain_outside(&self, outside: &Outside) -> String {
+        let (what, unit) = match outside.rule {
+            Rule::Position => ("position", "rad"),
+            _ => ("velocity", "rad/s"),
+        };
+        format!(
+            "the {what} of joint '{}' is {:.4} {unit}; expected {:.4} to {:.4}",
+            self.name(outside.joint),
+            outside.got,
+            outside.low,
+            outside.high
+        )
+    }
+
+    fn explain_verdict(&self, verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Fresh => String::new(),
+            Verdict::Missing { joint } => {
+                format!("joint '{}' has no fresh position and velocity", self.name(*joint))
+            }
+            Verdict::Stale { joint, age } => {
+                format!(
+                    "joint '{}' has not reported for {:.0} ms",
+                    self.name(*joint),
+                    *age as f64 * 1e-6
+                )
+            }
         }
     }
 
     fn explain(&self, cause: &Cause) -> String {
-        let name = |joint: &usize| self.joint_names.get(*joint).map_or("?", String::as_str);
         match cause {
-            Cause::None | Cause::States(Verdict::Fresh) => String::new(),
-            Cause::States(Verdict::Missing { joint }) => {
-                format!("joint '{}' has no fresh position and velocity", name(joint))
-            }
-            Cause::States(Verdict::Stale { joint, age }) => {
-                format!(
-                    "joint '{}' has not reported for {:.0} ms",
-                    name(joint),
-                    *age as f64 * 1e-6
-                )
-            }
+            Cause::None => String::new(),
+            Cause::States(verdict) => self.explain_verdict(verdict),
             Cause::Policy(error) => format!("the policy gave no action: {error}"),
+            Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
+            Cause::NotEnabled(missing) => explain_enable(*missing),
+            Cause::Recovering { needed: None } => {
+                "the states are good again; it waits for ~/start (recovery_inputs is 0)".to_owned()
+            }
+            Cause::Recovering { needed: Some(needed) } => {
+                format!("the states are good again; it waits for {needed} good ones in a row")
+            }
         }
     }
 
@@ -196,13 +368,12 @@ impl Status {
     }
 }
 
-/// The counters of a status message.
-pub fn counters(live: &Live) -> [u64; 5] {
-    [
-        read(&live.swaps),
-        read(&live.ticks),
-        read(&live.missed_ticks),
-        read(&live.fallback_ticks),
-        read(&live.interventions),
-    ]
+fn explain_enable(missing: NotEnabled) -> String {
+    match missing {
+        NotEnabled::Never => "no heartbeat on topic enable yet".to_owned(),
+        NotEnabled::Late { age } => {
+            format!("no heartbeat on topic enable for {:.0} ms", age as f64 * 1e-6)
+        }
+        NotEnabled::Withdrawn => "topic enable says false".to_owned(),
+    }
 }

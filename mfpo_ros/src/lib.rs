@@ -1,5 +1,5 @@
-//! What every ROS 2 executable of this workspace shares: quality of service by topic, log output, node creation,
-//! parameters that refuse with a reason, inboxes that keep up, spin threads, the shutdown flag, and conversions
+//! What every ROS 2 executable of this workspace shares: quality of service by topic, log output and `/rosout`, node
+//! creation, parameters that refuse with a reason and their services, inboxes that keep up, spin threads, the shutdown flag, and conversions
 //! between messages and the types of `mfpo_policy`.
 
 pub mod args;
@@ -7,8 +7,10 @@ pub mod convert;
 pub mod inbox;
 pub mod log;
 pub mod node;
+pub mod parameter_server;
 pub mod parameters;
 pub mod qos;
+pub mod rosout;
 pub mod shutdown;
 pub mod spin;
 pub mod time;

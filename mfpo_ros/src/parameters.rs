@@ -1,8 +1,6 @@
 //! Parameters that are declared with a default, a description and a check, and that refuse a bad value or an
 //! unknown name with a reason.
 
-use r2r::indexmap::IndexMap;
-use r2r::{Parameter, RosParams};
 use thiserror::Error;
 
 pub use r2r::ParameterValue;
@@ -10,11 +8,42 @@ pub use r2r::ParameterValue;
 /// What a value must hold besides its type.
 pub type Check = fn(&ParameterValue) -> Result<(), String>;
 
-/// Names that every ROS 2 node has, whoever wrote it.
-const OF_EVERY_NODE: [&str; 1] = ["use_sim_time"];
 const QOS_OVERRIDES: &str = "qos_overrides.";
 
+/// The smallest and the largest value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Range {
+    /// Of a number.
+    Double(f64, f64),
+    /// Of a whole number.
+    Integer(i64, i64),
+}
+
+impl Range {
+    fn check(&self, value: &ParameterValue) -> Result<(), String> {
+        let is_inside = match (self, value) {
+            (Self::Double(low, high), ParameterValue::Double(value)) => (*low..=*high).contains(value),
+            (Self::Integer(low, high), ParameterValue::Integer(value)) => (*low..=*high).contains(value),
+            _ => true,
+        };
+        if is_inside {
+            return Ok(());
+        }
+        let (low, high) = match self {
+            Self::Double(low, high) => (low.to_string(), high.to_string()),
+            Self::Integer(low, high) => (low.to_string(), high.to_string()),
+        };
+        let got = match value {
+            ParameterValue::Double(value) => value.to_string(),
+            ParameterValue::Integer(value) => value.to_string(),
+            other => format!("{other:?}"),
+        };
+        Err(format!("expected {low} to {high}, got {got}"))
+    }
+}
+
 /// One declared parameter.
+#[derive(Debug, Clone)]
 pub struct Declared {
     /// Its name.
     pub name: &'static str,
@@ -22,10 +51,57 @@ pub struct Declared {
     pub default: ParameterValue,
     /// What it does, with its unit.
     pub description: &'static str,
+    /// What a value must hold, in words, where a range does not say it.
+    pub constraints: &'static str,
+    /// The smallest and the largest value.
+    pub range: Option<Range>,
     /// May it be set while the node runs?
     pub at_run_time: bool,
-    /// What a value must hold besides its type.
+    /// What a value must hold besides its type and range.
     pub check: Check,
+}
+
+impl Declared {
+    /// A parameter that takes every value of its type, before the node runs.
+    pub fn new(name: &'static str, default: ParameterValue, description: &'static str) -> Self {
+        Self {
+            name,
+            default,
+            description,
+            constraints: "",
+            range: None,
+            at_run_time: false,
+            check: |_| Ok(()),
+        }
+    }
+
+    /// It may be set while the node runs.
+    #[must_use]
+    pub fn at_run_time(self) -> Self {
+        Self {
+            at_run_time: true,
+            ..self
+        }
+    }
+
+    /// Its values lie in a range.
+    #[must_use]
+    pub fn range(self, range: Range) -> Self {
+        Self {
+            range: Some(range),
+            ..self
+        }
+    }
+
+    /// Its values pass a check, which is told in words.
+    #[must_use]
+    pub fn check(self, check: Check, constraints: &'static str) -> Self {
+        Self {
+            check,
+            constraints,
+            ..self
+        }
+    }
 }
 
 /// Why a parameter was refused.
@@ -70,6 +146,7 @@ pub enum ParameterError {
 }
 
 /// The declared parameters of a node and their values.
+#[derive(Debug, Clone)]
 pub struct Parameters {
     declared: Vec<Declared>,
     values: Vec<ParameterValue>,
@@ -96,7 +173,7 @@ impl Parameters {
         given: impl IntoIterator<Item = (&'a String, &'a ParameterValue)>,
     ) -> Result<(), ParameterError> {
         for (name, value) in given {
-            if !OF_EVERY_NODE.contains(&name.as_str()) && !name.starts_with(QOS_OVERRIDES) {
+            if !name.starts_with(QOS_OVERRIDES) {
                 self.set(name, value)?;
             }
         }
@@ -106,6 +183,11 @@ impl Parameters {
     /// From now on only parameters that may change at run time can be set.
     pub fn freeze(&mut self) {
         self.running = true;
+    }
+
+    /// The parameters as they were declared.
+    pub fn declared(&self) -> impl Iterator<Item = &Declared> {
+        self.declared.iter()
     }
 
     /// The value of a declared parameter.
@@ -150,10 +232,13 @@ impl Parameters {
                 got: format!("{} ({value:?})", value.type_name()),
             });
         }
-        (declared.check)(&value).map_err(|reason| ParameterError::BadValue {
-            name: name.to_owned(),
-            reason,
-        })?;
+        let in_range = |()| declared.range.map_or(Ok(()), |range| range.check(&value));
+        (declared.check)(&value)
+            .and_then(in_range)
+            .map_err(|reason| ParameterError::BadValue {
+                name: name.to_owned(),
+                reason,
+            })?;
         if self.running && !declared.at_run_time && self.values.get(index) != Some(&value) {
             return Err(ParameterError::Fixed {
                 name: name.to_owned(),
@@ -187,55 +272,6 @@ pub fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         .map(str::to_owned)
 }
 
-fn refused(error: &ParameterError, name: &str) -> r2r::Error {
-    match error {
-        ParameterError::Unknown { .. } => r2r::Error::InvalidParameterName {
-            name: error.to_string(),
-        },
-        _ => r2r::Error::ParameterValueConv {
-            name: name.to_owned(),
-            msg: error.to_string(),
-        },
-    }
-}
-
-impl RosParams for Parameters {
-    fn register_parameters(
-        &mut self,
-        _prefix: &str,
-        _parameter: Option<Parameter>,
-        all: &mut IndexMap<String, Parameter>,
-    ) -> r2r::Result<()> {
-        self.apply(all.iter().map(|(name, parameter)| (name, &parameter.value)))
-            .map_err(|error| refused(&error, ""))?;
-        for (declared, value) in self.declared.iter().zip(&self.values) {
-            let mut parameter = Parameter::new(value.clone());
-            parameter.description = declared.description;
-            all.insert(declared.name.to_owned(), parameter);
-        }
-        self.freeze();
-        Ok(())
-    }
-
-    fn get_parameter(&mut self, name: &str) -> r2r::Result<ParameterValue> {
-        self.get(name)
-            .cloned()
-            .ok_or_else(|| r2r::Error::InvalidParameterName {
-                name: name.to_owned(),
-            })
-    }
-
-    fn set_parameter(&mut self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
-        self.set(name, value).map_err(|error| refused(&error, name))
-    }
-
-    fn check_parameter(&self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
-        self.checked(name, value)
-            .map(|_| ())
-            .map_err(|error| refused(&error, name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,17 +284,10 @@ mod tests {
     }
 
     fn parameters() -> Parameters {
-        let declare = |name, default, at_run_time, check| Declared {
-            name,
-            default,
-            description: "",
-            at_run_time,
-            check,
-        };
         Parameters::new(vec![
-            declare("rate", ParameterValue::Double(50.0), false, positive as Check),
-            declare("accept", ParameterValue::Bool(true), true, |_| Ok(())),
-            declare("runs", ParameterValue::StringArray(vec![]), false, |_| Ok(())),
+            Declared::new("rate", ParameterValue::Double(50.0), "").check(positive, "above 0"),
+            Declared::new("accept", ParameterValue::Bool(true), "").at_run_time(),
+            Declared::new("runs", ParameterValue::StringArray(vec![]), ""),
         ])
     }
 
@@ -316,10 +345,10 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_every_node_are_left_alone() {
-        let name = "use_sim_time".to_owned();
+    fn quality_of_service_is_not_for_this_list() {
+        let name = "qos_overrides./commands.publisher.depth".to_owned();
         parameters()
-            .apply([(&name, &ParameterValue::Bool(true))])
+            .apply([(&name, &ParameterValue::Integer(2))])
             .unwrap();
     }
 }

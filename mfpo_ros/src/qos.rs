@@ -2,6 +2,8 @@
 //! REP-2003: sensor data is best effort; commands are reliable because the subscribers of ros2_control are, and a
 //! best-effort publisher would be silent to them.
 
+use std::time::Duration;
+
 use r2r::QosProfile;
 
 /// `joint_states`: sensor data. Deeper than REP-2003's 5, so that the last message of each of several publishers
@@ -22,3 +24,19 @@ pub const POLICY_BUNDLE: QosProfile = QosProfile::default().reliable().transient
 
 /// `robot/episode`: latched, the last 50 episodes.
 pub const ROBOT_EPISODE: QosProfile = QosProfile::default().reliable().transient_local().keep_last(50);
+
+/// `enable`: a heartbeat; only the newest counts, and any publisher is heard.
+pub const ENABLE: QosProfile = QosProfile::sensor_data().keep_last(1);
+
+/// `/diagnostics`: as every publisher of diagnostics has it.
+pub const DIAGNOSTICS: QosProfile = QosProfile::default().reliable().volatile().keep_last(10);
+
+/// `/parameter_events`: as rclcpp has it.
+pub const PARAMETER_EVENTS: QosProfile = QosProfile::default().reliable().volatile().keep_last(1000);
+
+/// `/rosout`: as rcl has it, for whoever comes within ten seconds.
+pub const ROSOUT: QosProfile = QosProfile::default()
+    .reliable()
+    .transient_local()
+    .keep_last(1000)
+    .lifespan(Duration::from_secs(10));

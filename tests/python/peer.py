@@ -15,6 +15,7 @@ import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
 PATIENCE = 30.0
@@ -56,7 +57,9 @@ def plain(value):
 class Robot:
     """The node and what it is busy with."""
 
-    def __init__(self, namespace):
+    def __init__(self, namespace, executor):
+        self.executor = executor
+        self.references = []
         self.node = rclpy.create_node("peer", namespace=namespace)
         self.publishers = {}
         self.timers = {}
@@ -138,6 +141,12 @@ class Robot:
             raise TimeoutError(f"service {order['service']} does not answer")
         return plain(future.result())
 
+    def lifecycle_node(self, order):
+        """Starts a managed node of rcl itself, to compare with."""
+        node = LifecycleNode(order["name"])
+        self.references.append(node)
+        self.executor.add_node(node)
+
     def graph(self, _order):
         """Names of nodes, and types of topics by name."""
         nodes = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.node.get_node_names_and_namespaces()]
@@ -165,8 +174,8 @@ class Robot:
 def main():
     """Orders in, answers out, until standard input ends."""
     rclpy.init(args=[])
-    robot = Robot(sys.argv[1] or "/")
     executor = SingleThreadedExecutor()
+    robot = Robot(sys.argv[1] or "/", executor)
     executor.add_node(robot.node)
     spinning = threading.Thread(target=executor.spin, daemon=True)
     spinning.start()

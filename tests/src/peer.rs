@@ -89,6 +89,15 @@ impl Peer {
         self.repeat(name, message, 100);
     }
 
+    /// Publishes `enable` on the topic of that name ten times a second from now on; `None` ends it.
+    pub fn repeat_enable(&mut self, enable: Option<bool>) {
+        let hz = if enable.is_some() { 10 } else { 0 };
+        self.ask(
+            json!({"do": "repeat", "name": "enable", "topic": "enable", "hz": hz,
+            "type": "std_msgs/Bool", "qos": "reliable", "message": {"data": enable.unwrap_or_default()}}),
+        );
+    }
+
     /// Ends [`Peer::repeat_states`].
     pub fn silence(&mut self, name: &str) {
         self.repeat(name, &Value::Null, 0);
@@ -118,6 +127,46 @@ impl Peer {
         let result = &answer["results"][0];
         let reason = result["reason"].as_str().unwrap_or_default().to_owned();
         (result["successful"] == true, reason)
+    }
+
+    /// Starts a managed node of rcl itself, to compare with.
+    pub fn start_lifecycle_node(&mut self, name: &str) {
+        self.ask(json!({"do": "lifecycle_node", "name": name}));
+    }
+
+    /// Asks a managed node for a transition by its label, as `ros2 lifecycle set` does by its number.
+    pub fn change_state(&mut self, node: &str, label: &str) -> bool {
+        let request = json!({"transition": {"label": label}});
+        let service = format!("/{node}/change_state");
+        self.call(&service, "lifecycle_msgs/ChangeState", request)["success"] == true
+    }
+
+    /// The state of a managed node.
+    pub fn lifecycle(&mut self, node: &str) -> String {
+        let answer = self.call(
+            &format!("/{node}/get_state"),
+            "lifecycle_msgs/GetState",
+            json!({}),
+        );
+        answer["current_state"]["label"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Calls a `std_srvs/Trigger` of `/control`: success and message.
+    pub fn trigger(&mut self, name: &str) -> (bool, String) {
+        let answer = self.call(&format!("/control/{name}"), "std_srvs/Trigger", json!({}));
+        let message = answer["message"].as_str().unwrap_or_default().to_owned();
+        (answer["success"] == true, message)
+    }
+
+    /// Has `/control` load a bundle: whether it is accepted, and why not.
+    pub fn load(&mut self, bundle: &Path) -> (bool, String) {
+        let request = json!({"path": bundle});
+        let answer = self.call("/control/load_policy", "mfpo_msgs/LoadPolicy", request);
+        let reason = answer["reason"].as_str().unwrap_or_default().to_owned();
+        (answer["accepted"] == true, reason)
     }
 
     /// Names of `nodes`, and types of `topics` by name.
@@ -207,6 +256,8 @@ pub mod state {
     pub const FALLBACK: u8 = 3;
     /// The last safe command was sent.
     pub const STOPPED: u8 = 4;
+    /// The life cycle is not active.
+    pub const INACTIVE: u8 = 5;
 }
 
 /// A `sensor_msgs/JointState` stamped when it is sent.

@@ -84,6 +84,16 @@ impl Process {
         })
     }
 
+    /// The time that cores have spent on it.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // After the name, which may hold anything: fields 14 and 15 are user and system time in 1/100 s.
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let hundredths = after_name.split(' ').skip(11).take(2);
+        let hundredths: u64 = hundredths.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(10 * hundredths)
+    }
+
     /// Sends `signal` to it.
     pub fn signal(&self, signal: Signal) {
         killpg(self.group(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));

@@ -1,7 +1,7 @@
 //! Package mfpo_msgs, built for the ROS 2 that is used, in a prefix of its own.
 //!
 //! r2r makes its Rust types anew only when the environment changes. The prefix therefore carries a hash of the
-//! message files in its name: other messages, another AMENT_PREFIX_PATH, and the types follow.
+//! message and service files in its name: other messages, another AMENT_PREFIX_PATH, and the types follow.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,12 @@ impl Overlay {
     /// The prefix for the message files as they are now, on top of `ros`.
     pub fn new(workspace: &Workspace, ros: &Ros) -> Result<Self> {
         let sources = workspace.messages();
-        let types = feed_files(feed_base(Hash::new(), ros), &files(&sources.join("msg"))?)?;
+        let interfaces = [
+            files(&sources.join("msg"), "msg")?,
+            files(&sources.join("srv"), "srv")?,
+        ]
+        .concat();
+        let types = feed_files(feed_base(Hash::new(), ros), &interfaces)?;
         let name = format!("{}-{}", ros.distro(), types.hex());
         let package = [sources.join("CMakeLists.txt"), sources.join("package.xml")];
         let prefix = workspace.deps().join("overlay").join(name);
@@ -109,12 +114,15 @@ fn feed_files(mut hash: Hash, files: &[PathBuf]) -> Result<Hash> {
     Ok(hash)
 }
 
-/// The message files, by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The message or service files of a folder, by name; none where the folder is missing.
+fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "msg"))
+        .filter(|path| path.extension().is_some_and(|end| end == ending))
         .collect();
     files.sort();
     Ok(files)
@@ -155,7 +163,11 @@ mod tests {
             prefixes: vec!["/opt/ros/kilted".into()],
         };
         assert_ne!(first, prefix(&sourced));
+        fs::create_dir_all(folder.path().join("msg/srv")).expect("a folder");
+        fs::write(folder.path().join("msg/srv/B.srv"), "---\nuint8 b").expect("a file");
+        let with_service = prefix(&Ros::Wheels);
+        assert_ne!(first, with_service);
         clone_with(folder.path(), "uint16 a");
-        assert_ne!(first, prefix(&Ros::Wheels));
+        assert_ne!(with_service, prefix(&Ros::Wheels));
     }
 }

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, shutdown, time};
+use mfpo_ros::{Inbox, qos, shutdown};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity};
+use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
+use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
 use r2r::sensor_msgs::msg::JointState;
+use r2r::std_msgs::msg::Bool;
 
+use super::running::{Mode, Refusals, Running};
 use crate::config::Config;
-use crate::control_loop::{ControlLoop, Decision, Reason};
-use crate::joint_states::{JointStateMessage, JointStates, Refusal};
+use crate::control_loop::{ControlLoop, Decision, Tuning};
+use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
-use crate::safety::Verdict;
-use crate::schedule::{Schedule, Trigger};
-use crate::status::{Cause, LoopEvent};
+use crate::schedule::Trigger;
+use crate::status::LoopEvent;
 use crate::time::MonoTime;
 use crate::weights::Policy;
 
@@ -29,8 +31,6 @@ const LONGEST_WAIT: u64 = 10_000_000;
 const MARGIN: u64 = 400_000;
 /// Messages taken at one wake-up; more than the middleware's queue holds.
 const MOST_MESSAGES: usize = 64;
-/// Refusals of one kind are told once in this time, ns.
-const TELL_EVERY: u64 = 1_000_000_000;
 /// A stop that has not ended by then is ended, ns.
 const LONGEST_STOP: u64 = 1_000_000_000;
 /// The middleware has this long to deliver the last command.
@@ -48,30 +48,75 @@ pub struct Robot {
     pub period: u64,
 }
 
-/// What the service tells the loop.
+/// What the service tells the loop; each is carried out at a tick boundary.
 pub enum Order {
-    /// The first policy.
-    Start(Box<Robot>),
-    /// A better one.
+    /// The first policy; it begins to act once the robot is ready where `autostart` says so.
+    Start {
+        /// What the robot needs.
+        robot: Box<Robot>,
+        /// Whether it is to begin by itself.
+        autostart: bool,
+    },
+    /// A better policy.
     Swap(Box<Policy>),
+    /// Back to the policy before.
+    RollBack,
+    /// Begin to command the robot; where it is not ready, refuse, or keep trying.
+    Activate {
+        /// Keep trying?
+        persistent: bool,
+    },
+    /// Bring the robot to a stop, then command nothing.
+    Deactivate,
+    /// The fallback commands until [`Order::Resume`].
+    Halt,
+    /// The policy commands again.
+    Resume,
+    /// Other settings.
+    Tune(Box<Tuning>),
+    /// Give up the robot.
+    Forget,
+}
+
+/// What the loop no longer needs, to be freed on a thread that has time.
+pub enum Retired {
+    /// A policy that is no longer kept.
+    Policy(Box<Policy>),
+    /// A robot that was given up.
+    Robot(Box<Robot>),
+    /// Settings that others replaced.
+    Tuning(Box<Tuning>),
 }
 
 /// The loop's ends of the rings.
 pub struct Rings {
-    /// Policies that come.
+    /// What to do.
     pub orders: rtrb::Consumer<Order>,
-    /// Policies that go.
-    pub retire: rtrb::Producer<Box<Policy>>,
+    /// What is no longer needed.
+    pub retire: rtrb::Producer<Retired>,
     /// Events.
     pub tell: rtrb::Producer<LoopEvent>,
     /// What ticks took.
     pub record: rtrb::Producer<TickRecord>,
 }
 
+impl Rings {
+    /// A full ring frees it here; the service empties it 50 times a second.
+    fn retire(&mut self, retired: Retired) {
+        let _ = self.retire.push(retired);
+    }
+
+    fn tell(&mut self, event: LoopEvent) {
+        let _ = self.tell.push(event);
+    }
+}
+
 /// The control thread, before it runs.
 pub struct ControlThread {
     node: r2r::Node,
     inbox: Inbox<JointState>,
+    /// The heartbeat, where one is needed.
+    enable: Option<Inbox<Bool>>,
     commands: CommandPublisher,
     actions: r2r::Publisher<PolicyAction>,
     action: PolicyAction,
@@ -81,23 +126,9 @@ pub struct ControlThread {
     candidates: usize,
     realtime_priority: u64,
     running: Option<Running>,
+    /// Records of robots that were given up.
+    records: u64,
     refusals: Refusals,
-}
-
-struct Running {
-    robot: Box<Robot>,
-    schedule: Schedule,
-    state: LoopState,
-    /// Every joint has reported since the last tick.
-    complete: bool,
-    knows_unknown: bool,
-}
-
-/// Limits how often a kind of refusal is told.
-#[derive(Default)]
-struct Refusals {
-    last: [Option<MonoTime>; Refusal::KINDS],
-    untold: [u64; Refusal::KINDS],
 }
 
 impl ControlThread {
@@ -105,25 +136,41 @@ impl ControlThread {
     ///
     /// # Errors
     /// When rcl refuses one.
-    pub fn new(mut node: r2r::Node, config: &Config, rings: Rings, stamps: Stamps) -> anyhow::Result<Self> {
-        let inbox = Inbox::subscribe(&mut node, "joint_states", qos::JOINT_STATES)?;
-        let commands = CommandPublisher::new(&mut node, config.command_topic)
+    pub fn new(
+        mut node: r2r::Node,
+        config: &Config,
+        rings: Rings,
+        (stamps, overrides): (Stamps, &mut Overrides),
+    ) -> anyhow::Result<Self> {
+        let states = overrides.profile("joint_states", End::Subscription, qos::JOINT_STATES)?;
+        let inbox = Inbox::subscribe(&mut node, "joint_states", states)?;
+        let enable = if config.settings.enable_timeout > 0 {
+            let heartbeats = overrides.profile("enable", End::Subscription, qos::ENABLE)?;
+            Some(Inbox::subscribe(&mut node, "enable", heartbeats)?)
+        } else {
+            None
+        };
+        let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
+        let commands = CommandPublisher::new(&mut node, config.command_topic, commands)
             .context("creating the publisher of commands")?;
+        let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
         let actions = node
-            .create_publisher("policy/action", qos::POLICY_ACTION)
+            .create_publisher("policy/action", actions)
             .context("creating the publisher of policy/action")?;
         Ok(Self {
             node,
             inbox,
+            enable,
             commands,
             actions,
             action: PolicyAction::default(),
             stamps,
             rings,
             trigger: config.trigger,
-            candidates: config.candidates,
+            candidates: config.settings.candidates,
             realtime_priority: config.realtime_priority,
             running: None,
+            records: 0,
             refusals: Refusals::default(),
         })
     }
@@ -184,6 +231,7 @@ impl ControlThread {
 
     fn take_states(&mut self) -> usize {
         let mut taken = 0;
+        self.take_heartbeats();
         while let Some(message) = self.inbox.pop() {
             taken += 1;
             let now = MonoTime::now();
@@ -198,53 +246,154 @@ impl ControlThread {
         taken
     }
 
-    /// A tick boundary: policies that have arrived go live.
-    fn take_orders(&mut self) {
-        while let Ok(order) = self.rings.orders.pop() {
-            match (order, &mut self.running) {
-                (Order::Start(robot), running) => {
-                    self.commands.prepare(robot.control.slot().current().spec());
-                    *running = Some(Running::new(robot, self.trigger));
-                    self.went_live(false);
-                }
-                (Order::Swap(policy), Some(running)) => {
-                    let freed = running.robot.control.slot_mut().swap(policy);
-                    add(&running.robot.live.swaps, 1);
-                    if let Some(policy) = freed {
-                        // A full ring would free the policy here; the service empties it 50 times a second.
-                        let _ = self.rings.retire.push(policy);
-                    }
-                    self.went_live(true);
-                }
-                // The service sends the robot first.
-                (Order::Swap(_), None) => {}
+    fn take_heartbeats(&mut self) {
+        let Some(enable) = &mut self.enable else { return };
+        while let Some(heartbeat) = enable.pop() {
+            if let Some(running) = &mut self.running {
+                running
+                    .robot
+                    .control
+                    .heard_enable(heartbeat.data, MonoTime::now());
             }
         }
+    }
+
+    /// A tick boundary: orders that have arrived are carried out.
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.rings.orders.pop() {
+            self.carry_out(order);
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        let now = MonoTime::now();
+        let Some(running) = &mut self.running else {
+            // The service sends the robot first, and nothing to one that is given up.
+            if let Order::Start { robot, autostart } = order {
+                self.commands.prepare(robot.control.slot().current().spec());
+                self.running = Some(Running::new(robot, self.trigger, self.records));
+                self.went_live(false);
+                self.begin_trying(autostart);
+            }
+            return;
+        };
+        match order {
+            Order::Start { robot, .. } => self.rings.retire(Retired::Robot(robot)),
+            Order::Swap(policy) => {
+                let freed = running.robot.control.swap(policy);
+                add(&running.robot.live.swaps, 1);
+                if let Some(policy) = freed {
+                    self.rings.retire(Retired::Policy(policy));
+                }
+                self.went_live(true);
+            }
+            Order::RollBack => self.roll_back(),
+            Order::Activate { persistent: true } => self.begin_trying(true),
+            Order::Activate { .. } if running.mode == Mode::Active => self.rings.tell(LoopEvent::Activated),
+            Order::Activate { persistent: false } => {
+                let event = match running.activate(now) {
+                    Ok(()) => LoopEvent::Activated,
+                    Err(not_ready) => LoopEvent::NotReady(not_ready),
+                };
+                self.rings.tell(event);
+            }
+            Order::Resume => {
+                let Robot { control, states, .. } = &mut *running.robot;
+                let event = match control.resume(states, now) {
+                    Ok(()) => LoopEvent::Resumed,
+                    Err(not_ready) => LoopEvent::NotReady(not_ready),
+                };
+                self.rings.tell(event);
+            }
+            Order::Halt => {
+                running.halt(&mut self.rings.tell);
+                self.rings.tell(LoopEvent::Halted);
+            }
+            Order::Deactivate => {
+                if running.begin_stop(now) {
+                    return;
+                }
+                running.enter(LoopState::Inactive, &mut self.rings.tell);
+                self.rings.tell(LoopEvent::Deactivated);
+            }
+            Order::Tune(mut tuning) => {
+                self.candidates = tuning.settings().candidates;
+                running.tune(&mut tuning);
+                fill_identity(
+                    &mut self.action,
+                    running.robot.control.slot().current().identity(),
+                    self.candidates,
+                );
+                self.rings.retire(Retired::Tuning(tuning));
+            }
+            Order::Forget => {
+                if let Some(running) = self.running.take() {
+                    self.records = running.next;
+                    self.rings.retire(Retired::Robot(running.robot));
+                }
+            }
+        }
+    }
+
+    /// From now on the robot is commanded as soon as it is ready.
+    fn begin_trying(&mut self, is_wanted: bool) {
+        let Some(running) = &mut self.running else { return };
+        if is_wanted && running.mode == Mode::Inactive {
+            running.mode = Mode::Starting;
+            running.enter(LoopState::WaitingForStates, &mut self.rings.tell);
+        }
+    }
+
+    fn roll_back(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if !running.robot.control.roll_back() {
+            self.rings.tell(LoopEvent::NothingBefore);
+            return;
+        }
+        add(&running.robot.live.rollbacks, 1);
+        let slot = running.robot.control.slot();
+        fill_identity(&mut self.action, slot.current().identity(), self.candidates);
+        let event = LoopEvent::RolledBack {
+            current: Arc::clone(slot.current().identity()),
+            previous: slot.previous().map(|p| Arc::clone(p.identity())),
+        };
+        self.rings.tell(event);
     }
 
     fn went_live(&mut self, is_swap: bool) {
         let Some(running) = &self.running else { return };
         let slot = running.robot.control.slot();
         fill_identity(&mut self.action, slot.current().identity(), self.candidates);
-        let _ = self.rings.tell.push(LoopEvent::WentLive {
+        let event = LoopEvent::WentLive {
             current: Arc::clone(slot.current().identity()),
             previous: slot.previous().map(|p| Arc::clone(p.identity())),
             is_swap,
-        });
-        if !is_swap {
-            let _ = self
-                .rings
-                .tell
-                .push(LoopEvent::State(LoopState::WaitingForStates, Cause::None));
-        }
+        };
+        self.rings.tell(event);
     }
 
     fn tick_if_due(&mut self) {
-        let taken = MonoTime::now();
+        let now = MonoTime::now();
         let Some(running) = &mut self.running else { return };
-        if !running.schedule.is_due(taken, running.complete) {
-            return;
+        match running.mode {
+            Mode::Inactive => running.complete = false,
+            Mode::Starting if running.complete => {
+                if running.try_to_start(now, &mut self.rings.tell) {
+                    self.tick(now);
+                }
+            }
+            Mode::Starting => {}
+            Mode::Active if running.schedule.is_due(now, running.complete) => self.tick(now),
+            Mode::Active => {}
+            Mode::Stopping { began } if running.schedule.is_due(now, running.complete) => {
+                self.step_of_a_stop(now, began);
+            }
+            Mode::Stopping { .. } => {}
         }
+    }
+
+    fn tick(&mut self, taken: MonoTime) {
+        let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
         let Robot {
             control,
@@ -252,8 +401,9 @@ impl ControlThread {
             live,
             ..
         } = &mut *running.robot;
-        let (state, cause) = match control.step(states, taken) {
-            Decision::Wait(reason) => (LoopState::WaitingForStates, cause_if_new(running.state, &reason)),
+        let standing = running.standing;
+        let news = match control.step(states, taken) {
+            Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason)),
             Decision::Command(tick) => {
                 let decided = MonoTime::now();
                 let sent = self.commands.publish(tick.command).is_ok();
@@ -268,8 +418,9 @@ impl ControlThread {
                 add(&live.ticks, 1 + deadline.skipped);
                 add(&live.missed_ticks, missed);
                 add(&live.fallback_ticks, u64::from(is_fallback));
-                add(&live.interventions, u64::from(tick.command.interventions() > 0));
+                live.count_interventions(tick.command);
                 let record = TickRecord {
+                    taken,
                     handed_over,
                     latency: handed_over.since(taken),
                 };
@@ -278,32 +429,62 @@ impl ControlThread {
                     u64::from(self.rings.record.push(record).is_err()),
                 );
                 let times = TickTimes {
-                    sequence: deadline.index,
+                    sequence: running.earlier + deadline.index,
                     oldest: states.oldest().unwrap_or((0, taken)),
                     taken,
                     decided,
                 };
+                running.next = times.sequence + 1;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
                 let _ = self.actions.publish(&self.action);
                 match &tick.fallback {
-                    None => (LoopState::Active, Cause::None),
-                    Some(reason) => (LoopState::Fallback, cause_if_new(running.state, reason)),
+                    None => standing.news(LoopState::Active, None),
+                    reason => standing.news(LoopState::Fallback, reason.as_ref()),
                 }
             }
         };
-        running.enter(state, cause, &mut self.rings.tell);
+        running.note(news, &mut self.rings.tell);
+    }
+
+    /// One command on the way from active to inactive.
+    fn step_of_a_stop(&mut self, now: MonoTime, began: MonoTime) {
+        let Some(running) = &mut self.running else { return };
+        running.complete = false;
+        running.schedule.serve(now, false);
+        let is_over = match running.robot.control.stop() {
+            Some((command, there)) => {
+                // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
+                let _ = self.commands.publish(command);
+                fill_stop(&mut self.action, command, running.next);
+                running.next += 1;
+                self.action.stamp = self.stamps.now();
+                let _ = self.actions.publish(&self.action);
+                there || now.since(began) > LONGEST_STOP
+            }
+            None => true,
+        };
+        if is_over {
+            running.rest();
+            running.enter(LoopState::Inactive, &mut self.rings.tell);
+            self.rings.tell(LoopEvent::Deactivated);
+        }
     }
 
     /// Brings the robot to its last safe command and gives the middleware time to deliver it.
     fn stop(&mut self) {
         let began = MonoTime::now();
-        if let Some(running) = &mut self.running {
+        let Some(running) = &mut self.running else { return };
+        if running.mode.is_commanding() {
             let mut next = began;
             while let Some((command, there)) = running.robot.control.stop() {
                 // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
                 let _ = self.commands.publish(command);
+                fill_stop(&mut self.action, command, running.next);
+                running.next += 1;
+                self.action.stamp = self.stamps.now();
+                let _ = self.actions.publish(&self.action);
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;
@@ -311,87 +492,8 @@ impl ControlThread {
                 next = next.plus(running.robot.period);
                 next.sleep_until();
             }
-            running.enter(LoopState::Stopped, Cause::None, &mut self.rings.tell);
         }
-    }
-}
-
-impl Running {
-    fn new(robot: Box<Robot>, trigger: Trigger) -> Self {
-        robot.live.set_state(LoopState::WaitingForStates);
-        Self {
-            schedule: Schedule::new(trigger, robot.period),
-            state: LoopState::WaitingForStates,
-            complete: false,
-            knows_unknown: false,
-            robot,
-        }
-    }
-
-    fn take_state(
-        &mut self,
-        message: &JointState,
-        now: MonoTime,
-        tell: &mut rtrb::Producer<LoopEvent>,
-    ) -> Result<(), Refusal> {
-        let states = &mut self.robot.states;
-        states.apply(
-            JointStateMessage {
-                stamp: time::nanoseconds(&message.header.stamp),
-                names: &message.name,
-                positions: &message.position,
-                velocities: &message.velocity,
-            },
-            now,
-        )?;
-        for joint in 0..states.names().len() {
-            self.robot.live.set_received(joint, states.received(joint));
-        }
-        if !self.knows_unknown && states.unknown(&message.name).next().is_some() {
-            self.knows_unknown = true;
-            let names = states.unknown(&message.name).cloned().collect();
-            let _ = tell.push(LoopEvent::UnknownJoints(names));
-        }
-        if states.all_collected() {
-            states.start_collecting();
-            self.schedule.state_arrived(now);
-            self.complete = true;
-        }
-        Ok(())
-    }
-
-    /// Notes a change of state; the loop tells only changes.
-    fn enter(&mut self, state: LoopState, cause: Cause, tell: &mut rtrb::Producer<LoopEvent>) {
-        if state != self.state {
-            self.state = state;
-            self.robot.live.set_state(state);
-            let _ = tell.push(LoopEvent::State(state, cause));
-        }
-    }
-}
-
-impl Refusals {
-    fn tell(&mut self, refusal: Refusal, now: MonoTime, tell: &mut rtrb::Producer<LoopEvent>) {
-        let kind = refusal.kind();
-        let (Some(last), Some(untold)) = (self.last.get_mut(kind), self.untold.get_mut(kind)) else {
-            return;
-        };
-        if last.is_some_and(|last| now.since(last) < TELL_EVERY) {
-            *untold += 1;
-            return;
-        }
-        *last = Some(now);
-        let untold = std::mem::take(untold);
-        let _ = tell.push(LoopEvent::Refused { refusal, untold });
-    }
-}
-
-/// The cause in words, where the state has just changed: nothing is put into words at every tick.
-fn cause_if_new(state: LoopState, reason: &Reason) -> Cause {
-    match reason {
-        Reason::States(verdict) => Cause::States(*verdict),
-        Reason::Policy(_) if matches!(state, LoopState::Fallback) => Cause::States(Verdict::Fresh),
-        Reason::Policy(error) => Cause::Policy(error.to_string()),
+        running.enter(LoopState::Stopped, &mut self.rings.tell);
     }
 }
 

@@ -4,18 +4,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfpo_policy::spec::RobotSpec;
-use mfpo_ros::{convert, qos, time};
+use mfpo_ros::{convert, time};
 
 use super::r2r;
+use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::mfpo_msgs::msg::{PolicyAction, PolicyStatus};
 use r2r::std_msgs::msg::Float64MultiArray;
 use r2r::trajectory_msgs::msg::JointTrajectory;
 
 use crate::config::CommandTopic;
 use crate::control_loop::Tick;
-use crate::metrics::Live;
-use crate::safety::SafeCommand;
-use crate::status::{Status, counters};
+use crate::diagnostics::Diagnostic;
+use crate::lifecycle;
+use crate::metrics::{Live, read};
+use crate::safety::{Rule, SafeCommand};
+use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
 
@@ -26,9 +29,8 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// Reads the node's parameter `use_sim_time`.
-    pub fn new(node: &r2r::Node) -> Self {
-        let is_simulated = node.get_parameter::<bool>("use_sim_time").unwrap_or(false);
+    /// Of the node's clock, where it follows /clock.
+    pub fn new(node: &r2r::Node, is_simulated: bool) -> Self {
         Self {
             simulated: is_simulated.then(|| node.get_ros_clock()),
         }
@@ -64,14 +66,14 @@ impl CommandPublisher {
     ///
     /// # Errors
     /// When rcl refuses it.
-    pub fn new(node: &mut r2r::Node, topic: CommandTopic) -> r2r::Result<Self> {
+    pub fn new(node: &mut r2r::Node, topic: CommandTopic, qos: r2r::QosProfile) -> r2r::Result<Self> {
         Ok(match topic {
             CommandTopic::Float64MultiArray => Self::Array(
-                node.create_publisher("commands", qos::COMMANDS)?,
+                node.create_publisher("commands", qos)?,
                 Float64MultiArray::default(),
             ),
             CommandTopic::JointTrajectory => Self::Trajectory(
-                node.create_publisher("commands", qos::COMMANDS)?,
+                node.create_publisher("commands", qos)?,
                 JointTrajectory::default(),
             ),
         })
@@ -128,8 +130,20 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     copy(&mut message.command_raw, tick.raw);
     copy(&mut message.command, tick.command.values());
     message.interventions = tick.command.interventions();
+    message.blend = tick.blend;
     message.fallback = tick.fallback.is_some();
     message.compute_time = seconds(times.decided.since(times.taken));
+}
+
+/// Writes the record of a command on the way to a stop; the states are those of the record before.
+pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u64) {
+    message.sequence = sequence;
+    copy(&mut message.command_raw, command.values());
+    copy(&mut message.command, command.values());
+    message.interventions = command.interventions();
+    message.blend = 0.0;
+    message.fallback = true;
+    message.compute_time = 0.0;
 }
 
 /// Writes which policy acts.
@@ -150,12 +164,12 @@ fn seconds(nanoseconds: u64) -> f64 {
 }
 
 /// The status message, but for its stamp.
-pub fn status_message(status: &Status, live: &Live, now: MonoTime) -> PolicyStatus {
-    let [swaps, ticks, missed_ticks, fallback_ticks, interventions] = counters(live);
+pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now: MonoTime) -> PolicyStatus {
     let figures = status.figures.shown(now);
     let current = status.current.as_deref();
     PolicyStatus {
-        state: live.state() as u8,
+        state: status.state(live) as u8,
+        lifecycle: life.label().to_owned(),
         message: status.message(live, now),
         robot: current.map(|p| p.robot.clone()).unwrap_or_default(),
         run: current.map(|p| p.run.clone()).unwrap_or_default(),
@@ -166,19 +180,44 @@ pub fn status_message(status: &Status, live: &Live, now: MonoTime) -> PolicyStat
             .as_ref()
             .map(|p| p.digest.clone())
             .unwrap_or_default(),
-        swaps,
+        swaps: read(&live.swaps),
+        rollbacks: read(&live.rollbacks),
         rejections: status.rejections,
         last_rejection: status.last_rejection.clone(),
-        ticks,
-        missed_ticks,
-        fallback_ticks,
-        interventions,
+        ticks: read(&live.ticks),
+        missed_ticks: read(&live.missed_ticks),
+        fallback_ticks: read(&live.fallback_ticks),
+        fallbacks: read(&live.fallbacks),
+        refused_states: read(&live.refused_states),
+        interventions: read(&live.interventions),
+        command_joints: status.command_joints.clone(),
+        rules: Rule::NAMES.map(str::to_owned).to_vec(),
+        interventions_by_rule: live.interventions_by_rule(),
         tick_rate: figures.tick_rate,
         latency_p50: figures.latency_p50,
         latency_p99: figures.latency_p99,
         latency_max: figures.latency_max,
         joint_names: status.joint_names.clone(),
         joint_ages: live.joint_ages(now),
+        ..Default::default()
+    }
+}
+
+/// The diagnostics message, but for its stamp.
+pub fn diagnostics_message(parts: Vec<Diagnostic>, node: &str, robot: &str) -> DiagnosticArray {
+    let status = |part: Diagnostic| DiagnosticStatus {
+        level: part.level as u8,
+        name: format!("{node}: {}", part.name),
+        message: part.message,
+        hardware_id: robot.to_owned(),
+        values: part
+            .values
+            .into_iter()
+            .map(|(key, value)| KeyValue { key, value })
+            .collect(),
+    };
+    DiagnosticArray {
+        status: parts.into_iter().map(status).collect(),
         ..Default::default()
     }
 }

@@ -1,41 +1,59 @@
-//! Everything that has time: parameters, bundles and their checks, the status, the log. One task on one thread;
-//! checks run on another thread at a lower priority than the control loop's.
+//! Everything that has time: parameters, operators, bundles and their checks, status, diagnostics, the log. One task on
+//! one thread; what concerns the robot goes to the control loop as an order through a ring. The life cycle is in
+//! `life`, the way of a policy in `policies`.
 
-use std::path::Path;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::Inbox;
+use mfpo_ros::parameter_server::{ParameterServer, Request};
+use mfpo_ros::parameters::Parameters;
+use mfpo_ros::rosout::Rosout;
 use tokio::time::MissedTickBehavior;
 
-use super::control_thread::{Order, Robot};
-use super::messages::{Stamps, status_message};
+use super::control_thread::{Order, Retired};
+use super::life::Pending;
+use super::messages::{Stamps, diagnostics_message, status_message};
+use super::policies::{Checked, Origin};
 use super::r2r;
+use super::requests::Operators;
+use r2r::ServiceRequest;
+use r2r::diagnostic_msgs::msg::DiagnosticArray;
+use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::mfpo_msgs::msg::{PolicyBundle, PolicyStatus};
+use r2r::mfpo_msgs::srv::LoadPolicy;
+use r2r::std_srvs::srv::Trigger;
 
-use crate::config::{ACCEPT_BUNDLES, Config};
-use crate::control_loop::{ControlLoop, Settings};
-use crate::joint_states::JointStates;
+use crate::config::Config;
+use crate::control_loop::Tuning;
+use crate::diagnostics::{Sources, diagnose};
+use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, TickRecord};
 use crate::status::{LoopEvent, Status};
 use crate::time::MonoTime;
-use crate::weights::{Expected, Offers, Policy};
+use crate::weights::folder::Folder;
+use crate::weights::{Expected, Offers};
 
 /// How often the rings are emptied and changes are looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// The status is published at least this often, ns.
 const STATUS_EVERY: u64 = 250_000_000;
-/// Threads that check bundles yield to the control loop by this much (nice).
-const CHECK_NICE: libc::c_int = 5;
+/// The diagnostics are published this often, ns.
+const DIAGNOSE_EVERY: u64 = 1_000_000_000;
+/// A policy must answer within this part of its control period, as when its bundle was checked.
+const LATENCY_SHARE: f64 = 0.5;
 
 /// The service's ends of the rings.
 pub struct FromLoop {
-    /// Policies to free.
-    pub retired: rtrb::Consumer<Box<Policy>>,
+    /// What is to be freed.
+    pub retired: rtrb::Consumer<Retired>,
     /// Events.
     pub events: rtrb::Consumer<LoopEvent>,
     /// What ticks took.
@@ -43,38 +61,66 @@ pub struct FromLoop {
 }
 
 /// What the service waits for.
-pub struct Inputs<C> {
+pub struct Inputs {
     /// Topic `policy/bundle`.
     pub bundles: Inbox<PolicyBundle>,
-    /// Parameters that were set.
-    pub changes: Pin<Box<C>>,
+    /// Requests about parameters.
+    pub parameters: ParameterServer,
+    /// What operators ask for.
+    pub operators: Operators,
 }
 
-/// How the check of a bundle ended.
-enum Checked {
-    Accepted(Box<Policy>),
-    AlreadyLive,
-    Refused(String),
+/// What the service publishes.
+pub struct Outputs {
+    /// Topic `policy/status`.
+    pub status: r2r::Publisher<PolicyStatus>,
+    /// Topic `/diagnostics`.
+    pub diagnostics: r2r::Publisher<DiagnosticArray>,
+    /// Topic `~/transition_event`.
+    pub transitions: r2r::Publisher<TransitionEvent>,
+    /// The log.
+    pub rosout: Rosout,
+    /// Stamps of messages.
+    pub stamps: Stamps,
+    /// The node's name, as diagnostics carry it.
+    pub node: String,
 }
 
 /// Serves everything but the control loop.
 pub struct Service {
-    expected: Expected,
-    settings: Settings,
-    offers: Offers,
-    orders: rtrb::Producer<Order>,
+    pub(super) config: Config,
+    parameters: Parameters,
+    pub(super) life: Lifecycle,
+    pub(super) autostart: bool,
+    /// Somebody has stopped the robot, and nobody has started it again.
+    pub(super) is_held: bool,
+    pub(super) pending: Option<Pending>,
+    pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    pub(super) expected: Expected,
+    pub(super) offers: Offers,
+    pub(super) loads: VecDeque<ServiceRequest<LoadPolicy::Service>>,
+    pub(super) folder: Option<Folder>,
+    pub(super) looked_at: Option<MonoTime>,
+    pub(super) folder_is_lost: bool,
+    /// Where the bundle comes from that is being checked, and the check.
+    pub(super) checking: Option<Origin>,
+    pub(super) check: Option<tokio::task::JoinHandle<Checked>>,
+    pub(super) orders: rtrb::Producer<Order>,
     from_loop: FromLoop,
-    live: Arc<Live>,
-    has_robot: bool,
-    status: Status,
-    publisher: r2r::Publisher<PolicyStatus>,
-    stamps: Stamps,
+    pub(super) live: Arc<Live>,
+    pub(super) has_robot: bool,
+    pub(super) spec: Option<Arc<RobotSpec>>,
+    pub(super) status: Status,
+    pub(super) outputs: Outputs,
     last_published: Option<(MonoTime, Shown)>,
+    last_diagnosed: Option<MonoTime>,
+    /// The loop has not been told of the newest settings yet.
+    is_retuned: bool,
 }
 
 /// What is worth a status at once.
 #[derive(Debug, Clone, PartialEq)]
-struct Shown(String, u64, u64, String);
+struct Shown(String, u64, u64, String, u8);
 
 impl Service {
     /// Reads what the parameters say; nothing runs yet.
@@ -82,74 +128,85 @@ impl Service {
     /// # Errors
     /// When the device cannot be had.
     pub fn new(
-        config: &Config,
-        orders: rtrb::Producer<Order>,
-        from_loop: FromLoop,
-        (publisher, stamps): (r2r::Publisher<PolicyStatus>, Stamps),
+        config: Config,
+        parameters: Parameters,
+        (orders, from_loop): (rtrb::Producer<Order>, FromLoop),
+        outputs: Outputs,
     ) -> anyhow::Result<Self> {
         let mut expected = Expected::new(
             config.robot.clone(),
             config.rate,
-            config.candidates,
+            config.settings.candidates,
             config.accept_runs.clone(),
         );
+        expected.trusted_keys = config.trusted_keys.clone();
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
-            expected,
-            settings: Settings {
-                candidates: config.candidates,
-                seed: config.seed,
-                stale_after: config.stale_after,
-                fallback: config.fallback,
-                damping: config.damping,
-            },
+            autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
+            folder: config.policy_folder.clone().map(Folder::new),
+            config,
+            parameters,
+            life: Lifecycle::new(),
+            is_held: false,
+            pending: None,
+            stops: Vec::new(),
+            expected,
+            loads: VecDeque::new(),
+            looked_at: None,
+            folder_is_lost: false,
+            checking: None,
+            check: None,
             orders,
             from_loop,
             live: Arc::new(Live::new(0)),
             has_robot: false,
+            spec: None,
             status: Status::default(),
-            publisher,
-            stamps,
+            outputs,
             last_published: None,
+            last_diagnosed: None,
+            is_retuned: false,
         })
     }
 
-    /// Starts with the bundle of a file.
+    /// Configures a node that starts by itself, with the policy that the parameter names.
     ///
     /// # Errors
-    /// When it cannot be read or is refused.
-    pub fn start_with(&mut self, path: &Path) -> anyhow::Result<()> {
-        let shown = path.display();
-        let bytes = std::fs::read(path).with_context(|| format!("reading the policy '{shown}'"))?;
-        let policy = self
-            .expected
-            .validate(&bytes)
-            .with_context(|| format!("the policy '{shown}' is refused"))?;
-        self.install(Box::new(policy))
-            .with_context(|| format!("the policy '{shown}' is refused"))
+    /// When that cannot be read or is refused.
+    pub fn begin(&mut self) -> anyhow::Result<()> {
+        if !self.autostart {
+            tracing::info!("autostart is off: waiting to be configured and activated");
+            return Ok(());
+        }
+        self.configure_at_start();
+        match self.config.policy.clone() {
+            Some(path) => self.start_with(&path),
+            None => {
+                tracing::info!("waiting for a policy on topic policy/bundle; commanding nothing");
+                Ok(())
+            }
+        }
     }
 
     /// Serves until the control thread has ended.
-    pub async fn serve<C>(&mut self, inputs: Inputs<C>, control: &JoinHandle<()>)
-    where
-        C: futures::Stream<Item = (String, r2r::ParameterValue)>,
-    {
+    pub async fn serve(&mut self, inputs: Inputs, control: &JoinHandle<()>) {
         let Inputs {
             mut bundles,
-            mut changes,
+            mut parameters,
+            mut operators,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut check: Option<tokio::task::JoinHandle<Checked>> = None;
-        if !self.has_robot {
-            tracing::info!("waiting for a policy on topic policy/bundle; commanding nothing");
-        }
+        parameters.announce_all(&self.parameters, self.outputs.stamps.now());
         loop {
+            let is_busy = self.is_busy();
             tokio::select! {
                 Some(bundle) = bundles.next() => self.offered(bundle),
-                Some((name, value)) = next(&mut changes) => self.parameter_set(&name, &value),
-                checked = finished(&mut check) => self.concluded(checked),
+                Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
+                Some(query) = operators.queries.next() => self.answer(query),
+                Some(command) = operators.commands.next(), if !is_busy => self.obey(command),
+                checked = finished(&mut self.check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
                     if control.is_finished() {
@@ -157,101 +214,123 @@ impl Service {
                     }
                 }
             }
-            if check.is_none() {
-                check = self.offers.take().map(|bytes| self.check(bytes));
-            }
+            self.check_next();
             self.status.is_frozen_with_pending = !self.offers.accepting() && self.offers.is_pending();
         }
         self.look();
         self.publish(MonoTime::now());
+        self.outputs.rosout.forward();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    fn offered(&mut self, bundle: PolicyBundle) {
-        tracing::debug!("bundle offered: run '{}' version {}", bundle.run, bundle.version);
-        if !self.offers.accepting() {
-            tracing::info!(
-                "bundle version {} of run '{}' is kept until accept_bundles is true",
-                bundle.version,
-                bundle.run
-            );
-        }
-        self.offers.offer(bundle.data);
+    /// Sends an order to the control loop, which looks at least 100 times a second.
+    ///
+    /// # Errors
+    /// When too many wait there already.
+    pub fn order(&mut self, order: Order) -> Result<(), &'static str> {
+        self.orders
+            .push(order)
+            .map_err(|_| "the control loop has not carried out the last orders yet")
     }
 
-    fn parameter_set(&mut self, name: &str, value: &r2r::ParameterValue) {
-        tracing::info!("parameter {name} is now {value:?}");
-        if let (ACCEPT_BUNDLES, r2r::ParameterValue::Bool(accept)) = (name, value) {
-            self.offers.set_accepting(*accept);
-        }
-    }
-
-    /// Starts the check of a bundle on another thread.
-    fn check(&self, bytes: Vec<u8>) -> tokio::task::JoinHandle<Checked> {
-        let expected = self.expected.clone();
-        tokio::task::spawn_blocking(move || {
-            yield_to_control();
-            match expected.validate_new(&bytes) {
-                Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
-                Ok(None) => Checked::AlreadyLive,
-                Err(refused) => Checked::Refused(refused.to_string()),
+    /// Frees what the control loop no longer needs.
+    pub fn free_retired(&mut self) {
+        while let Ok(retired) = self.from_loop.retired.pop() {
+            match retired {
+                Retired::Policy(policy) => drop(policy),
+                Retired::Robot(robot) => drop(robot),
+                Retired::Tuning(tuning) => drop(tuning),
             }
-        })
+        }
     }
 
-    fn concluded(&mut self, checked: Result<Checked, tokio::task::JoinError>) {
-        match checked {
-            Ok(Checked::Accepted(policy)) => {
-                if let Err(error) = self.install(policy) {
-                    self.status.reject(&format!("{error:#}"));
-                }
+    fn parameters_asked(&mut self, server: &ParameterServer, request: Request) {
+        let mut parameters = std::mem::replace(&mut self.parameters, Parameters::new(Vec::new()));
+        let changed = server.answer(request, &mut parameters, &mut |next| self.fits(next));
+        self.parameters = parameters;
+        if changed.is_empty() {
+            return;
+        }
+        for name in &changed {
+            if let Some(value) = self.parameters.get(name) {
+                tracing::info!("parameter {name} is now {value:?}");
             }
-            Ok(Checked::AlreadyLive) => tracing::debug!("the offered bundle is live already"),
-            Ok(Checked::Refused(reason)) => self.status.reject(&reason),
-            Err(error) => self.status.reject(&format!("the check itself failed: {error}")),
+        }
+        server.announce(&self.parameters, &changed, self.outputs.stamps.now());
+        match Config::read(&self.parameters) {
+            Ok(config) => self.take_over(config),
+            Err(error) => tracing::error!("the parameters cannot be read: {error}"),
         }
     }
 
-    /// Hands a checked policy to the control loop.
-    fn install(&mut self, policy: Box<Policy>) -> anyhow::Result<()> {
-        self.free_retired();
-        if self.orders.is_full() {
-            anyhow::bail!("the control loop has not taken over the last policies yet");
-        }
-        let order = if self.has_robot {
-            self.expected.went_live(&policy);
-            Order::Swap(policy)
-        } else {
-            let spec = Arc::clone(policy.spec());
-            let identity = Arc::clone(policy.identity());
-            let live = Arc::new(Live::new(spec.joints.len()));
-            let control = ControlLoop::new(&spec, policy, self.settings)?;
-            self.expected.went_live_as(&spec, &identity);
-            self.status.joint_names = spec.joints.iter().map(|j| j.name.clone()).collect();
-            self.live = Arc::clone(&live);
-            self.has_robot = true;
-            Order::Start(Box::new(Robot {
-                control,
-                states: JointStates::new(&spec, self.settings.stale_after),
-                live,
-                period: spec.control_period_ns,
-            }))
+    /// Do the parameters fit the robot and the policy that acts?
+    fn fits(&self, parameters: &Parameters) -> Result<(), String> {
+        let config = Config::read(parameters).map_err(|error| error.to_string())?;
+        let Some(spec) = &self.spec else { return Ok(()) };
+        Tuning::new(spec, config.settings).map_err(|error| error.to_string())?;
+        let candidates = config.settings.candidates;
+        let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
+            return Ok(());
         };
-        // It is not full, and nobody else pushes.
-        let _ = self.orders.push(order);
+        if !policy.has_critics {
+            return Err(format!(
+                "candidates is {candidates}, but the policy that acts carries no critics to choose with; expected 1"
+            ));
+        }
+        let latency = policy.latency * candidates as f64 / policy.candidates as f64;
+        let most = LATENCY_SHARE * spec.control_period();
+        if latency > most {
+            return Err(format!(
+                "{candidates} candidates would take about {:.0} us; expected at most {:.0} us, half the control period",
+                latency * 1e6,
+                most * 1e6
+            ));
+        }
         Ok(())
+    }
+
+    /// What may change while the node runs; the control loop takes its part over at a tick boundary.
+    fn take_over(&mut self, config: Config) {
+        self.offers.set_accepting(config.accept_bundles);
+        self.expected.accept_runs.clone_from(&config.accept_runs);
+        self.expected.candidates = config.settings.candidates;
+        self.is_retuned |= config.settings != self.config.settings;
+        self.config = config;
+        self.retune();
+    }
+
+    fn retune(&mut self) {
+        if !self.is_retuned || self.orders.is_full() {
+            return;
+        }
+        let Some(spec) = self.spec.as_ref() else {
+            // The first robot is made with the newest settings.
+            self.is_retuned = false;
+            return;
+        };
+        match Tuning::new(spec, self.config.settings) {
+            Ok(tuning) => self.is_retuned = self.order(Order::Tune(Box::new(tuning))).is_err(),
+            Err(error) => {
+                tracing::error!("the settings do not fit the robot: {error}");
+                self.is_retuned = false;
+            }
+        }
     }
 
     /// Empties the rings; publishes the status on a change, and from time to time.
     fn look(&mut self) {
         self.free_retired();
         while let Ok(event) = self.from_loop.events.pop() {
+            self.note(&event);
             self.status.absorb(event);
         }
         while let Ok(record) = self.from_loop.records.pop() {
             self.status.record(record);
         }
         let now = MonoTime::now();
+        self.give_up_waiting(now);
+        self.retune();
+        self.status.rest = self.rest();
         let shown = self.shown(now);
         let is_due = match &self.last_published {
             None => true,
@@ -260,6 +339,14 @@ impl Service {
         if is_due {
             self.publish(now);
         }
+        if self
+            .last_diagnosed
+            .is_none_or(|at| now.since(at) >= DIAGNOSE_EVERY)
+        {
+            self.last_diagnosed = Some(now);
+            self.publish_diagnostics(now);
+        }
+        self.outputs.rosout.forward();
     }
 
     fn shown(&self, now: MonoTime) -> Shown {
@@ -269,28 +356,35 @@ impl Service {
             current.map(|p| p.version).unwrap_or_default(),
             self.status.rejections,
             current.map(|p| p.run.clone()).unwrap_or_default(),
+            self.life.state().id(),
         )
     }
 
     fn publish(&mut self, now: MonoTime) {
-        let mut message = status_message(&self.status, &self.live, now);
-        message.stamp = self.stamps.now();
-        if let Err(error) = self.publisher.publish(&message) {
+        let mut message = status_message(&self.status, &self.live, self.life.state(), now);
+        message.stamp = self.outputs.stamps.now();
+        if let Err(error) = self.outputs.status.publish(&message) {
             tracing::warn!("policy/status could not be published: {error}");
         }
         self.last_published = Some((now, self.shown(now)));
     }
 
-    fn free_retired(&mut self) {
-        while let Ok(policy) = self.from_loop.retired.pop() {
-            drop(policy);
+    fn publish_diagnostics(&self, now: MonoTime) {
+        let sources = Sources {
+            status: &self.status,
+            live: &self.live,
+            life: self.life.state(),
+            rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
+            stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
+            thresholds: self.config.thresholds,
+        };
+        let robot = self.spec.as_ref().map_or(&self.config.robot, |spec| &spec.robot);
+        let mut message = diagnostics_message(diagnose(&sources, now), &self.outputs.node, robot);
+        message.header.stamp = self.outputs.stamps.now();
+        if let Err(error) = self.outputs.diagnostics.publish(&message) {
+            tracing::warn!("/diagnostics could not be published: {error}");
         }
     }
-}
-
-/// The next item of a stream; never, once it has ended.
-async fn next<S: futures::Stream>(stream: &mut Pin<Box<S>>) -> Option<S::Item> {
-    std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
 }
 
 /// The end of the check that runs, if one does; never, otherwise.
@@ -300,16 +394,9 @@ async fn finished(
     match check {
         None => std::future::pending().await,
         Some(running) => {
-            let checked = running.await;
+            let checked = Pin::new(running).await;
             *check = None;
             checked
         }
     }
-}
-
-/// Lowers the priority of this thread: checking a bundle must not take time from the control loop.
-fn yield_to_control() {
-    // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure leaves
-    // the priority as it is.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, CHECK_NICE) };
 }

@@ -1,19 +1,25 @@
 //! What stands between a policy and a motor. Only this module makes a [`SafeCommand`], and `ros.rs` publishes
 //! nothing else, so that a command which passed no limit does not compile.
 
+pub mod enable;
+pub mod fade;
 pub mod fallback;
 pub mod limits;
+pub mod recovery;
 pub mod watchdog;
 
+pub use enable::{Enable, NotEnabled};
+pub use fade::Fade;
 pub use fallback::{Fallback, FallbackChoice};
-pub use limits::SafetyFilter;
+pub use limits::{Limits, Outside, Rule, SafetyFilter, Tightening, TooTight};
+pub use recovery::Recovery;
 pub use watchdog::{Verdict, Watchdog};
 
 /// A command that every limit has seen, in the order of the policy's action joints, in the interface's unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SafeCommand {
     values: Vec<f64>,
-    interventions: u32,
+    rules: Vec<Option<Rule>>,
 }
 
 impl SafeCommand {
@@ -22,8 +28,13 @@ impl SafeCommand {
         &self.values
     }
 
+    /// The rule that altered the command of each action joint, where one did.
+    pub fn rules(&self) -> &[Option<Rule>] {
+        &self.rules
+    }
+
     /// Joints whose command a limit has altered.
     pub fn interventions(&self) -> u32 {
-        self.interventions
+        self.rules.iter().map(|rule| u32::from(rule.is_some())).sum()
     }
 }

@@ -43,6 +43,11 @@ impl Watchdog {
         }
     }
 
+    /// Changes the age at which a joint is stale, ns.
+    pub fn set_stale_after(&mut self, stale_after: u64) {
+        self.stale_after = stale_after;
+    }
+
     /// Looks at every joint and writes the newest values into `state`; the worst joint gives the verdict.
     pub fn check(&mut self, states: &JointStates, now: MonoTime, state: &mut RobotState) -> Verdict {
         states.write(now, state);

@@ -1,6 +1,8 @@
-//! How a trained weight becomes the live policy: [`topic`] keeps the newest bundle that was offered, [`validate`]
+//! How a trained weight becomes the live policy: [`topic`] keeps the newest bundle that was offered, [`folder`] finds those in
+//! a folder, [`validate`]
 //! is the only way from a bundle to a [`Policy`], and [`slot`] is what the control loop acts with.
 
+pub mod folder;
 pub mod slot;
 pub mod topic;
 pub mod validate;

@@ -12,6 +12,7 @@ use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, SampleError};
+use mfpo_policy::signature::{SignatureError, TrustedKeys};
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
 use thiserror::Error;
@@ -29,6 +30,9 @@ pub enum Refused {
     /// The file itself.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// Not signed by somebody who is trusted.
+    #[error("{0} (parameter trusted_keys)")]
+    Signature(#[from] SignatureError),
     /// For no robot at all.
     #[error(
         "the bundle is for the task '{task}', which is in the simulator only; expected one for a robot: train a task \
@@ -126,6 +130,10 @@ pub struct PolicyIdentity {
     pub steps: usize,
     /// Median time of one action when it was checked, s.
     pub latency: f64,
+    /// Actions that were sampled for it then.
+    pub candidates: usize,
+    /// Can the best of several actions be chosen?
+    pub has_critics: bool,
 }
 
 /// A policy that has passed every check. Only [`Expected::validate`] makes one.
@@ -174,6 +182,8 @@ pub struct Expected {
     pub candidates: usize,
     /// Runs that may take over from the live one; `*` is any.
     pub accept_runs: Vec<String>,
+    /// Whose signatures count; without any, bundles need none.
+    pub trusted_keys: TrustedKeys,
     /// Where policies run.
     pub device: Device,
     live: Option<(Arc<RobotSpec>, Arc<PolicyIdentity>)>,
@@ -188,6 +198,7 @@ impl Expected {
             rate,
             candidates,
             accept_runs,
+            trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
             live: None,
             newest: HashMap::new(),
@@ -215,6 +226,7 @@ impl Expected {
     }
 
     fn validate_opened(&self, bundle: &VerifiedBundle) -> Result<Policy, Refused> {
+        self.trusted_keys.check(bundle.signer())?;
         let manifest = bundle.manifest();
         let spec = match &manifest.subject {
             Subject::Robot(spec) => spec,
@@ -242,6 +254,8 @@ impl Expected {
                 digest: bundle.digest().to_owned(),
                 steps: sampler.steps(),
                 latency,
+                candidates: self.candidates,
+                has_critics: sampler.has_critics(),
             }),
             sampler,
             spec: Arc::new(spec.clone()),
@@ -257,6 +271,24 @@ impl Expected {
     pub fn went_live_as(&mut self, spec: &Arc<RobotSpec>, identity: &Arc<PolicyIdentity>) {
         self.live = Some((Arc::clone(spec), Arc::clone(identity)));
         self.newest.insert(identity.run.clone(), identity.version);
+    }
+
+    /// The policy that was handed over last.
+    pub fn live(&self) -> Option<&Arc<PolicyIdentity>> {
+        self.live.as_ref().map(|(_, identity)| identity)
+    }
+
+    /// An older policy acts again; versions still have to rise above the newest that has.
+    pub fn rolled_back(&mut self, identity: &Arc<PolicyIdentity>) {
+        if let Some((_, live)) = &mut self.live {
+            *live = Arc::clone(identity);
+        }
+    }
+
+    /// Everything that went live is given up: whatever comes next is the first.
+    pub fn forget(&mut self) {
+        self.live = None;
+        self.newest.clear();
     }
 
     fn check_robot(&self, spec: &RobotSpec) -> Result<(), Refused> {

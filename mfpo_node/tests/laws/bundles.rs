@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use mfpo_node::control_loop::ControlLoop;
 use mfpo_node::safety::FallbackChoice;
 use mfpo_node::weights::Expected;
+use mfpo_policy::signature::{SigningKey, TrustedKeys};
 use mfpo_policy::spec::CommandInterface;
 use mfpo_policy::subject::{Subject, TaskSpec};
 
@@ -159,6 +160,27 @@ fn another_run_takes_over_only_where_the_parameter_names_it() {
         // Versions are compared within a run only.
         assert!(expected.validate(&bundle(&spec, "run-b", 1)).is_ok());
     }
+}
+
+#[test]
+fn with_trusted_keys_only_bundles_that_one_of_them_signed_are_accepted() {
+    let key = |seed| SigningKey::from_seed(&[seed; 32]);
+    let plain = bundle(&robot(CommandInterface::Effort), "run-a", 1);
+    let signed = |seed| mfpo_policy::bundle::sign(&plain, &key(seed)).unwrap();
+    assert!(expected().validate(&signed(2)).is_ok(), "nobody is asked for");
+    let mut expected = expected();
+    expected.trusted_keys = TrustedKeys(vec![key(1).public()]);
+    assert!(expected.validate(&signed(1)).is_ok());
+    let text = refusal(&expected, &plain);
+    assert!(
+        text.contains("the bundle is not signed") && text.contains("trusted_keys"),
+        "{text}"
+    );
+    let text = refusal(&expected, &signed(2));
+    assert!(
+        text.contains(&format!("is signed by {}", key(2).public())),
+        "{text}"
+    );
 }
 
 #[test]

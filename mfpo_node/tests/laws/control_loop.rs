@@ -4,7 +4,7 @@ use mfpo_node::control_loop::{Decision, Reason};
 use mfpo_node::safety::Verdict;
 use mfpo_policy::spec::CommandInterface;
 
-use super::support::{MS, allocations, at, control_loop, policy, robot, send};
+use super::support::{MS, allocations, at, best_of, control_loop, policy, robot, send};
 
 /// What a step sent, and whether the fallback did; `None` when nothing was sent.
 fn sent(decision: &Decision<'_>) -> Option<(Vec<f64>, bool)> {
@@ -166,19 +166,21 @@ fn a_step_allocates_nothing_whether_the_policy_or_the_fallback_commands() {
         CommandInterface::Velocity,
         CommandInterface::Effort,
     ] {
-        let (mut control, mut states) = control_loop(&robot(interface));
-        assert!(
-            allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0,
-            "the counter counts"
-        );
-        assert_eq!(allocations(|| drop(control.step(&states, at(0.0)))), 0);
-        for k in 0..100u32 {
-            let ms = 20.0 * f64::from(k);
-            send(&mut states, at(ms), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
-            assert_eq!(allocations(|| drop(control.step(&states, at(ms)))), 0);
+        let spec = robot(interface);
+        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec)] {
+            assert!(
+                allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0,
+                "the counter counts"
+            );
+            assert_eq!(allocations(|| drop(control.step(&states, at(0.0)))), 0);
+            for k in 0..100u32 {
+                let ms = 20.0 * f64::from(k);
+                send(&mut states, at(ms), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+                assert_eq!(allocations(|| drop(control.step(&states, at(ms)))), 0);
+            }
+            assert!(sent(&control.step(&states, at(5_000.0))).unwrap().1);
+            assert_eq!(allocations(|| drop(control.step(&states, at(5_020.0)))), 0);
         }
-        assert!(sent(&control.step(&states, at(5_000.0))).unwrap().1);
-        assert_eq!(allocations(|| drop(control.step(&states, at(5_020.0)))), 0);
     }
 }
 

@@ -224,6 +224,36 @@ fn a_stamp_that_goes_back_is_refused_until_the_joint_is_stale() {
     apply(60.0, 3).unwrap();
 }
 
+#[test]
+fn a_stamp_in_the_future_is_refused_once_and_then_taken_as_a_clock_that_was_set() {
+    let mut states = states();
+    let names = ["a".to_owned(), "b".to_owned()];
+    let mut apply = |ms: f64, stamp: i64, position: f64| {
+        let message = JointStateMessage {
+            stamp: stamp * MS as i64,
+            names: &names,
+            positions: &[position, 0.0],
+            velocities: &[],
+        };
+        let refusal = states.apply(message, at(ms)).err();
+        (refusal, states.fresh_velocity(0, at(ms)))
+    };
+    apply(0.0, 100, 0.0);
+    assert_eq!(apply(10.0, 110, 0.01), (None, Some(1.0)));
+    // One stamp that is an hour ahead moves nothing; the next one is right again.
+    let (refusal, _) = apply(20.0, 3_600_120, 0.02);
+    assert!(matches!(refusal, Some(Refusal::Ahead { .. })), "{refusal:?}");
+    let (refusal, velocity) = apply(30.0, 130, 0.03);
+    assert_eq!(refusal, None);
+    assert!(velocity.is_some_and(|v| (v - 1.0).abs() < 1e-9), "{velocity:?}");
+    // The robot's clock is set: the second stamp confirms it, and the velocity is that of the arrivals.
+    assert!(matches!(apply(40.0, 60_140, 0.04).0, Some(Refusal::Ahead { .. })));
+    let (refusal, velocity) = apply(50.0, 60_150, 0.05);
+    assert_eq!(refusal, None);
+    assert!(velocity.is_some_and(|v| (v - 1.0).abs() < 1e-9), "{velocity:?}");
+    assert_eq!(apply(60.0, 60_160, 0.06).0, None);
+}
+
 proptest! {
     /// Whatever a message holds: it is taken over with finite values, or refused with nothing applied.
     #[test]

@@ -1,12 +1,16 @@
 //! The laws of the control node, on its real parts with a clock and a seed of their own. The same over real DDS is
 //! in the crate `mfpo_tests`.
 
+mod activation;
 mod bundles;
 mod control_loop;
 mod joint_states;
+mod lifecycle;
+mod parameters;
 mod safety;
 mod status;
 mod support;
+mod system_calls;
 
 #[global_allocator]
 static COUNTING: support::CountingAllocator = support::CountingAllocator;

@@ -1,6 +1,7 @@
 //! No command leaves outside the limits, and the fallback fits the interface.
 
-use mfpo_node::safety::{Fallback, FallbackChoice, SafetyFilter};
+use mfpo_node::metrics::Live;
+use mfpo_node::safety::{Fallback, FallbackChoice, Limits, Rule, SafetyFilter, Tightening};
 use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use proptest::prelude::*;
@@ -14,6 +15,14 @@ fn state(spec: &RobotSpec, positions: [f64; 2], velocities: [f64; 2]) -> RobotSt
     state
 }
 
+fn filter(spec: &RobotSpec) -> SafetyFilter {
+    tightened(spec, Tightening::NONE)
+}
+
+fn tightened(spec: &RobotSpec, tightening: Tightening) -> SafetyFilter {
+    SafetyFilter::new(spec, Limits::new(spec, &tightening).unwrap())
+}
+
 /// Commands are in the order b, a; states in the order a, b.
 fn enforced(
     spec: &RobotSpec,
@@ -21,7 +30,7 @@ fn enforced(
     positions: [f64; 2],
     velocities: [f64; 2],
 ) -> (Vec<f64>, u32) {
-    let mut filter = SafetyFilter::new(spec);
+    let mut filter = filter(spec);
     let command = filter.enforce(&wanted, &state(spec, positions, velocities));
     (command.values().to_vec(), command.interventions())
 }
@@ -74,12 +83,80 @@ fn efforts_are_limited_and_never_push_further_out_or_faster() {
 fn the_rate_of_a_command_is_limited() {
     let mut spec = robot(CommandInterface::Effort);
     spec.joints[1].command_rate_max = Some(10.0);
-    let mut filter = SafetyFilter::new(&spec);
+    let mut filter = filter(&spec);
     let state = RobotState::zeros(&spec);
     for expected in [0.2, 0.4, 0.6] {
         let command = filter.enforce(&[1.0, 1.0], &state).values().to_vec();
         assert!((command[0] - expected).abs() < 1e-12, "{command:?}");
         assert_eq!(command[1], 1.0);
+    }
+}
+
+#[test]
+fn tighter_limits_by_parameter_win_over_the_robots_own() {
+    let tightening = Tightening {
+        position_margin: 0.25,
+        velocity_scale: 0.5,
+        effort_scale: 0.1,
+        ..Tightening::NONE
+    };
+    let command = |interface, wanted: [f64; 2], positions: [f64; 2]| {
+        let spec = robot(interface);
+        let mut filter = tightened(&spec, tightening);
+        let command = filter.enforce(&wanted, &state(&spec, positions, [0.0; 2]));
+        (command.values().to_vec(), command.rules().to_vec())
+    };
+    let (values, rules) = command(CommandInterface::Position, [0.0, 1.0], [0.74, 0.0]);
+    assert_eq!((values[1], rules[1]), (0.75, Some(Rule::Position)));
+    let (values, rules) = command(CommandInterface::Velocity, [2.0, 0.2], [0.0, 0.0]);
+    assert_eq!(
+        (values, rules),
+        (vec![1.0, 0.2], vec![Some(Rule::Velocity), None])
+    );
+    let (values, rules) = command(CommandInterface::Effort, [0.5, -0.05], [0.0, 0.0]);
+    assert_eq!(
+        (values, rules),
+        (vec![0.1, -0.05], vec![Some(Rule::Effort), None])
+    );
+}
+
+#[test]
+fn the_rule_that_decided_is_the_one_that_is_counted() {
+    let mut spec = robot(CommandInterface::Position);
+    spec.joints[1].command_rate_max = Some(1.0);
+    let live = Live::with_commanded(2, 2);
+    let mut filter = filter(&spec);
+    // b: the rate (1 rad/s) is stricter than the velocity (2 rad/s); a: the range is, 0.01 rad away.
+    let at = state(&spec, [0.99, 0.0], [0.0; 2]);
+    live.count_interventions(filter.enforce(&[9.0, 9.0], &at));
+    live.count_interventions(filter.enforce(&[f64::NAN, 0.999], &at));
+    let counts = live.interventions_by_rule();
+    let of = |joint: usize, rule: Rule| counts[joint * Rule::NAMES.len() + rule as usize];
+    assert_eq!((of(0, Rule::Rate), of(0, Rule::Velocity)), (1, 0));
+    assert_eq!((of(1, Rule::Position), of(0, Rule::Finite)), (1, 1));
+    assert_eq!(counts.iter().sum::<u64>(), 3, "{counts:?}");
+}
+
+#[test]
+fn an_acceleration_limit_ramps_a_position_up_and_brakes_it_before_its_limit() {
+    let spec = robot(CommandInterface::Position);
+    let tightening = Tightening {
+        acceleration_max: 10.0,
+        ..Tightening::NONE
+    };
+    let mut filter = tightened(&spec, tightening);
+    let at = state(&spec, [0.0; 2], [0.0; 2]);
+    let mut commands = vec![0.0, 0.0];
+    commands.extend((0..100).map(|_| filter.enforce(&[0.0, 5.0], &at).values()[1]));
+    let speeds: Vec<f64> = commands.windows(2).map(|c| (c[1] - c[0]) / 0.02).collect();
+    let top = speeds.iter().copied().fold(0.0, f64::max);
+    assert!(top > 1.5 && top <= 2.0 + 1e-9, "{top}");
+    let last = commands[commands.len() - 1];
+    assert!(last > 0.999 && last <= 1.0, "{last}");
+    for pair in speeds.windows(2) {
+        assert!(pair[1] - pair[0] <= 10.0 * 0.02 + 1e-9, "{speeds:?}");
+        // Braking is of the same order: one period's worth of distance is not known before it is gone.
+        assert!(pair[0] - pair[1] <= 2.0 * 10.0 * 0.02 + 1e-9, "{speeds:?}");
     }
 }
 
@@ -157,7 +234,7 @@ proptest! {
         let interface = [Position, Velocity, Effort][which];
         let spec = robot(interface);
         let state = state(&spec, [position, position], [velocity, velocity]);
-        let mut filter = SafetyFilter::new(&spec);
+        let mut filter = filter(&spec);
         let limits = match interface { Position => [f64::MAX, 1.0], Velocity => [2.0, 2.0], Effort => [1.0, 1.0] };
         let mut last: Option<Vec<f64>> = None;
         for (b, a) in commands {

@@ -1,8 +1,11 @@
 //! What the status says: what the node does and, where it does not act, why.
 
-use mfpo_node::metrics::{Live, LoopState};
-use mfpo_node::safety::Verdict;
-use mfpo_node::status::{Cause, LoopEvent, Status};
+use mfpo_node::control_loop::NotReady;
+use mfpo_node::diagnostics::{Level, Sources, Threshold, Thresholds, diagnose};
+use mfpo_node::lifecycle::State;
+use mfpo_node::metrics::{Live, LoopState, TickRecord};
+use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
+use mfpo_node::status::{Cause, LoopEvent, Rest, Status};
 
 use super::support::{MS, at};
 
@@ -64,4 +67,101 @@ fn a_bundle_that_waits_while_swaps_are_frozen_is_mentioned() {
     status.is_frozen_with_pending = true;
     let text = status.message(&Live::new(2), at(0.0));
     assert!(text.contains("a newer bundle waits for accept_bundles"), "{text}");
+}
+
+#[test]
+fn a_robot_that_is_not_ready_is_explained_with_joint_limit_and_value() {
+    let live = Live::new(2);
+    live.set_state(LoopState::WaitingForStates);
+    let mut status = status();
+    status.absorb(LoopEvent::NotYetReady(NotReady::Outside(Outside {
+        joint: 0,
+        rule: Rule::Position,
+        got: 1.25,
+        low: -1.0,
+        high: 1.0,
+    })));
+    let text = status.message(&live, at(0.0));
+    for part in [
+        "not active yet",
+        "joint 'a' is 1.25",
+        "-1.0000 to 1.0000",
+        "commanding nothing",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    status.absorb(LoopEvent::NotYetReady(NotReady::NotEnabled(
+        NotEnabled::Withdrawn,
+    )));
+    assert!(status.message(&live, at(0.0)).contains("topic enable says false"));
+    status.absorb(LoopEvent::Activated);
+    live.set_state(LoopState::Active);
+    assert_eq!(status.message(&live, at(0.0)), "the policy commands the robot");
+}
+
+#[test]
+fn a_node_that_rests_says_what_it_waits_for() {
+    let live = Live::new(0);
+    for (rest, part) in [
+        (Rest::Unconfigured, "until it is configured"),
+        (Rest::Inactive, "until it is activated"),
+        (Rest::Finalized, "until it is started anew"),
+    ] {
+        let mut status = status();
+        status.rest = Some(rest);
+        let text = status.message(&live, at(0.0));
+        assert!(
+            text.contains(part) && text.contains("commanding nothing"),
+            "{text}"
+        );
+        assert_eq!(status.state(&live), LoopState::Inactive);
+    }
+}
+
+#[test]
+fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Active);
+    let mut status = status();
+    for k in 0..=101u64 {
+        let taken = at(10.0 * k as f64);
+        status.record(TickRecord {
+            taken,
+            handed_over: taken,
+            latency: 300_000,
+        });
+    }
+    let level_at = |warn: f64, error: f64| {
+        let loose = Threshold {
+            warn: 1e9,
+            error: 1e9,
+        };
+        let sources = Sources {
+            status: &status,
+            live: &live,
+            life: State::Active,
+            rate: 100.0,
+            stale_timeout: 0.1,
+            thresholds: Thresholds {
+                periodicity_mean_error: Threshold {
+                    warn: 1.0,
+                    error: 2.0,
+                },
+                periodicity_deviation: loose,
+                execution_mean: Threshold { warn, error },
+                execution_deviation: loose,
+            },
+        };
+        let part = diagnose(&sources, at(1100.0)).swap_remove(0);
+        (part.level, part.message)
+    };
+    assert_eq!(level_at(400.0, 500.0).0, Level::Ok);
+    assert_eq!(level_at(200.0, 500.0).0, Level::Warn);
+    let (level, message) = level_at(100.0, 200.0);
+    assert_eq!(level, Level::Error);
+    assert!(
+        message.contains("300.0 us") && message.contains("at most 200"),
+        "{message}"
+    );
+    assert!(!message.contains("Hz"), "the rate is right: {message}");
 }

@@ -6,11 +6,13 @@ use std::cell::Cell;
 use candle_core::Device;
 use mfpo_node::control_loop::{ControlLoop, Settings};
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
-use mfpo_node::safety::FallbackChoice;
+use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy};
-use mfpo_policy::bundle::{SealRequest, seal};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
+use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
@@ -73,6 +75,35 @@ pub fn bundle(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
 
 /// The same for whatever a policy acts on.
 pub fn bundle_for(subject: &Subject, run: &str, version: u64) -> Vec<u8> {
+    seal_with(subject, (run, version), None)
+}
+
+/// A sealed bundle with random weights, and critics to choose the best of several actions with.
+pub fn bundle_with_critics(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8> {
+    let support = ValueSupport {
+        minimum: -10.0,
+        maximum: 0.0,
+        atoms: 21,
+    };
+    let sizes = (spec.observation_size(), spec.action_size(), support.atoms);
+    let critics = [2, 3].map(|seed| Critic::initialize(seed, sizes, &[16], &Device::Cpu).unwrap());
+    let manifest = CriticManifest {
+        support,
+        clipped_double_q: true,
+    };
+    let subject = Subject::Robot(spec.clone());
+    seal_with(
+        &subject,
+        (run, version),
+        Some(([&critics[0], &critics[1]], manifest)),
+    )
+}
+
+fn seal_with(
+    subject: &Subject,
+    (run, version): (&str, u64),
+    critics: Option<([&Parameters; 2], CriticManifest)>,
+) -> Vec<u8> {
     let action_size = subject.action_size();
     let sizes = (subject.observation_size(), action_size, action_size);
     let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).unwrap();
@@ -82,7 +113,7 @@ pub fn bundle_for(subject: &Subject, run: &str, version: u64) -> Vec<u8> {
         version,
         sampling_steps: 2,
         actor: &actor,
-        critics: None,
+        critics,
         normalizer: None,
         probe_observations: Vec::new(),
     })
@@ -104,11 +135,27 @@ pub fn settings() -> Settings {
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,
         damping: 0.25,
+        fade_in: 0.0,
+        recovery_inputs: 1,
+        enable_timeout: 0,
+        tightening: Tightening::NONE,
     }
 }
 
 pub fn control_loop(spec: &RobotSpec) -> (ControlLoop, JointStates) {
     let control = ControlLoop::new(spec, policy(spec, 1), settings()).unwrap();
+    (control, JointStates::new(spec, STALE_AFTER))
+}
+
+/// A loop that takes the best of so many actions.
+pub fn best_of(candidates: usize, spec: &RobotSpec) -> (ControlLoop, JointStates) {
+    let expected = Expected::new(String::new(), None, candidates, Vec::new());
+    let policy = expected.validate(&bundle_with_critics(spec, "run", 1)).unwrap();
+    let settings = Settings {
+        candidates,
+        ..settings()
+    };
+    let control = ControlLoop::new(spec, Box::new(policy), settings).unwrap();
     (control, JointStates::new(spec, STALE_AFTER))
 }
 

@@ -3,8 +3,11 @@
 mod bad_bundles;
 mod bad_input;
 mod gradient;
+mod lifecycle;
 mod messages;
+mod monitoring;
 mod names;
+mod operators;
 mod parameters;
 mod stopping;
 mod three_ways;

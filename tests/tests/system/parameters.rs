@@ -82,7 +82,7 @@ fn parameters_are_listed_described_and_refused_with_a_reason() {
         ),
         ("stale_timeout", number(-1.0), ["above 0", "got -1"]),
         (
-            "stale_timeout",
+            "rate",
             number(0.5),
             ["cannot be changed while the node runs", "at the start"],
         ),

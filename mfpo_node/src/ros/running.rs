@@ -1,0 +1,244 @@
+//! A robot that has a policy, and what the control thread is doing with it.
+
+use mfpo_ros::time;
+
+use super::control_thread::Robot;
+use super::r2r;
+use r2r::sensor_msgs::msg::JointState;
+
+use crate::control_loop::{NotReady, Reason, Tuning};
+use crate::joint_states::{JointStateMessage, Refusal};
+use crate::metrics::{LoopState, add};
+use crate::schedule::{Schedule, Trigger};
+use crate::status::{Cause, LoopEvent};
+use crate::time::MonoTime;
+
+/// Refusals of one kind are told once in this time, ns.
+const TELL_EVERY: u64 = 1_000_000_000;
+
+/// What the loop does with its robot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It commands nothing.
+    Inactive,
+    /// It commands nothing yet, and looks at each state whether the robot is ready.
+    Starting,
+    /// It commands at each deadline.
+    Active,
+    /// It brings the robot to a stop.
+    Stopping {
+        /// Since when.
+        began: MonoTime,
+    },
+}
+
+impl Mode {
+    /// Do commands leave?
+    pub fn is_commanding(self) -> bool {
+        matches!(self, Self::Active | Self::Stopping { .. })
+    }
+}
+
+/// What the status says of the loop, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    state: LoopState,
+    /// The kind of its reason.
+    reason: Option<u8>,
+}
+
+impl Standing {
+    /// The new standing and its cause in words, where it differs: nothing is put into words at every tick.
+    pub fn news(self, state: LoopState, reason: Option<&Reason>) -> Option<(Self, Cause)> {
+        let new = Self {
+            state,
+            reason: reason.map(Reason::kind),
+        };
+        (new != self).then(|| (new, reason.map_or(Cause::None, Cause::of)))
+    }
+}
+
+/// A robot with its schedule.
+pub struct Running {
+    /// Loop, joints and counters.
+    pub robot: Box<Robot>,
+    /// When to tick.
+    pub schedule: Schedule,
+    /// What is being done.
+    pub mode: Mode,
+    /// What the status says.
+    pub standing: Standing,
+    /// Every joint has reported since the last tick.
+    pub complete: bool,
+    /// Ticks of earlier activations: the node's records are numbered through.
+    pub earlier: u64,
+    /// Number of the next record.
+    pub next: u64,
+    trigger: Trigger,
+    knows_unknown: bool,
+    /// Why the robot was not ready, as it was told last.
+    told: Option<NotReady>,
+}
+
+impl Running {
+    /// A robot that nothing commands yet; its records are numbered from `next` on.
+    pub fn new(robot: Box<Robot>, trigger: Trigger, next: u64) -> Self {
+        robot.live.set_state(LoopState::Inactive);
+        Self {
+            schedule: Schedule::new(trigger, robot.period),
+            mode: Mode::Inactive,
+            standing: Standing {
+                state: LoopState::Inactive,
+                reason: None,
+            },
+            complete: false,
+            earlier: 0,
+            next,
+            trigger,
+            knows_unknown: false,
+            told: None,
+            robot,
+        }
+    }
+
+    /// Begins to command the robot, where it is ready.
+    ///
+    /// # Errors
+    /// Why it is not; what was being done goes on.
+    pub fn activate(&mut self, now: MonoTime) -> Result<(), NotReady> {
+        self.robot.control.activate(&self.robot.states, now)?;
+        self.schedule = Schedule::new(self.trigger, self.robot.period);
+        self.earlier = self.next;
+        self.mode = Mode::Active;
+        self.told = None;
+        // The first command answers the states that made it ready.
+        self.complete = true;
+        Ok(())
+    }
+
+    /// [`Running::activate`], which tells each reason against it once.
+    pub fn try_to_start(&mut self, now: MonoTime, tell: &mut rtrb::Producer<LoopEvent>) -> bool {
+        let event = match self.activate(now) {
+            Ok(()) => LoopEvent::Activated,
+            Err(not_ready) => {
+                self.complete = false;
+                let is_told = self.told.is_some_and(|told| told.is_like(&not_ready));
+                self.told = Some(not_ready);
+                if is_told {
+                    return false;
+                }
+                LoopEvent::NotYetReady(not_ready)
+            }
+        };
+        let is_active = self.mode == Mode::Active;
+        let _ = tell.push(event);
+        is_active
+    }
+
+    /// The fallback commands from the next deadline on; a robot that is not commanded stays so.
+    pub fn halt(&mut self, tell: &mut rtrb::Producer<LoopEvent>) {
+        self.robot.control.halt();
+        if self.mode == Mode::Starting {
+            self.rest();
+            self.enter(LoopState::Inactive, tell);
+        }
+    }
+
+    /// Begins to stop; `false` where nothing is commanded that could be stopped.
+    pub fn begin_stop(&mut self, now: MonoTime) -> bool {
+        if self.mode.is_commanding() {
+            self.mode = Mode::Stopping { began: now };
+            return true;
+        }
+        self.rest();
+        false
+    }
+
+    /// Commands nothing from now on; no deadline is to be waited for any more.
+    pub fn rest(&mut self) {
+        self.mode = Mode::Inactive;
+        self.schedule = Schedule::new(self.trigger, self.robot.period);
+        self.complete = false;
+    }
+
+    /// Takes over other settings.
+    pub fn tune(&mut self, tuning: &mut Tuning) {
+        self.robot.states.set_stale_after(tuning.settings().stale_after);
+        self.robot.control.tune(tuning);
+    }
+
+    /// Takes over a joint state.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn take_state(
+        &mut self,
+        message: &JointState,
+        now: MonoTime,
+        tell: &mut rtrb::Producer<LoopEvent>,
+    ) -> Result<(), Refusal> {
+        let states = &mut self.robot.states;
+        states.apply(
+            JointStateMessage {
+                stamp: time::nanoseconds(&message.header.stamp),
+                names: &message.name,
+                positions: &message.position,
+                velocities: &message.velocity,
+            },
+            now,
+        )?;
+        for joint in 0..states.names().len() {
+            self.robot.live.set_received(joint, states.received(joint));
+        }
+        if !self.knows_unknown && states.unknown(&message.name).next().is_some() {
+            self.knows_unknown = true;
+            let names = states.unknown(&message.name).cloned().collect();
+            let _ = tell.push(LoopEvent::UnknownJoints(names));
+        }
+        if states.all_collected() {
+            states.start_collecting();
+            self.schedule.state_arrived(now);
+            self.complete = true;
+        }
+        Ok(())
+    }
+
+    /// The loop is in a state that needs no reason.
+    pub fn enter(&mut self, state: LoopState, tell: &mut rtrb::Producer<LoopEvent>) {
+        self.note(self.standing.news(state, None), tell);
+    }
+
+    /// Notes a change of state or of its reason.
+    pub fn note(&mut self, news: Option<(Standing, Cause)>, tell: &mut rtrb::Producer<LoopEvent>) {
+        let Some((standing, cause)) = news else { return };
+        let falls = standing.state == LoopState::Fallback && self.standing.state != LoopState::Fallback;
+        add(&self.robot.live.fallbacks, u64::from(falls));
+        self.standing = standing;
+        self.robot.live.set_state(standing.state);
+        let _ = tell.push(LoopEvent::State(standing.state, cause));
+    }
+}
+
+/// Limits how often a kind of refusal is told.
+#[derive(Default)]
+pub struct Refusals {
+    last: [Option<MonoTime>; Refusal::KINDS],
+    untold: [u64; Refusal::KINDS],
+}
+
+impl Refusals {
+    /// Tells a refusal, unless one of its kind was told a moment ago.
+    pub fn tell(&mut self, refusal: Refusal, now: MonoTime, tell: &mut rtrb::Producer<LoopEvent>) {
+        let kind = refusal.kind();
+        let (Some(last), Some(untold)) = (self.last.get_mut(kind), self.untold.get_mut(kind)) else {
+            return;
+        };
+        if last.is_some_and(|last| now.since(last) < TELL_EVERY) {
+            *untold += 1;
+            return;
+        }
+        *last = Some(now);
+        let untold = std::mem::take(untold);
+        let _ = tell.push(LoopEvent::Refused { refusal, untold });
+    }
+}

@@ -1,0 +1,276 @@
+//! When the policy may begin, when it has to stop, and when it takes over again.
+
+use mfpo_node::control_loop::{ControlLoop, Decision, NotReady, Reason, Settings, Tuning};
+use mfpo_node::joint_states::JointStates;
+use mfpo_node::safety::{FallbackChoice, NotEnabled, Rule, Tightening, Verdict};
+use mfpo_policy::spec::CommandInterface;
+
+use super::support::{MS, STALE_AFTER, allocations, at, policy, robot, send, settings};
+
+fn with(interface: CommandInterface, settings: Settings) -> (ControlLoop, JointStates) {
+    let spec = robot(interface);
+    let control = ControlLoop::new(&spec, policy(&spec, 1), settings).unwrap();
+    (control, JointStates::new(&spec, STALE_AFTER))
+}
+
+/// Both joints at these positions, at rest.
+fn report(states: &mut JointStates, ms: f64, positions: [f64; 2]) {
+    send(states, at(ms), &["a", "b"], &positions, &[0.0, 0.0]).unwrap();
+}
+
+fn why(decision: &Decision<'_>) -> Option<u8> {
+    match decision {
+        Decision::Command(tick) => tick.fallback.as_ref().map(Reason::kind),
+        Decision::Wait(reason) => Some(reason.kind()),
+    }
+}
+
+#[test]
+fn activation_needs_every_joint_fresh() {
+    let (mut control, mut states) = with(CommandInterface::Effort, settings());
+    let missing = control.activate(&states, at(0.0)).unwrap_err();
+    assert!(
+        matches!(missing, NotReady::States(Verdict::Missing { joint: 0 })),
+        "{missing:?}"
+    );
+    report(&mut states, 0.0, [0.0, 0.0]);
+    let stale = control.activate(&states, at(51.0)).unwrap_err();
+    assert!(
+        matches!(stale, NotReady::States(Verdict::Stale { .. })),
+        "{stale:?}"
+    );
+    report(&mut states, 60.0, [0.0, 0.0]);
+    control.activate(&states, at(61.0)).unwrap();
+    assert_eq!(why(&control.step(&states, at(61.0))), None);
+}
+
+#[test]
+fn activation_needs_the_robot_inside_its_limits_and_names_the_joint() {
+    let (mut control, mut states) = with(CommandInterface::Effort, settings());
+    report(&mut states, 0.0, [1.2, 0.0]);
+    let NotReady::Outside(outside) = control.activate(&states, at(0.0)).unwrap_err() else {
+        panic!("accepted")
+    };
+    assert_eq!(
+        (outside.joint, outside.rule, outside.got),
+        (0, Rule::Position, 1.2)
+    );
+    assert_eq!((outside.low, outside.high), (-1.0, 1.0));
+    send(&mut states, at(1.0), &["a", "b"], &[0.0, 0.0], &[0.0, 2.5]).unwrap();
+    let NotReady::Outside(outside) = control.activate(&states, at(1.0)).unwrap_err() else {
+        panic!("accepted")
+    };
+    assert_eq!((outside.joint, outside.rule), (1, Rule::Velocity));
+    // A sensor at its stop reads a little more than the limit.
+    report(&mut states, 2.0, [1.0005, 0.0]);
+    control.activate(&states, at(2.0)).unwrap();
+}
+
+#[test]
+fn activation_begins_where_the_robot_is_not_where_it_was_commanded_last() {
+    let (mut control, mut states) = with(CommandInterface::Position, settings());
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    drop(control.step(&states, at(0.0)));
+    // Somebody has moved the robot by hand meanwhile.
+    report(&mut states, 1000.0, [-0.8, 2.0]);
+    control.activate(&states, at(1000.0)).unwrap();
+    let Decision::Command(tick) = control.step(&states, at(1000.0)) else {
+        panic!("it waits")
+    };
+    // 2 rad/s for 20 ms; commands are in the order b, a.
+    for (command, position) in tick.command.values().iter().zip([2.0, -0.8]) {
+        assert!((command - position).abs() <= 0.04 + 1e-9, "{:?}", tick.command);
+    }
+}
+
+#[test]
+fn a_stop_holds_until_it_is_ended_by_hand() {
+    let (mut control, mut states) = with(CommandInterface::Effort, settings());
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    drop(control.step(&states, at(0.0)));
+    control.halt();
+    for k in 1..200 {
+        let ms = 20.0 * f64::from(k);
+        report(&mut states, ms, [0.0, 0.0]);
+        assert_eq!(why(&control.step(&states, at(ms))), Some(Reason::Stopped.kind()));
+    }
+    assert!(
+        control.resume(&states, at(4_500.0)).is_err(),
+        "the states are stale"
+    );
+    report(&mut states, 4_501.0, [0.0, 0.0]);
+    control.resume(&states, at(4_501.0)).unwrap();
+    assert_eq!(why(&control.step(&states, at(4_501.0))), None);
+}
+
+#[test]
+fn without_a_heartbeat_there_is_no_motion() {
+    let settings = Settings {
+        enable_timeout: 30 * MS,
+        ..settings()
+    };
+    let (mut control, mut states) = with(CommandInterface::Effort, settings);
+    report(&mut states, 0.0, [0.0, 0.0]);
+    assert_eq!(
+        control.activate(&states, at(0.0)),
+        Err(NotReady::NotEnabled(NotEnabled::Never))
+    );
+    assert!(matches!(
+        control.step(&states, at(0.0)),
+        Decision::Wait(Reason::NotEnabled(_))
+    ));
+    control.heard_enable(true, at(0.0));
+    control.activate(&states, at(0.0)).unwrap();
+    assert_eq!(why(&control.step(&states, at(30.0))), None);
+    let late = Reason::NotEnabled(NotEnabled::Never).kind();
+    assert_eq!(why(&control.step(&states, at(31.0))), Some(late));
+    control.heard_enable(true, at(32.0));
+    report(&mut states, 32.0, [0.0, 0.0]);
+    assert_eq!(why(&control.step(&states, at(32.0))), None);
+    control.heard_enable(false, at(33.0));
+    assert_eq!(
+        why(&control.step(&states, at(33.0))),
+        Some(late),
+        "withdrawn at once"
+    );
+}
+
+#[test]
+fn after_a_fallback_the_policy_waits_for_good_inputs_in_a_row_or_for_a_start() {
+    for (needed, comes_back) in [(3, true), (0, false)] {
+        let settings = Settings {
+            recovery_inputs: needed,
+            ..settings()
+        };
+        let (mut control, mut states) = with(CommandInterface::Effort, settings);
+        report(&mut states, 0.0, [0.0, 0.0]);
+        control.activate(&states, at(0.0)).unwrap();
+        drop(control.step(&states, at(0.0)));
+        assert!(why(&control.step(&states, at(80.0))).is_some());
+        let mut acts = Vec::new();
+        for k in 0..6 {
+            let ms = 100.0 + 20.0 * f64::from(k);
+            report(&mut states, ms, [0.0, 0.0]);
+            acts.push(why(&control.step(&states, at(ms))).is_none());
+        }
+        let expected: Vec<bool> = (1..=6).map(|inputs| comes_back && inputs >= 3).collect();
+        assert_eq!(acts, expected, "{needed}");
+        control.resume(&states, at(200.0)).unwrap();
+        assert_eq!(why(&control.step(&states, at(200.0))), None);
+    }
+}
+
+#[test]
+fn the_policy_fades_in_from_the_last_safe_command() {
+    let settings = Settings {
+        fade_in: 0.1,
+        ..settings()
+    };
+    let (mut control, mut states) = with(CommandInterface::Effort, settings);
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    let mut step = |control: &mut ControlLoop, ms: f64| {
+        report(&mut states, ms, [0.0, 0.0]);
+        let Decision::Command(tick) = control.step(&states, at(ms)) else {
+            panic!("it waits")
+        };
+        (tick.blend, tick.command.values().to_vec(), tick.raw.to_vec())
+    };
+    for k in 0..7 {
+        let (blend, command, raw) = step(&mut control, 20.0 * f64::from(k));
+        let expected = (0.2 * f64::from(k + 1)).min(1.0);
+        assert!((blend - expected).abs() < 1e-12, "tick {k}: {blend}");
+        for (command, raw) in command.iter().zip(&raw) {
+            assert!(
+                (command - expected * raw).abs() < 1e-12,
+                "tick {k}: an effort starts at 0"
+            );
+        }
+    }
+    let (_, last, _) = step(&mut control, 140.0);
+    drop(control.swap(policy(&robot(CommandInterface::Effort), 2)));
+    let (blend, command, raw) = step(&mut control, 160.0);
+    assert!((blend - 0.2).abs() < 1e-12);
+    for ((command, last), raw) in command.iter().zip(&last).zip(&raw) {
+        assert!((command - (last + 0.2 * (raw - last))).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn other_settings_take_effect_at_the_next_step_without_an_allocation() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut control, mut states) = with(CommandInterface::Effort, settings());
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    drop(control.step(&states, at(0.0)));
+    let mut tuning = Tuning::new(
+        &spec,
+        Settings {
+            stale_after: 100 * MS,
+            fallback: FallbackChoice::Zero,
+            tightening: Tightening {
+                effort_scale: 0.01,
+                ..Tightening::NONE
+            },
+            ..settings()
+        },
+    )
+    .unwrap();
+    assert_eq!(allocations(|| control.tune(&mut tuning)), 0);
+    states.set_stale_after(100 * MS);
+    assert_eq!(
+        why(&control.step(&states, at(99.0))),
+        None,
+        "stale after 100 ms now"
+    );
+    let Decision::Command(tick) = control.step(&states, at(100.0)) else {
+        panic!("it waits")
+    };
+    assert!(
+        tick.command.values().iter().all(|c| c.abs() <= 0.01),
+        "{:?}",
+        tick.command
+    );
+    send(&mut states, at(110.0), &["a", "b"], &[0.0, 0.0], &[1.0, 1.0]).unwrap();
+    control.halt();
+    let Decision::Command(tick) = control.step(&states, at(110.0)) else {
+        panic!("it waits")
+    };
+    assert_eq!(tick.command.values(), [0.0, 0.0], "zero, not damping");
+}
+
+#[test]
+fn settings_that_do_not_fit_the_robot_are_refused_with_the_reason() {
+    let spec = robot(CommandInterface::Effort);
+    for (change, part) in [
+        (
+            Settings {
+                stale_after: MS,
+                ..settings()
+            },
+            "stale_timeout is 0.001 s",
+        ),
+        (
+            Settings {
+                fallback: FallbackChoice::Hold,
+                ..settings()
+            },
+            "does not fit commands in N m",
+        ),
+        (
+            Settings {
+                tightening: Tightening {
+                    position_margin: 1.0,
+                    ..Tightening::NONE
+                },
+                ..settings()
+            },
+            "less than half the range of joint 'a', 2 rad",
+        ),
+    ] {
+        let text = Tuning::new(&spec, change).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}
