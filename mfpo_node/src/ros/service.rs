@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::spec::RobotSpec;

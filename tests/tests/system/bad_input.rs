@@ -189,7 +189,9 @@ fn the_robot_acts_on_its_own_when_commands_end() {
         .clone();
     let bundle = env.file("bundle", &sealed(&spec, 1));
     let mut control = env.control(&[&format!("policy:={}", bundle.display())]);
+    // Active is what the node is once it commands; the robot has it a moment later.
     peer.active();
+    robot.says(&["first command received"]);
     // Killed in the middle of its work, the node says nothing more.
     control.signal(Signal::SIGKILL);
     control.ended();
