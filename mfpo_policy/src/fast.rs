@@ -5,6 +5,8 @@
 //! layer 1 for each step) and the observation's share of layer 1 (one row for each observation, however many
 //! candidates it has). Nothing is allocated once a sampler has made room.
 
+mod read_back;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
@@ -13,6 +15,9 @@ use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock
 use crate::mean_flow::MeanFlow;
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
+
+pub use read_back::StepSource;
 
 /// Reads a tensor into a dense row-major vector.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
@@ -145,22 +150,7 @@ impl FastMeanFlow {
     pub fn new(network: &MeanFlow, steps: usize, precision: Precision) -> Result<Self, NetworkError> {
         let (action, observation) = (network.action_size(), network.observation_size());
         let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation), precision)?;
-        let first = &network.trunk.mlp.layers[0].linear;
-        let device = first.kernel.device();
-        let times: Vec<f32> = (1..=steps)
-            .rev()
-            .map(|i| (i as f64 / steps as f64) as f32)
-            .collect();
-        let t = Tensor::from_vec(times, (steps, 1), device)?;
-        let h = Tensor::full((1.0 / steps as f64) as f32, (steps, 1), device)?;
-        let condition = network.condition.forward(&t, &h)?.detach();
-        let kernel = first
-            .kernel
-            .narrow(0, action + observation, network.condition.size())?;
-        let bias = condition.matmul(&kernel.detach())?.broadcast_add(&first.bias)?;
-        let step_bias = (0..steps)
-            .map(|i| values(&bias.get(i)?))
-            .collect::<Result<_, _>>()?;
+        let step_bias = StepSource::of(network)?.biases(steps)?;
         Ok(Self { trunk, step_bias })
     }
 
@@ -371,6 +361,18 @@ impl FastSampler {
             networks,
             buffers: SamplerBuffers::default(),
         })
+    }
+
+    /// Adds the actor's weights as they lie in memory.
+    ///
+    /// # Errors
+    /// When they do not make the biases that are in use.
+    pub(crate) fn actor_weights<'a>(
+        &'a self,
+        source: &'a StepSource,
+        weights: &mut Weights<'a>,
+    ) -> Result<(), NetworkError> {
+        self.networks.actor.weights("actor", source, weights)
     }
 
     /// Makes room for `groups` observations of `group` candidates, so that later calls allocate nothing.

@@ -5,10 +5,11 @@ use candle_core::{Device, Tensor};
 use thiserror::Error;
 
 use crate::critic::Critic;
-use crate::fast::{FastCritic, FastSampler, Rows, Scratch, values};
+use crate::fast::{FastCritic, FastSampler, Rows, Scratch, StepSource, values};
 use crate::kernel::Precision;
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
 
 /// Observations `[R, S]` and noise `[R, A]` to unclipped points at `t = 0` and, with a divergence network, their
 /// log-probabilities `[R]`: `x <- x - h u`, `log p <- log p + h D`, both at the x before the step.
@@ -178,6 +179,8 @@ pub struct ActionSampler {
 enum Backend {
     Fast {
         sampler: Box<FastSampler>,
+        /// Weights that the sampler was computed from, but does not compute with.
+        source: Box<StepSource>,
         critics: Option<Box<[FastCritic; 2]>>,
         share: Vec<f32>,
         scratch: Scratch,
@@ -241,6 +244,37 @@ impl ActionSampler {
             Backend::Fast { critics, .. } => critics.is_some(),
             Backend::Candle { critics, .. } => critics.is_some(),
         }
+    }
+
+    /// SHA-256 of all weights, read back from the memory that actions are computed with; for the
+    /// same weights that of the bundle's tensors, [`crate::bundle::VerifiedBundle::weights_digest`].
+    ///
+    /// # Errors
+    /// When that memory is damaged, or a device cannot be read.
+    pub fn weights_digest(&self) -> Result<String, NetworkError> {
+        let mut weights = Weights::default();
+        match &self.backend {
+            Backend::Fast {
+                sampler,
+                source,
+                critics,
+                ..
+            } => {
+                sampler.actor_weights(source, &mut weights)?;
+                let critics = critics.iter().flat_map(|critics| critics.iter());
+                for (critic, name) in critics.zip(["critic_1", "critic_2"]) {
+                    critic.weights(name, &mut weights);
+                }
+            }
+            Backend::Candle { actor, critics, .. } => {
+                weights.mean_flow("actor", actor);
+                let critics = critics.iter().flat_map(|critics| critics.iter());
+                for (critic, name) in critics.zip(["critic_1", "critic_2"]) {
+                    weights.critic(name, critic);
+                }
+            }
+        }
+        weights.digest()
     }
 
     /// Samples `candidates` actions from `noise` (`[candidates, A]`, standard normal) and writes the one with the
@@ -352,6 +386,7 @@ impl Backend {
             .unwrap_or(0);
         let mut backend = Self::Fast {
             sampler: Box::new(sampler),
+            source: Box::new(StepSource::of(&networks.actor)?),
             critics: critics.map(Box::new),
             share: vec![0.0; width],
             scratch: Scratch::default(),
