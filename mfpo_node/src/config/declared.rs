@@ -91,6 +91,14 @@ fn control() -> Vec<Declared> {
         .check(candidates, "more than 1 needs a bundle with critics")
         .range(Range::Integer(1, MOST_CANDIDATES))
         .at_run_time(),
+        Declared::new(
+            "compute_budget",
+            Value::Double(0.0),
+            "Time from the state taken in which steps and candidates are sampled, as many as fit [s]; 0 samples all of them",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, LONGEST))
+        .at_run_time(),
         Declared::new("seed", Value::Integer(0), "Seed of the policy's noise")
             .check(not_negative_integer, "from 0")
             .range(Range::Integer(0, i64::MAX)),

@@ -73,6 +73,7 @@ impl Read<'_> {
     fn settings(&self) -> Result<Settings, ParameterError> {
         Ok(Settings {
             candidates: self.whole("candidates")? as usize,
+            compute_budget: self.nanoseconds("compute_budget")?,
             seed: self.whole("seed")?,
             stale_after: self.nanoseconds("stale_timeout")?,
             fallback: self.named("fallback", FallbackChoice::from_name)?,
