@@ -151,6 +151,7 @@ fn timing(sources: &Sources<'_>, regularity: Option<&Regularity>) -> (Level, Str
     let Some(Regularity {
         periodicity,
         execution,
+        ..
     }) = regularity
     else {
         return (Level::Ok, "the policy commands the robot".to_owned());

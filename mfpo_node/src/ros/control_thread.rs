@@ -123,7 +123,6 @@ pub struct ControlThread {
     stamps: Stamps,
     rings: Rings,
     trigger: Trigger,
-    candidates: usize,
     realtime_priority: u64,
     running: Option<Running>,
     /// Records of robots that were given up.
@@ -167,7 +166,6 @@ impl ControlThread {
             stamps,
             rings,
             trigger: config.trigger,
-            candidates: config.settings.candidates,
             realtime_priority: config.realtime_priority,
             running: None,
             records: 0,
@@ -317,13 +315,7 @@ impl ControlThread {
                 self.rings.tell(LoopEvent::Deactivated);
             }
             Order::Tune(mut tuning) => {
-                self.candidates = tuning.settings().candidates;
                 running.tune(&mut tuning);
-                fill_identity(
-                    &mut self.action,
-                    running.robot.control.slot().current().identity(),
-                    self.candidates,
-                );
                 self.rings.retire(Retired::Tuning(tuning));
             }
             Order::Forget => {
@@ -352,7 +344,7 @@ impl ControlThread {
         }
         add(&running.robot.live.rollbacks, 1);
         let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity(), self.candidates);
+        fill_identity(&mut self.action, slot.current().identity());
         let event = LoopEvent::RolledBack {
             current: Arc::clone(slot.current().identity()),
             previous: slot.previous().map(|p| Arc::clone(p.identity())),
@@ -363,7 +355,7 @@ impl ControlThread {
     fn went_live(&mut self, is_swap: bool) {
         let Some(running) = &self.running else { return };
         let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity(), self.candidates);
+        fill_identity(&mut self.action, slot.current().identity());
         let event = LoopEvent::WentLive {
             current: Arc::clone(slot.current().identity()),
             previous: slot.previous().map(|p| Arc::clone(p.identity())),
@@ -423,6 +415,7 @@ impl ControlThread {
                     taken,
                     handed_over,
                     latency: handed_over.since(taken),
+                    depth: tick.asked.map(|asked| asked.depth),
                 };
                 add(
                     &live.lost_records,

@@ -129,6 +129,11 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     copy(&mut message.action, tick.action);
     copy(&mut message.command_raw, tick.raw);
     copy(&mut message.command, tick.command.values());
+    let depth = tick.asked.map(|asked| (asked.depth, asked.draw));
+    message.steps = depth.map_or(0, |(depth, _)| count(depth.steps));
+    message.candidates = depth.map_or(0, |(depth, _)| count(depth.candidates));
+    message.in_stages = depth.is_some_and(|(depth, _)| depth.in_stages);
+    message.draw = depth.map_or(0, |(_, draw)| draw);
     message.interventions = tick.command.interventions();
     message.blend = tick.blend;
     message.fallback = tick.fallback.is_some();
@@ -140,6 +145,7 @@ pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u6
     message.sequence = sequence;
     copy(&mut message.command_raw, command.values());
     copy(&mut message.command, command.values());
+    (message.steps, message.candidates, message.draw) = (0, 0, 0);
     message.interventions = command.interventions();
     message.blend = 0.0;
     message.fallback = true;
@@ -147,11 +153,13 @@ pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u6
 }
 
 /// Writes which policy acts.
-pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity, candidates: usize) {
+pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity) {
     message.run.clone_from(&identity.run);
     message.version = identity.version;
-    message.steps = u32::try_from(identity.steps).unwrap_or(u32::MAX);
-    message.candidates = u32::try_from(candidates).unwrap_or(u32::MAX);
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn copy<T: Copy>(to: &mut Vec<T>, from: &[T]) {
@@ -198,6 +206,8 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         latency_p50: figures.latency_p50,
         latency_p99: figures.latency_p99,
         latency_max: figures.latency_max,
+        steps_mean: figures.steps,
+        candidates_mean: figures.candidates,
         joint_names: status.joint_names.clone(),
         joint_ages: live.joint_ages(now),
         ..Default::default()

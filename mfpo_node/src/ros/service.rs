@@ -138,6 +138,7 @@ impl Service {
             config.settings.candidates,
             config.accept_runs.clone(),
         );
+        expected.is_budgeted = config.settings.compute_budget > 0;
         expected.trusted_keys = config.trusted_keys.clone();
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
@@ -276,6 +277,9 @@ impl Service {
                 "candidates is {candidates}, but the policy that acts carries no critics to choose with; expected 1"
             ));
         }
+        if config.settings.compute_budget > 0 {
+            return Ok(());
+        }
         let latency = policy.latency * candidates as f64 / policy.candidates as f64;
         let most = LATENCY_SHARE * spec.control_period();
         if latency > most {
@@ -293,6 +297,7 @@ impl Service {
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
         self.expected.candidates = config.settings.candidates;
+        self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
         self.retune();

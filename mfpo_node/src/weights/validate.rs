@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::noise::NormalNoise;
-use mfpo_policy::sampler::{ActionSampler, SampleError};
+use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::signature::{SignatureError, TrustedKeys};
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
@@ -148,7 +148,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Samples an action; see [`ActionSampler::sample_into`].
+    /// Samples an action; see [`ActionSampler::sample_at`].
     ///
     /// # Errors
     /// When a size is wrong or the action is not finite.
@@ -156,12 +156,38 @@ impl Policy {
         &mut self,
         observation: &[f32],
         noise: &[f32],
-        candidates: usize,
+        depth: Depth,
         action: &mut [f32],
     ) -> Result<(), SampleError> {
         self.sampler
-            .sample_into(observation, noise, candidates, action)
+            .sample_at(observation, noise, depth, action)
             .map(|_value| ())
+    }
+
+    /// Samples as far as `goes_on` allows; see [`ActionSampler::sample_within`].
+    ///
+    /// # Errors
+    /// When a size is wrong or the action is not finite.
+    pub fn act_within(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        most: usize,
+        action: &mut [f32],
+        goes_on: &mut dyn FnMut(Depth) -> bool,
+    ) -> Result<Depth, SampleError> {
+        self.sampler
+            .sample_within(observation, noise, most, action, goes_on)
+            .map(|sampled| sampled.depth)
+    }
+
+    /// All steps of so many candidates.
+    pub fn full_depth(&self, candidates: usize) -> Depth {
+        Depth {
+            steps: self.sampler.steps(),
+            candidates,
+            in_stages: false,
+        }
     }
 
     /// What names it.
@@ -184,6 +210,8 @@ pub struct Expected {
     pub rate: Option<f64>,
     /// Actions sampled at each tick.
     pub candidates: usize,
+    /// Are they sampled only as far as a tick's budget lasts?
+    pub is_budgeted: bool,
     /// Runs that may take over from the live one; `*` is any.
     pub accept_runs: Vec<String>,
     /// Whose signatures count; without any, bundles need none.
@@ -201,6 +229,7 @@ impl Expected {
             robot,
             rate,
             candidates,
+            is_budgeted: false,
             accept_runs,
             trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
@@ -259,7 +288,7 @@ impl Expected {
                 weights_digest: sampler.weights_digest().map_err(BundleError::from)?,
                 steps: sampler.steps(),
                 latency,
-                candidates: self.candidates,
+                candidates: self.measured_candidates(),
                 has_critics: sampler.has_critics(),
             }),
             sampler,
@@ -355,10 +384,17 @@ impl Expected {
         Ok(())
     }
 
-    /// Median time of one action, s; the same calls as in the loop, and the sampler is warm afterwards.
+    /// Candidates that an action must have time for.
+    fn measured_candidates(&self) -> usize {
+        if self.is_budgeted { 1 } else { self.candidates }
+    }
+
+    /// Median time of one action of all candidates - of one alone, where a budget decides about the others -, s; the same
+    /// calls as in the loop, and the sampler is warm afterwards.
     fn measure(&self, sampler: &mut ActionSampler, spec: &RobotSpec) -> Result<f64, Refused> {
         let observation = vec![0.0; sampler.observation_size()];
-        let mut normals = vec![0.0; self.candidates * sampler.action_size()];
+        let candidates = self.measured_candidates();
+        let mut normals = vec![0.0; candidates * sampler.action_size()];
         let mut action = vec![0.0; sampler.action_size()];
         let mut noise = NormalNoise::new(0);
         let mut times = Vec::with_capacity(LATENCY_SAMPLES);
@@ -366,7 +402,7 @@ impl Expected {
         while times.len() < LATENCY_SAMPLES && began.elapsed() < LATENCY_MOST {
             noise.fill(&mut normals);
             let start = Instant::now();
-            sampler.sample_into(&observation, &normals, self.candidates, &mut action)?;
+            sampler.sample_into(&observation, &normals, candidates, &mut action)?;
             times.push(start.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);

@@ -131,6 +131,7 @@ pub fn policy(spec: &RobotSpec, version: u64) -> Box<Policy> {
 pub fn settings() -> Settings {
     Settings {
         candidates: 1,
+        compute_budget: 0,
         seed: 7,
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,

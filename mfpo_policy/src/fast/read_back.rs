@@ -99,7 +99,10 @@ impl FastMeanFlow {
         source: &'a StepSource,
         weights: &mut Weights<'a>,
     ) -> Result<(), NetworkError> {
-        if self.step_bias != source.biases(self.steps())? {
+        let one_step = self.one_step_bias.as_ref();
+        let is_whole = self.step_bias == source.biases(self.steps())?
+            && one_step.is_none_or(|bias| source.biases(1).is_ok_and(|made| made.first() == Some(bias)));
+        if !is_whole {
             return Err(NetworkError::Damaged {
                 name: format!("{prefix}: layer 1's bias at each step"),
             });

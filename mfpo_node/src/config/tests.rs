@@ -1,6 +1,9 @@
 //! Laws of the parameters: every default is valid, and what is wrong is refused with expected and got.
 
+use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
+
 use super::*;
+use crate::safety::Tightening;
 
 fn set(name: &str, value: Value) -> Result<Config, ParameterError> {
     let mut parameters = Parameters::new(declared());

@@ -1,185 +1,24 @@
 //! One joint state becomes one command: watchdog, observation, policy, safety filter. One page, no ROS, no async; a
-//! step allocates nothing, takes no lock and makes no system call. Time and noise come from outside.
+//! step allocates nothing, takes no lock and makes no system call. Time and noise come from outside; only a limited
+//! budget looks at the clock itself, which Linux answers in user space (vDSO) with the usual clock sources.
+
+mod decision;
+mod settings;
+
+pub use decision::{Asked, Decision, NotReady, Reason, Tick};
+pub use settings::{CannotControl, Settings, Tuning};
 
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::observation::{ActionMap, ObservationBuilder, RobotState};
-use mfpo_policy::sampler::{ActionSampler, SampleError};
-use mfpo_policy::spec::{RobotSpec, SpecError};
+use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
+use mfpo_policy::spec::RobotSpec;
 
+use crate::budget::Budget;
 use crate::joint_states::JointStates;
-use crate::safety::fallback::{DoesNotFit, StopAt};
-use crate::safety::{
-    Enable, Fade, Fallback, FallbackChoice, Limits, NotEnabled, Outside, Recovery, SafeCommand, SafetyFilter,
-    Tightening, TooTight, Verdict, Watchdog,
-};
+use crate::safety::fallback::StopAt;
+use crate::safety::{Enable, Fade, Fallback, Recovery, SafeCommand, SafetyFilter, Verdict, Watchdog};
 use crate::time::MonoTime;
 use crate::weights::{Policy, Slot};
-
-/// What the loop needs to know besides the policy.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// Actions sampled at each tick, of which the critics choose.
-    pub candidates: usize,
-    /// Seed of the noise.
-    pub seed: u64,
-    /// A joint whose newest state is older is stale, ns.
-    pub stale_after: u64,
-    /// What to command when the policy must not act.
-    pub fallback: FallbackChoice,
-    /// N m s/rad; 0 is automatic.
-    pub damping: f64,
-    /// Time over which the policy fades in, s; 0 is at once.
-    pub fade_in: f64,
-    /// Good inputs after which the policy takes over from the fallback; 0 waits for an explicit start.
-    pub recovery_inputs: u64,
-    /// How long a heartbeat permits motion, ns; 0 needs none.
-    pub enable_timeout: u64,
-    /// Limits below those of the spec.
-    pub tightening: Tightening,
-}
-
-/// Why a loop could not be made for a robot.
-#[derive(Debug, thiserror::Error)]
-pub enum CannotControl {
-    /// The spec is not valid.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The fallback that was asked for does not fit the robot.
-    #[error(transparent)]
-    Fallback(#[from] DoesNotFit),
-    /// The limits leave a joint no room.
-    #[error(transparent)]
-    Limits(#[from] TooTight),
-    /// States would be stale between two ticks.
-    #[error(
-        "parameter stale_timeout is {got} s; expected at least the policy's control period, {expected} s: raise it"
-    )]
-    StaleTimeout {
-        /// The control period, s.
-        expected: f64,
-        /// The parameter, s.
-        got: f64,
-    },
-}
-
-/// Settings that fit a robot, with all that they need: made where there is time, taken over between two steps.
-#[derive(Debug)]
-pub struct Tuning {
-    settings: Settings,
-    fallback: Fallback,
-    limits: Limits,
-}
-
-impl Tuning {
-    /// Checks settings against a robot.
-    ///
-    /// # Errors
-    /// When they do not fit it.
-    pub fn new(spec: &RobotSpec, settings: Settings) -> Result<Self, CannotControl> {
-        if settings.stale_after < spec.control_period_ns {
-            return Err(CannotControl::StaleTimeout {
-                expected: spec.control_period(),
-                got: settings.stale_after as f64 * 1e-9,
-            });
-        }
-        Ok(Self {
-            settings,
-            fallback: Fallback::new(spec, settings.fallback, settings.damping)?,
-            limits: Limits::new(spec, &settings.tightening)?,
-        })
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-}
-
-/// Why the policy does not act in this tick.
-#[derive(Debug)]
-pub enum Reason {
-    /// The joint states are not fit to act on.
-    States(Verdict),
-    /// The policy gave no action.
-    Policy(SampleError),
-    /// Somebody has stopped the robot, and nobody has started it again.
-    Stopped,
-    /// The heartbeat that permits motion is missing.
-    NotEnabled(NotEnabled),
-    /// The fallback commanded, and it is too early to act again.
-    Recovering {
-        /// Good inputs so far.
-        good: u64,
-        /// Good inputs that are needed; `None` waits for an explicit start.
-        needed: Option<u64>,
-    },
-}
-
-impl Reason {
-    /// A small number for each kind, to tell a change of reason by.
-    pub const fn kind(&self) -> u8 {
-        match self {
-            Self::States(_) => 0,
-            Self::Policy(_) => 1,
-            Self::Stopped => 2,
-            Self::NotEnabled(_) => 3,
-            Self::Recovering { .. } => 4,
-        }
-    }
-}
-
-/// Why the policy may not begin to act.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum NotReady {
-    /// The joint states are not fit to act on.
-    States(Verdict),
-    /// The heartbeat that permits motion is missing.
-    NotEnabled(NotEnabled),
-    /// The robot is not inside its limits.
-    Outside(Outside),
-}
-
-impl NotReady {
-    /// Is it the same joint and the same trouble?
-    pub fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::States(Verdict::Missing { joint: a }), Self::States(Verdict::Missing { joint: b }))
-            | (
-                Self::States(Verdict::Stale { joint: a, .. }),
-                Self::States(Verdict::Stale { joint: b, .. }),
-            ) => a == b,
-            (Self::NotEnabled(a), Self::NotEnabled(b)) => {
-                std::mem::discriminant(a) == std::mem::discriminant(b)
-            }
-            (Self::Outside(a), Self::Outside(b)) => (a.joint, a.rule) == (b.joint, b.rule),
-            _ => false,
-        }
-    }
-}
-
-/// What a step decides.
-#[derive(Debug)]
-pub enum Decision<'a> {
-    /// Nothing was ever commanded, and nothing can be yet.
-    Wait(Reason),
-    /// Send this.
-    Command(Tick<'a>),
-}
-
-/// One tick's command and what it came from.
-#[derive(Debug)]
-pub struct Tick<'a> {
-    /// What to send, in the order of the policy's action joints.
-    pub command: &'a SafeCommand,
-    /// The command before fade and safety filter.
-    pub raw: &'a [f64],
-    /// The policy's action, in `[-1, 1]`; the last one where the fallback commands.
-    pub action: &'a [f32],
-    /// The policy's weight in the command, below 1 while it fades in.
-    pub blend: f64,
-    /// Why the fallback commands, when it does.
-    pub fallback: Option<Reason>,
-}
 
 /// The control loop of one robot.
 pub struct ControlLoop {
@@ -192,6 +31,11 @@ pub struct ControlLoop {
     is_stopped: bool,
     observations: ObservationBuilder,
     noise: NormalNoise,
+    /// Number of the next sequence of noise.
+    draw: u64,
+    budget: Budget,
+    /// What the last action came from.
+    asked: (u64, Depth),
     actions: ActionMap,
     fade: Fade,
     fallback: Fallback,
@@ -223,6 +67,9 @@ impl ControlLoop {
             observation: vec![0.0; observations.size()],
             observations,
             noise: NormalNoise::new(settings.seed),
+            draw: 0,
+            budget: Budget::new(settings.compute_budget),
+            asked: (0, Depth::FIRST),
             normals: vec![0.0; ActionSampler::MOST_CANDIDATES * size],
             actions: ActionMap::new(spec)?,
             fade: Fade::new(size, settings.fade_in, period),
@@ -240,7 +87,7 @@ impl ControlLoop {
         if let Some(reason) = self.hindrance(states, now) {
             return self.fall_back(reason);
         }
-        if let Err(error) = self.ask_policy() {
+        if let Err(error) = self.ask_policy(now) {
             return self.fall_back(Reason::Policy(error));
         }
         if self.recovery.recovered() {
@@ -251,6 +98,11 @@ impl ControlLoop {
             command: self.safety.enforce(wanted, &self.state),
             raw: &self.raw,
             action: &self.action,
+            asked: Some(Asked {
+                observation: &self.observation,
+                draw: self.asked.0,
+                depth: self.asked.1,
+            }),
             blend,
             fallback: None,
         })
@@ -304,6 +156,7 @@ impl ControlLoop {
         self.watchdog.set_stale_after(settings.stale_after);
         self.recovery.set_needed(settings.recovery_inputs);
         self.fade.set_duration(settings.fade_in, self.period);
+        self.budget.set_limit(settings.compute_budget);
         self.safety.exchange_limits(&mut tuning.limits);
         std::mem::swap(&mut self.fallback, &mut tuning.fallback);
         self.settings = settings;
@@ -379,15 +232,30 @@ impl ControlLoop {
     }
 
     /// Observation, noise, action, and the command that the policy wants.
-    fn ask_policy(&mut self) -> Result<(), SampleError> {
+    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
         let candidates = self.settings.candidates;
         let count = (candidates * self.action.len()).min(self.normals.len());
         let (normals, _) = self.normals.split_at_mut(count);
         self.observations.build(&self.state, &mut self.observation);
+        // Every tick has a sequence of its own, so that it can be repeated without those before it.
+        self.noise.begin(self.draw);
         self.noise.fill(normals);
-        self.slot
-            .current_mut()
-            .act(&self.observation, normals, candidates, &mut self.action)?;
+        let policy = self.slot.current_mut();
+        let observation = &self.observation;
+        let depth = if self.budget.is_limited() {
+            self.budget.begin(taken);
+            let budget = &mut self.budget;
+            let allows = &mut |next| budget.allows(next);
+            let depth = policy.act_within(observation, normals, candidates, &mut self.action, allows);
+            self.budget.end();
+            depth?
+        } else {
+            let depth = policy.full_depth(candidates);
+            policy.act(observation, normals, depth, &mut self.action)?;
+            depth
+        };
+        self.asked = (self.draw, depth);
+        self.draw += 1;
         self.actions.command(&self.action, &mut self.raw);
         self.state.previous_action.copy_from_slice(&self.action);
         Ok(())
@@ -407,6 +275,7 @@ impl ControlLoop {
             command: self.safety.enforce(&self.raw, &self.state),
             raw: &self.raw,
             action: &self.action,
+            asked: None,
             blend: 0.0,
             fallback: Some(reason),
         })
