@@ -11,12 +11,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::spec::RobotSpec;
-use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::Rosout;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::bundles::Arrived;
 use super::control_thread::{Order, Retired};
 use super::life::Pending;
 use super::messages::{Stamps, diagnostics_message, status_message};
@@ -26,7 +27,7 @@ use super::requests::Operators;
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
-use r2r::mfpo_msgs::msg::{PolicyBundle, PolicyStatus};
+use r2r::mfpo_msgs::msg::PolicyStatus;
 use r2r::mfpo_msgs::srv::LoadPolicy;
 use r2r::std_srvs::srv::Trigger;
 
@@ -38,6 +39,7 @@ use crate::metrics::{Live, TickRecord};
 use crate::status::{LoopEvent, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
+use crate::weights::runs::Runs;
 use crate::weights::{Expected, Offers};
 
 /// How often the rings are emptied and changes are looked for.
@@ -61,8 +63,8 @@ pub struct FromLoop {
 
 /// What the service waits for.
 pub struct Inputs {
-    /// Topic `policy/bundle`.
-    pub bundles: Inbox<PolicyBundle>,
+    /// Topics `policy/bundle` and `policy/bundle_chunk`.
+    pub bundles: mpsc::Receiver<Arrived>,
     /// Requests about parameters.
     pub parameters: ParameterServer,
     /// What operators ask for.
@@ -97,6 +99,7 @@ pub struct Service {
     pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
     pub(super) expected: Expected,
     pub(super) offers: Offers,
+    pub(super) runs: Runs,
     pub(super) loads: VecDeque<ServiceRequest<LoadPolicy::Service>>,
     pub(super) folder: Option<Folder>,
     pub(super) looked_at: Option<MonoTime>,
@@ -140,10 +143,12 @@ impl Service {
         );
         expected.is_budgeted = config.settings.compute_budget > 0;
         expected.trusted_keys = config.trusted_keys.clone();
+        expected.allow_downgrade = config.allow_downgrade;
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
+            runs: Runs::default(),
             folder: config.policy_folder.clone().map(Folder::new),
             config,
             parameters,
@@ -202,7 +207,7 @@ impl Service {
         loop {
             let is_busy = self.is_busy();
             tokio::select! {
-                Some(bundle) = bundles.next() => self.offered(bundle),
+                Some(arrived) = bundles.recv() => self.arrived(arrived),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),
                 Some(command) = operators.commands.next(), if !is_busy => self.obey(command),
@@ -296,6 +301,7 @@ impl Service {
     fn take_over(&mut self, config: Config) {
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
+        self.expected.allow_downgrade = config.allow_downgrade;
         self.expected.candidates = config.settings.candidates;
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
@@ -335,6 +341,7 @@ impl Service {
         self.give_up_waiting(now);
         self.retune();
         self.status.rest = self.rest();
+        self.status.competing_runs = self.runs.competing(now);
         let shown = self.shown(now);
         let is_due = match &self.last_published {
             None => true,

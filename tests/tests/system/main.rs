@@ -3,6 +3,7 @@
 mod bad_bundles;
 mod bad_input;
 mod gradient;
+mod large_bundles;
 mod lifecycle;
 mod messages;
 mod monitoring;
