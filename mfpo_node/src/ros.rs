@@ -10,6 +10,7 @@ mod qos_overrides;
 mod requests;
 mod running;
 mod service;
+mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

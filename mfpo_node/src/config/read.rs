@@ -10,6 +10,7 @@ use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
 use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
+use crate::weights::StageSettings;
 
 impl Config {
     /// Reads parameters that [`declared()`](super::declared()) made and checked.
@@ -81,6 +82,13 @@ impl Read<'_> {
             fade_in: self.number("fade_in")?,
             recovery_inputs: self.whole("recovery_inputs")?,
             enable_timeout: self.nanoseconds("enable_timeout")?,
+            stages: StageSettings {
+                shadow: self.number("swap.shadow")?,
+                blend: self.number("swap.blend")?,
+                probation: self.number("swap.probation")?,
+                interventions_rise: self.number("swap.interventions_rise")?,
+                latency_factor: self.number("swap.latency_factor")?,
+            },
             tightening: Tightening {
                 position_margin: self.number("limits.position_margin")?,
                 velocity_scale: self.number("limits.velocity_scale")?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
+use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
@@ -102,11 +102,11 @@ pub struct Rings {
 
 impl Rings {
     /// A full ring frees it here; the service empties it 50 times a second.
-    fn retire(&mut self, retired: Retired) {
+    pub(super) fn retire(&mut self, retired: Retired) {
         let _ = self.retire.push(retired);
     }
 
-    fn tell(&mut self, event: LoopEvent) {
+    pub(super) fn tell(&mut self, event: LoopEvent) {
         let _ = self.tell.push(event);
     }
 }
@@ -119,12 +119,12 @@ pub struct ControlThread {
     enable: Option<Inbox<Bool>>,
     commands: CommandPublisher,
     actions: r2r::Publisher<PolicyAction>,
-    action: PolicyAction,
+    pub(super) action: PolicyAction,
     stamps: Stamps,
-    rings: Rings,
+    pub(super) rings: Rings,
     trigger: Trigger,
     realtime_priority: u64,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     /// Records of robots that were given up.
     records: u64,
     refusals: Refusals,
@@ -270,21 +270,14 @@ impl ControlThread {
             if let Order::Start { robot, autostart } = order {
                 self.commands.prepare(robot.control.slot().current().spec());
                 self.running = Some(Running::new(robot, self.trigger, self.records));
-                self.went_live(false);
+                self.went_live(false, None);
                 self.begin_trying(autostart);
             }
             return;
         };
         match order {
             Order::Start { robot, .. } => self.rings.retire(Retired::Robot(robot)),
-            Order::Swap(policy) => {
-                let freed = running.robot.control.swap(policy);
-                add(&running.robot.live.swaps, 1);
-                if let Some(policy) = freed {
-                    self.rings.retire(Retired::Policy(policy));
-                }
-                self.went_live(true);
-            }
+            Order::Swap(policy) => self.begin_swap(policy),
             Order::RollBack => self.roll_back(),
             Order::Activate { persistent: true } => self.begin_trying(true),
             Order::Activate { .. } if running.mode == Mode::Active => self.rings.tell(LoopEvent::Activated),
@@ -336,34 +329,6 @@ impl ControlThread {
         }
     }
 
-    fn roll_back(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        if !running.robot.control.roll_back() {
-            self.rings.tell(LoopEvent::NothingBefore);
-            return;
-        }
-        add(&running.robot.live.rollbacks, 1);
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity());
-        let event = LoopEvent::RolledBack {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-        };
-        self.rings.tell(event);
-    }
-
-    fn went_live(&mut self, is_swap: bool) {
-        let Some(running) = &self.running else { return };
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity());
-        let event = LoopEvent::WentLive {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-            is_swap,
-        };
-        self.rings.tell(event);
-    }
-
     fn tick_if_due(&mut self) {
         let now = MonoTime::now();
         let Some(running) = &mut self.running else { return };
@@ -375,7 +340,10 @@ impl ControlThread {
                 }
             }
             Mode::Starting => {}
-            Mode::Active if running.schedule.is_due(now, running.complete) => self.tick(now),
+            Mode::Active if running.schedule.is_due(now, running.complete) => {
+                self.tick(now);
+                self.after_tick();
+            }
             Mode::Active => {}
             Mode::Stopping { began } if running.schedule.is_due(now, running.complete) => {
                 self.step_of_a_stop(now, began);
@@ -428,6 +396,7 @@ impl ControlThread {
                     decided,
                 };
                 running.next = times.sequence + 1;
+                running.took = decided.since(taken) as f64 * 1e-9;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
