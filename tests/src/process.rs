@@ -87,12 +87,7 @@ impl Process {
     /// What the kernel says of a thread that it has started under that name: a field of `/proc/PID/task/ID/status`.
     pub fn thread(&self, name: &str, field: &str) -> Option<String> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
-        // The first thread bears the program's name.
-        let first = self.child.id().to_string();
-        let named = |thread: &Path| {
-            let is_named = fs::read_to_string(thread.join("comm")).is_ok_and(|n| n.trim() == name);
-            is_named && !thread.ends_with(&first)
-        };
+        let named = |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|n| n.trim() == name);
         let thread = threads
             .filter_map(|thread| Some(thread.ok()?.path()))
             .find(|t| named(t))?;

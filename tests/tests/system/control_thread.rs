@@ -11,7 +11,7 @@ use mfpo_tests::{Process, TestEnv, assert_says};
 const MUCH: u64 = 20_000;
 
 fn kilobytes(process: &Process) -> u64 {
-    let locked = process.thread("control", "VmLck").expect("a control thread");
+    let locked = process.thread("control_loop", "VmLck").expect("a control thread");
     let number = locked.trim_end_matches(" kB").parse();
     number.unwrap_or_else(|error| panic!("{locked}: {error}"))
 }
@@ -30,7 +30,11 @@ fn the_control_thread_alone_stays_on_the_processors_it_is_given() {
     let env = TestEnv::new();
     let control = env.control(&[]);
     control.says(&["waiting for a policy"]);
-    let all = cpus(&control.thread("control", "Cpus_allowed_list").expect("a list"));
+    let all = cpus(
+        &control
+            .thread("control_loop", "Cpus_allowed_list")
+            .expect("a list"),
+    );
     drop(control);
     let last = *all.last().expect("a processor");
     let control = env.control(&[&format!("cpu_affinity:=[{last}]")]);
@@ -45,7 +49,9 @@ fn processors_that_are_not_there_are_named_with_those_that_are() {
     let env = TestEnv::new();
     let control = env.control(&["cpu_affinity:=1000"]);
     let line = control.says(&["cpu_affinity [1000] cannot be had"]);
-    let all = control.thread("control", "Cpus_allowed_list").expect("a list");
+    let all = control
+        .thread("control_loop", "Cpus_allowed_list")
+        .expect("a list");
     assert_says(&line, &["going on", &all]);
     let mut control = env.control(&["cpu_affinity:=[-1]"]);
     assert_ne!(control.ended().code(), Some(0));
