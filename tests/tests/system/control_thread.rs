@@ -30,17 +30,14 @@ fn the_control_thread_alone_stays_on_the_processors_it_is_given() {
     let env = TestEnv::new();
     let control = env.control(&[]);
     control.says(&["waiting for a policy"]);
-    let all = cpus(
-        &control
-            .thread("control_loop", "Cpus_allowed_list")
-            .expect("a list"),
-    );
+    let list = control.thread("control_loop", "Cpus_allowed_list");
+    let all = cpus(&list.expect("a list"));
     drop(control);
     let last = *all.last().expect("a processor");
     let control = env.control(&[&format!("cpu_affinity:=[{last}]")]);
     control.says(&["the control thread stays on processors", &last.to_string()]);
     let of = |thread| cpus(&control.thread(thread, "Cpus_allowed_list").expect("a list"));
-    assert_eq!(of("control"), BTreeSet::from([last]));
+    assert_eq!(of("control_loop"), BTreeSet::from([last]));
     assert_eq!(of("service"), all);
 }
 
