@@ -3,7 +3,7 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, device, fallback, not_negative, not_negative_integer,
+    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, not_negative, not_negative_integer,
     positive, priority, trigger, trusted_keys,
 };
 
@@ -115,6 +115,22 @@ fn control() -> Vec<Declared> {
         )
         .check(priority, "from 0 to 99")
         .range(Range::Integer(0, 99)),
+        Declared::new(
+            "lock_memory",
+            Value::Bool(false),
+            "Whether the memory of the process is locked, so that no tick waits for a page; needs an unlimited memlock",
+        ),
+        Declared::new(
+            "cpu_affinity",
+            Value::IntegerArray(Vec::new()),
+            "Processors that the control thread may run on, by number from 0; empty is all",
+        )
+        .check(cpus, "numbers of processors that this process may use"),
+        Declared::new(
+            "dry_run",
+            Value::Bool(false),
+            "Whether everything is computed, recorded and told as ever, and no command is published",
+        ),
         Declared::new(
             "use_sim_time",
             Value::Bool(false),

@@ -8,6 +8,7 @@ use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
 use super::{CommandTopic, Config};
 use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
+use crate::realtime::Realtime;
 use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
 use crate::weights::StageSettings;
@@ -37,7 +38,12 @@ impl Config {
                 _ => None,
             })?,
             robot: read.text("robot")?,
-            realtime_priority: read.whole("realtime_priority")?,
+            dry_run: read.flag("dry_run")?,
+            realtime: Realtime {
+                priority: read.whole("realtime_priority")?,
+                lock_memory: read.flag("lock_memory")?,
+                cpu_affinity: read.indices("cpu_affinity")?,
+            },
             thresholds: Thresholds {
                 periodicity_mean_error: read.threshold("periodicity.mean_error")?,
                 periodicity_deviation: read.threshold("periodicity.standard_deviation")?,
@@ -131,6 +137,13 @@ impl Read<'_> {
                 name,
                 &format!("expected a whole number from 0, got {other:?}"),
             )),
+        }
+    }
+
+    fn indices(&self, name: &str) -> Result<Vec<usize>, ParameterError> {
+        match self.get(name)? {
+            Value::IntegerArray(numbers) => Ok(numbers.iter().map(|n| *n as usize).collect()),
+            other => Err(bad(name, &format!("expected whole numbers, got {other:?}"))),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::control_loop::{ControlLoop, Decision, Tuning};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
+use crate::realtime::Realtime;
 use crate::schedule::Trigger;
 use crate::status::LoopEvent;
 use crate::time::MonoTime;
@@ -123,7 +124,7 @@ pub struct ControlThread {
     stamps: Stamps,
     pub(super) rings: Rings,
     trigger: Trigger,
-    realtime_priority: u64,
+    realtime: Realtime,
     pub(super) running: Option<Running>,
     /// Records of robots that were given up.
     records: u64,
@@ -150,8 +151,12 @@ impl ControlThread {
             None
         };
         let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
-        let commands = CommandPublisher::new(&mut node, config.command_topic, commands)
-            .context("creating the publisher of commands")?;
+        let commands = if config.dry_run {
+            CommandPublisher::Nothing
+        } else {
+            CommandPublisher::new(&mut node, config.command_topic, commands)
+                .context("creating the publisher of commands")?
+        };
         let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
         let actions = node
             .create_publisher("policy/action", actions)
@@ -162,11 +167,14 @@ impl ControlThread {
             enable,
             commands,
             actions,
-            action: PolicyAction::default(),
+            action: PolicyAction {
+                dry_run: config.dry_run,
+                ..PolicyAction::default()
+            },
             stamps,
             rings,
             trigger: config.trigger,
-            realtime_priority: config.realtime_priority,
+            realtime: config.realtime.clone(),
             running: None,
             records: 0,
             refusals: Refusals::default(),
@@ -175,10 +183,7 @@ impl ControlThread {
 
     /// Until the process is asked to end; the robot then has its last safe command.
     pub fn run(mut self) {
-        precise_timers();
-        if self.realtime_priority > 0 {
-            go_realtime(self.realtime_priority);
-        }
+        self.realtime.set_up();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
                 self.wait();
@@ -457,29 +462,4 @@ impl ControlThread {
         }
         running.enter(LoopState::Stopped, &mut self.rings.tell);
     }
-}
-
-/// Puts this thread before every ordinary one; where that is not permitted, says what to do and goes on without.
-fn go_realtime(priority: u64) {
-    let parameters = libc::sched_param {
-        sched_priority: i32::try_from(priority).unwrap_or(1),
-    };
-    // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
-    if result == 0 {
-        tracing::info!("the control thread runs with real-time priority {priority}");
-        return;
-    }
-    tracing::warn!(
-        "real-time priority {priority} is not permitted ({}); going on without. To permit it, write the line \
-         '@realtime - rtprio 98' to /etc/security/limits.d/realtime.conf, add the user to the group realtime, and log \
-         in again",
-        std::io::Error::last_os_error()
-    );
-}
-
-/// Asks the kernel to end this thread's sleeps on time, not up to 50 us later.
-fn precise_timers() {
-    // SAFETY: PR_SET_TIMERSLACK takes a number and concerns only the calling thread; a failure changes nothing.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
 }

@@ -59,6 +59,8 @@ pub enum CommandPublisher {
     Array(r2r::Publisher<Float64MultiArray>, Float64MultiArray),
     /// `trajectory_msgs/JointTrajectory`.
     Trajectory(r2r::Publisher<JointTrajectory>, JointTrajectory),
+    /// A dry run: there is no topic, so that nothing can leave.
+    Nothing,
 }
 
 impl CommandPublisher {
@@ -84,6 +86,7 @@ impl CommandPublisher {
         match self {
             Self::Array(_, message) => *message = convert::command_array(spec.action_size()),
             Self::Trajectory(_, message) => *message = convert::command_trajectory(spec),
+            Self::Nothing => {}
         }
     }
 
@@ -105,6 +108,7 @@ impl CommandPublisher {
                 }
                 publisher.publish(message)
             }
+            Self::Nothing => Ok(()),
         }
     }
 }
@@ -224,6 +228,7 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         candidates_mean: figures.candidates,
         joint_names: status.joint_names.clone(),
         joint_ages: live.joint_ages(now),
+        dry_run: status.is_dry_run,
         ..Default::default()
     }
 }

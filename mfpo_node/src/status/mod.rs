@@ -15,6 +15,9 @@ mod swap;
 
 pub use swap::Swap;
 
+/// What everything begins with that a dry run says of itself.
+pub const DRY_RUN: &str = "dry run, no command is published: ";
+
 /// Why the loop is in its state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
@@ -155,6 +158,8 @@ pub struct Status {
     pub last_rejection: String,
     /// Does a bundle wait because swaps are frozen?
     pub is_frozen_with_pending: bool,
+    /// Is everything computed, and no command published?
+    pub is_dry_run: bool,
     /// Latency and rate.
     pub figures: Figures,
     /// The swap that is under way.
@@ -168,6 +173,14 @@ pub struct Status {
 }
 
 impl Status {
+    /// Nothing known yet.
+    pub fn new(is_dry_run: bool) -> Self {
+        Self {
+            is_dry_run,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what one tick took.
     pub fn record(&mut self, record: TickRecord) {
         self.figures.record(record);
@@ -248,7 +261,7 @@ impl Status {
         *self = Self {
             rejections: self.rejections,
             last_rejection: std::mem::take(&mut self.last_rejection),
-            ..Self::default()
+            ..Self::new(self.is_dry_run)
         };
     }
 
@@ -306,7 +319,8 @@ impl Status {
             LoopState::Fallback => format!("the fallback commands the robot: {}", self.reason),
             LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
         };
-        text + frozen
+        let dry_run = if self.is_dry_run { DRY_RUN } else { "" };
+        [dry_run, &text, frozen].concat()
     }
 
     fn silent_joints(&self, live: &Live, now: MonoTime) -> String {
