@@ -12,4 +12,5 @@ mod names;
 mod operators;
 mod parameters;
 mod stopping;
+mod swaps;
 mod three_ways;
