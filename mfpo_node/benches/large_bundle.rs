@@ -462,6 +462,14 @@ impl Node {
                 "-p",
                 &format!("realtime_priority:={}", arguments.realtime_priority),
             ])
+            .args([
+                "-p",
+                "swap.shadow:=0.0",
+                "-p",
+                "swap.blend:=0.0",
+                "-p",
+                "swap.probation:=0.0",
+            ])
             .env("RUST_LOG", level)
             .stdin(Stdio::null())
             .spawn();

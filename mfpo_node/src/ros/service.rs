@@ -150,7 +150,6 @@ impl Service {
             offers: Offers::new(config.accept_bundles),
             runs: Runs::default(),
             folder: config.policy_folder.clone().map(Folder::new),
-            config,
             parameters,
             life: Lifecycle::new(),
             is_held: false,
@@ -167,11 +166,12 @@ impl Service {
             live: Arc::new(Live::new(0)),
             has_robot: false,
             spec: None,
-            status: Status::default(),
+            status: Status::new(config.dry_run),
             outputs,
             last_published: None,
             last_diagnosed: None,
             is_retuned: false,
+            config,
         })
     }
 
@@ -180,6 +180,9 @@ impl Service {
     /// # Errors
     /// When that cannot be read or is refused.
     pub fn begin(&mut self) -> anyhow::Result<()> {
+        if self.config.dry_run {
+            tracing::warn!("this is a dry run: no command is published");
+        }
         if !self.autostart {
             tracing::info!("autostart is off: waiting to be configured and activated");
             return Ok(());
