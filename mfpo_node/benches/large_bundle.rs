@@ -34,6 +34,8 @@ const RUN: &str = "bench";
 const CALM: Duration = Duration::from_secs(3);
 /// What comes so long after a bundle has gone live still counts as its doing.
 const AFTERMATH: Duration = Duration::from_millis(500);
+/// So many rows of skipped ticks are told for each bundle.
+const MOST_HOLES: usize = 3;
 /// A part of a bundle, bytes, and the time between two, as the trainer sends them.
 const PART: usize = 256 << 10;
 const BETWEEN_PARTS: Duration = Duration::from_millis(5);
@@ -342,7 +344,11 @@ impl Measured {
         for (number, (from, to)) in self.busy.iter().enumerate() {
             let holes = self.holes(*from, *to);
             if !holes.is_empty() {
-                println!("{way}: bundle {}: skipped {}", number + 1, holes.join(", "));
+                println!(
+                    "{way}: bundle {}: longest rows of skipped ticks: {}",
+                    number + 1,
+                    holes.join(", ")
+                );
             }
         }
         vec![
@@ -359,15 +365,19 @@ impl Measured {
 }
 
 impl Measured {
-    /// Ticks in a row that were skipped in a span, and when since its begin.
+    /// The longest rows of ticks that were skipped in a span, and when since its begin.
     fn holes(&self, from: MonoTime, to: MonoTime) -> Vec<String> {
-        let within = |tick: &&[Tick]| (from..=to).contains(&tick[1].arrived);
-        let gap = |pair: &[Tick]| {
+        let within = |pair: &&[Tick]| (from..=to).contains(&pair[1].arrived);
+        let hole = |pair: &[Tick]| {
             let skipped = pair[1].sequence.saturating_sub(pair[0].sequence + 1);
-            let at = pair[1].arrived.since(from) as f64 * 1e-6;
-            (skipped > 0).then(|| format!("{skipped} at {at:.0} ms"))
+            (skipped, pair[1].arrived.since(from) as f64 * 1e-6)
         };
-        self.ticks.windows(2).filter(within).filter_map(gap).collect()
+        let mut holes: Vec<_> = self.ticks.windows(2).filter(within).map(hole).collect();
+        holes.retain(|(skipped, _)| *skipped > 0);
+        holes.sort_by_key(|(skipped, _)| std::cmp::Reverse(*skipped));
+        holes.truncate(MOST_HOLES);
+        let told = |(skipped, at): (u64, f64)| format!("{skipped} at {at:.0} ms");
+        holes.into_iter().map(told).collect()
     }
 }
 
