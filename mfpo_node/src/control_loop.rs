@@ -1,6 +1,8 @@
 //! One joint state becomes one command: watchdog, observation, policy, safety filter. One page, no ROS, no async; a
 //! step allocates nothing, takes no lock and makes no system call. Time and noise come from outside.
 
+pub mod probing;
+
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::observation::{ActionMap, ObservationBuilder, RobotState};
 use mfpo_policy::sampler::{ActionSampler, SampleError};

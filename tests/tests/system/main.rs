@@ -11,5 +11,7 @@ mod monitoring;
 mod names;
 mod operators;
 mod parameters;
+mod probe;
+mod robot_description;
 mod stopping;
 mod three_ways;
