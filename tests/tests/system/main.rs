@@ -11,6 +11,8 @@ mod monitoring;
 mod names;
 mod operators;
 mod parameters;
+mod probe;
+mod robot_description;
 mod stopping;
 mod swaps;
 mod three_ways;
