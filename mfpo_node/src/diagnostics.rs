@@ -233,6 +233,7 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
         value("rollbacks", read(&live.rollbacks)),
         value("rejections", status.rejections),
         value("last_rejection", &status.last_rejection),
+        value("competing_runs", status.competing_runs.join(", ")),
     ]);
     let level = match &status.current {
         None => Level::Warn,
@@ -241,6 +242,11 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
                 "{message}; the last bundle was refused: {}",
                 status.last_rejection
             );
+            Level::Warn
+        }
+        Some(_) if !status.competing_runs.is_empty() => {
+            let runs = status.competing_runs.join(", ");
+            message = format!("{message}; runs [{runs}] publish bundles at the same time");
             Level::Warn
         }
         Some(_) => Level::Ok,

@@ -1,7 +1,8 @@
-//! Everything of this crate that knows ROS. Two nodes on two threads, so that nothing that happens on one delays the
-//! other: `control_thread` takes joint states and sends commands; the node made here serves parameters, life cycle and
-//! operators, takes bundles, checks them and publishes the status. Between them are rings that nobody waits on.
+//! Everything of this crate that knows ROS. Three nodes on three threads, so that nothing that happens on one delays
+//! another: `control_thread` takes joint states and sends commands; the node made here serves parameters, life cycle and
+//! operators, checks bundles and publishes the status; `bundles` takes them in. Between them are rings that nobody waits on.
 
+mod bundles;
 mod control_thread;
 mod description;
 mod life;
@@ -23,11 +24,13 @@ use mfpo_ros::rosout::{LogQueue, Rosout};
 use mfpo_ros::{Inbox, SpinThread, create_node, qos, shutdown};
 use r2r::QosProfile;
 use rtrb::RingBuffer;
+use tokio::sync::mpsc;
 
 use crate::config::{Config, declared};
 use crate::metrics::TickRecord;
 use crate::status::LoopEvent;
 
+use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::ControlThread;
 use messages::Stamps;
 use qos_overrides::{End, Overrides};
@@ -38,6 +41,8 @@ pub(crate) use mfpo_ros::r2r;
 
 /// Name of the node that holds parameters, bundles and status.
 const NODE: &str = "control";
+/// Name of the node that bundles arrive at.
+const BUNDLE_NODE: &str = "control_bundles";
 /// Name of the node that the control thread spins.
 const LOOP_NODE: &str = "control_loop";
 
@@ -49,6 +54,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::install().context("installing the signal handlers")?;
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
+    let bundle_node = create_node(BUNDLE_NODE)?;
     let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
     parameters.freeze();
@@ -60,12 +66,9 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     }
     let stamps = Stamps::new(&node, config.use_sim_time);
     let mut overrides = read_overrides(&node)?;
+    let (takes_bundles, bundles) = take_bundles(bundle_node, &mut overrides)?;
     let inputs = Inputs {
-        bundles: Inbox::subscribe(
-            &mut node,
-            "policy/bundle",
-            overrides.profile("policy/bundle", End::Subscription, qos::POLICY_BUNDLE)?,
-        )?,
+        bundles,
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
         descriptions: if config.use_robot_description {
@@ -114,11 +117,27 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::request();
     let controlled = thread.join();
     drop(spin);
+    drop(takes_bundles);
     match (served, controlled) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(_), _) => anyhow::bail!("the service panicked; the robot was stopped"),
         (_, Err(_)) => anyhow::bail!("the control thread panicked; the robot was told to stop"),
     }
+}
+
+/// Begins to take bundles.
+fn take_bundles(
+    mut node: r2r::Node,
+    overrides: &mut Overrides,
+) -> anyhow::Result<(BundleThread, mpsc::Receiver<Arrived>)> {
+    let (whole, parts) = ("policy/bundle", "policy/bundle_chunk");
+    let whole_qos = overrides.profile(whole, End::Subscription, qos::POLICY_BUNDLE)?;
+    let parts_qos = overrides.profile(parts, End::Subscription, qos::POLICY_BUNDLE_CHUNK)?;
+    let topics = BundleTopics {
+        whole: Inbox::subscribe(&mut node, whole, whole_qos)?,
+        parts: Inbox::subscribe(&mut node, parts, parts_qos)?,
+    };
+    BundleThread::start(node, topics).context("starting the thread that takes bundles")
 }
 
 /// The topics that the service publishes.

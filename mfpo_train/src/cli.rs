@@ -15,7 +15,7 @@ use crate::guard::GuardArgs;
 use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
 use crate::progress::{LogWriter, ProgressMode};
-use crate::publish::{BundleSink, run_id};
+use crate::publish::{Announce, BundleSink, run_id};
 use crate::state::State;
 use crate::{eval, guard, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
@@ -141,6 +141,9 @@ struct TrainArgs {
     /// Publish every bundle on the ROS 2 topic policy/bundle, where running nodes take it at once
     #[arg(long, overrides_with = "no_topic")]
     topic: bool,
+    /// With --topic: how bundles get to the nodes
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, requires = "topic")]
+    announce: Announce,
     /// Publish to the run folder only (the default)
     #[arg(long)]
     no_topic: bool,
@@ -233,7 +236,7 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         Some(folder) => resumed_start(folder, &args)?,
     };
     let outcome = train::train(train::Options {
-        sink: sink(args.topic)?,
+        sink: sink(args.topic.then_some(args.announce))?,
         signing_key: args.sign_key.as_deref().map(keys::read_key).transpose()?,
         progress: progress_mode(&args),
         until_success: args.until_success,
@@ -389,17 +392,17 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
 }
 
 #[cfg(feature = "ros")]
-fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
-    if !topic {
-        return Ok(None);
+fn sink(announce: Option<Announce>) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+    match announce {
+        None => Ok(None),
+        Some(announce) => Ok(Some(Box::new(crate::ros::BundleTopic::open(announce)?))),
     }
-    Ok(Some(Box::new(crate::ros::BundleTopic::open()?)))
 }
 
 #[cfg(not(feature = "ros"))]
-fn sink(topic: bool) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
+fn sink(announce: Option<Announce>) -> anyhow::Result<Option<Box<dyn BundleSink>>> {
     ensure!(
-        !topic,
+        announce.is_none(),
         "this mfpo_train was built without ROS 2; build it with the feature `ros` to use --topic"
     );
     Ok(None)

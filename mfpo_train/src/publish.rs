@@ -76,10 +76,49 @@ impl SealedBundle {
     }
 }
 
+/// How bundles get to running nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Announce {
+    /// In one message where they are small, else in parts
+    #[default]
+    Auto,
+    /// Each in one message, however large
+    Message,
+    /// In parts that keep nobody waiting
+    Parts,
+    /// By digest and path: for nodes that see the run folder under the same path
+    Path,
+}
+
+impl Announce {
+    /// A larger bundle does not go in one message, unless that is asked for, bytes.
+    const LARGE: usize = 4 << 20;
+
+    /// The way that a bundle of `size` bytes takes.
+    #[must_use]
+    pub fn of_size(self, size: usize) -> Self {
+        match self {
+            Self::Auto if size > Self::LARGE => Self::Parts,
+            Self::Auto => Self::Message,
+            asked => asked,
+        }
+    }
+}
+
+/// A part is not smaller, bytes: more messages would not be any better.
+const SMALLEST_PART: usize = 256 << 10;
+/// A bundle has no more parts, so that a latched topic of depth 256 holds all of them.
+const MOST_PARTS: usize = 256;
+
+/// A file cut into parts.
+pub fn parts(bytes: &[u8]) -> impl ExactSizeIterator<Item = &[u8]> {
+    bytes.chunks(SMALLEST_PART.max(bytes.len().div_ceil(MOST_PARTS)))
+}
+
 /// Somebody who gets every bundle.
 pub trait BundleSink: Send {
-    /// Sends `bundle`.
-    fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()>;
+    /// Sends `bundle`, which lies in `file`.
+    fn publish(&mut self, bundle: &SealedBundle, file: &Path) -> anyhow::Result<()>;
 }
 
 /// Writes bundles to `<run folder>/bundles` and `<run folder>/last.safetensors`, and sends them.
@@ -103,12 +142,13 @@ impl Publisher {
     /// Publishes one bundle.
     pub fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
         let name = format!("bundles/v{:06}.safetensors", bundle.version);
-        for path in [self.folder.join(name), self.last()] {
-            write_atomically(&path, &bundle.bytes)
+        let (file, last) = (self.folder.join(name), self.last());
+        for path in [&file, &last] {
+            write_atomically(path, &bundle.bytes)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         if let Some(sink) = &mut self.sink {
-            sink.publish(bundle)
+            sink.publish(bundle, &file)
                 .context("cannot publish on the topic policy/bundle")?;
         }
         tracing::debug!(
@@ -158,7 +198,8 @@ mod tests {
     struct Log(Arc<Mutex<Vec<u64>>>);
 
     impl BundleSink for Log {
-        fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
+        fn publish(&mut self, bundle: &SealedBundle, file: &Path) -> anyhow::Result<()> {
+            assert_eq!(fs::read(file).unwrap(), bundle.bytes);
             self.0.lock().unwrap().push(bundle.version);
             Ok(())
         }
@@ -192,6 +233,30 @@ mod tests {
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+    }
+
+    #[test]
+    fn a_file_is_cut_into_parts_that_a_latched_topic_holds_all_of() {
+        for size in [1, SMALLEST_PART, SMALLEST_PART + 1, 50 << 20, 300 << 20] {
+            let bytes = vec![0; size];
+            let parts = parts(&bytes);
+            assert!(
+                (1..=MOST_PARTS).contains(&parts.len()),
+                "{size}: {} parts",
+                parts.len()
+            );
+            assert_eq!(parts.map(<[u8]>::len).sum::<usize>(), size);
+        }
+    }
+
+    #[test]
+    fn large_bundles_go_in_parts_unless_somebody_asks_for_something_else() {
+        let large = Announce::LARGE + 1;
+        assert_eq!(Announce::Auto.of_size(Announce::LARGE), Announce::Message);
+        assert_eq!(Announce::Auto.of_size(large), Announce::Parts);
+        for asked in [Announce::Message, Announce::Parts, Announce::Path] {
+            assert_eq!((asked.of_size(1), asked.of_size(large)), (asked, asked));
+        }
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn two_tasks_of_the_same_sizes_and_another_period_are_told_apart() {
 struct NoBundle;
 
 impl BundleSink for NoBundle {
-    fn publish(&mut self, _: &SealedBundle) -> anyhow::Result<()> {
+    fn publish(&mut self, _: &SealedBundle, _file: &std::path::Path) -> anyhow::Result<()> {
         unreachable!("no node runs a task")
     }
 }

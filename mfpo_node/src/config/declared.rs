@@ -56,6 +56,12 @@ fn policies() -> Vec<Declared> {
         )
         .at_run_time(),
         Declared::new(
+            "allow_downgrade",
+            Value::Bool(false),
+            "Whether a bundle may go live whose version is not above the newest of its run",
+        )
+        .at_run_time(),
+        Declared::new(
             "trusted_keys",
             Value::StringArray(Vec::new()),
             "Public keys whose signatures count, 64 hexadecimal digits or files of `mfpo_train keygen`; empty needs no signature",

@@ -51,6 +51,8 @@ pub struct Config {
     pub accept_bundles: bool,
     /// Training runs that may take over from the first one; `*` is any.
     pub accept_runs: Vec<String>,
+    /// Need versions not rise within a run?
+    pub allow_downgrade: bool,
     /// Whose signatures count.
     pub trusted_keys: TrustedKeys,
     /// How commands are published.

@@ -32,6 +32,7 @@ impl Config {
             autostart: read.flag("autostart")?,
             accept_bundles: read.flag("accept_bundles")?,
             accept_runs: texts(read.get("accept_runs")?),
+            allow_downgrade: read.flag("allow_downgrade")?,
             trusted_keys: read_keys(read.get("trusted_keys")?).unwrap_or_default(),
             command_topic: read.named("command_topic_type", |name| match name {
                 "float64_multi_array" => Some(CommandTopic::Float64MultiArray),

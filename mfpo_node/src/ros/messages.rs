@@ -212,6 +212,7 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         last_swap_return: status.swap.last_return().to_owned(),
         rejections: status.rejections,
         last_rejection: status.last_rejection.clone(),
+        competing_runs: status.competing_runs.clone(),
         ticks: read(&live.ticks),
         missed_ticks: read(&live.missed_ticks),
         fallback_ticks: read(&live.fallback_ticks),

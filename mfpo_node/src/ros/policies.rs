@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::bundles::Arrived;
 use super::control_thread::{Order, Robot};
 use super::life::told;
 use super::r2r;
 use super::service::Service;
 use r2r::ServiceRequest;
-use r2r::mfpo_msgs::msg::PolicyBundle;
 use r2r::mfpo_msgs::srv::LoadPolicy;
 
 use crate::control_loop::ControlLoop;
@@ -21,7 +21,7 @@ use crate::metrics::Live;
 use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::folder::Found;
-use crate::weights::{Policy, PolicyIdentity};
+use crate::weights::{Offer, Policy, PolicyIdentity, file};
 
 /// Threads that check bundles yield to the control loop by this much (nice).
 const CHECK_NICE: libc::c_int = 5;
@@ -42,8 +42,29 @@ pub enum Origin {
 
 /// The bundle itself.
 enum Source {
-    Bytes(Vec<u8>),
+    Offer(Offer),
     File(PathBuf),
+}
+
+impl Source {
+    /// The digest that was announced, where only that and a path came.
+    fn announced(&self) -> Option<&str> {
+        match self {
+            Self::Offer(Offer::Announced { digest, .. }) => Some(digest),
+            _ => None,
+        }
+    }
+
+    /// The bytes, and the digest that they were announced with.
+    fn read(self) -> Result<(Vec<u8>, Option<String>), String> {
+        let (path, digest) = match self {
+            Self::Offer(Offer::Bytes(bytes)) => return Ok((bytes, None)),
+            Self::Offer(Offer::Announced { path, digest }) => (path, Some(digest)),
+            Self::File(path) => (path, None),
+        };
+        let bytes = file::read(&path).map_err(|error| error.to_string())?;
+        Ok((bytes, digest))
+    }
 }
 
 /// How the check of a bundle ended.
@@ -63,7 +84,7 @@ impl Service {
     /// When it cannot be read or is refused.
     pub fn start_with(&mut self, path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
-        let bytes = std::fs::read(path).with_context(|| format!("reading the policy '{shown}'"))?;
+        let bytes = file::read(path).with_context(|| format!("reading the policy '{shown}'"))?;
         let policy = self
             .expected
             .validate(&bytes)
@@ -72,17 +93,38 @@ impl Service {
             .with_context(|| format!("the policy '{shown}' is refused"))
     }
 
-    /// A bundle has arrived on the topic.
-    pub fn offered(&mut self, bundle: PolicyBundle) {
-        tracing::debug!("bundle offered: run '{}' version {}", bundle.run, bundle.version);
-        if !self.offers.accepting() {
-            tracing::info!(
-                "bundle version {} of run '{}' is kept until accept_bundles is true",
-                bundle.version,
-                bundle.run
-            );
+    /// Something has arrived on the topics of bundles.
+    pub fn arrived(&mut self, arrived: Arrived) {
+        match arrived {
+            Arrived::Bundle { run, version, offer } => {
+                self.note_run(&run);
+                match offer {
+                    Ok(offer) => self.offered(&run, version, offer),
+                    Err(reason) => self.status.reject(&reason),
+                }
+            }
+            Arrived::GivenUp(reason) => self.status.reject(&reason),
         }
-        self.offers.offer(bundle.data);
+    }
+
+    fn offered(&mut self, run: &str, version: u64, offer: Offer) {
+        tracing::debug!("bundle offered: run '{run}' version {version}");
+        if !self.offers.accepting() {
+            tracing::info!("bundle version {version} of run '{run}' is kept until accept_bundles is true");
+        }
+        self.offers.offer(offer);
+    }
+
+    /// Two runs that publish on one topic are told of, whichever of them may take over.
+    fn note_run(&mut self, run: &str) {
+        let Some(competing) = self.runs.published(run, MonoTime::now()) else {
+            return;
+        };
+        tracing::warn!(
+            "training runs ['{}'] publish bundles at the same time; only those that parameter accept_runs names may take \
+             over: stop the others, or give them a topic of their own (--ros-args -r policy/bundle:=...)",
+            competing.join("', '")
+        );
     }
 
     /// A file is to be loaded; whoever asks for it means it, so that `accept_bundles` does not matter.
@@ -119,8 +161,8 @@ impl Service {
             self.check(Origin::Load(request), Source::File(path));
         } else if self.status.swap.is_under_way() {
             // The newest bundle waits until the one before it is through.
-        } else if let Some(bytes) = self.offers.take() {
-            self.check(Origin::Topic, Source::Bytes(bytes));
+        } else if let Some(offer) = self.offers.take() {
+            self.check(Origin::Topic, Source::Offer(offer));
         } else if let Some(found) = self.look_into_the_folder() {
             let path = found.path.clone();
             self.check(Origin::Folder(found), Source::File(path));
@@ -204,16 +246,14 @@ impl Service {
         self.checking = Some(origin);
         self.check = Some(tokio::task::spawn_blocking(move || {
             yield_to_control();
-            let bytes = match source {
-                Source::Bytes(bytes) => bytes,
-                Source::File(path) => match std::fs::read(&path) {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        return Checked::Refused(format!("cannot read '{}': {error}", path.display()));
-                    }
-                },
+            if source.announced().is_some_and(|digest| expected.is_live(digest)) {
+                return Checked::AlreadyLive;
+            }
+            let (bytes, announced) = match source.read() {
+                Ok(read) => read,
+                Err(reason) => return Checked::Refused(reason),
             };
-            match expected.validate_new(&bytes) {
+            match expected.validate_new(&bytes, announced.as_deref()) {
                 Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
                 Ok(None) => Checked::AlreadyLive,
                 Err(refused) => Checked::Refused(refused.to_string()),
@@ -306,8 +346,8 @@ impl Service {
     }
 }
 
-/// Lowers the priority of this thread: checking a bundle must not take time from the control loop.
-fn yield_to_control() {
+/// Lowers the priority of this thread: what is done with a bundle must not take time from the control loop.
+pub(super) fn yield_to_control() {
     // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure leaves
     // the priority as it is.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, CHECK_NICE) };

@@ -15,8 +15,10 @@ use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::Rosout;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::bundles::Arrived;
 use super::control_thread::{Order, Retired};
 use super::description::Described;
 use super::life::Pending;
@@ -28,7 +30,7 @@ use super::requests::Operators;
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
-use r2r::mfpo_msgs::msg::{PolicyBundle, PolicyStatus};
+use r2r::mfpo_msgs::msg::PolicyStatus;
 use r2r::mfpo_msgs::srv::LoadPolicy;
 use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
@@ -41,6 +43,7 @@ use crate::metrics::{Live, TickRecord};
 use crate::status::{LoopEvent, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
+use crate::weights::runs::Runs;
 use crate::weights::{Expected, Offers};
 
 /// How often the rings are emptied and changes are looked for.
@@ -64,8 +67,8 @@ pub struct FromLoop {
 
 /// What the service waits for.
 pub struct Inputs {
-    /// Topic `policy/bundle`.
-    pub bundles: Inbox<PolicyBundle>,
+    /// Topics `policy/bundle` and `policy/bundle_chunk`.
+    pub bundles: mpsc::Receiver<Arrived>,
     /// Requests about parameters.
     pub parameters: ParameterServer,
     /// What operators ask for.
@@ -102,6 +105,7 @@ pub struct Service {
     pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
     pub(super) expected: Expected,
     pub(super) offers: Offers,
+    pub(super) runs: Runs,
     pub(super) loads: VecDeque<ServiceRequest<LoadPolicy::Service>>,
     pub(super) folder: Option<Folder>,
     pub(super) looked_at: Option<MonoTime>,
@@ -147,10 +151,12 @@ impl Service {
         );
         expected.is_budgeted = config.settings.compute_budget > 0;
         expected.trusted_keys = config.trusted_keys.clone();
+        expected.allow_downgrade = config.allow_downgrade;
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
+            runs: Runs::default(),
             folder: config.policy_folder.clone().map(Folder::new),
             parameters,
             life: Lifecycle::new(),
@@ -215,8 +221,8 @@ impl Service {
         loop {
             let is_busy = self.is_busy();
             tokio::select! {
-                Some(bundle) = bundles.next() => self.offered(bundle),
                 Some(description) = next(&mut descriptions) => self.describe(&description.data),
+                Some(arrived) = bundles.recv() => self.arrived(arrived),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),
                 Some(command) = operators.commands.next(), if !is_busy => self.obey(command),
@@ -312,6 +318,7 @@ impl Service {
     fn take_over(&mut self, config: Config) {
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
+        self.expected.allow_downgrade = config.allow_downgrade;
         self.expected.candidates = config.settings.candidates;
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
@@ -361,6 +368,7 @@ impl Service {
         self.retune();
         self.status.rest = self.rest();
         self.status.by_hand = self.config.probe.by_hand;
+        self.status.competing_runs = self.runs.competing(now);
         let shown = self.shown(now);
         let is_due = match &self.last_published {
             None => true,

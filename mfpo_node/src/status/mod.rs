@@ -164,6 +164,8 @@ pub struct Status {
     pub rejections: u64,
     /// Why the last one was.
     pub last_rejection: String,
+    /// Training runs that publish bundles at the same time.
+    pub competing_runs: Vec<String>,
     /// Does a bundle wait because swaps are frozen?
     pub is_frozen_with_pending: bool,
     /// What the robot's own description does to the limits, or what is wrong with it.

@@ -1,9 +1,12 @@
-//! How a trained weight becomes the live policy: [`topic`] keeps the newest bundle that was offered, [`folder`] finds those in
-//! a folder, [`validate`]
-//! is the only way from a bundle to a [`Policy`], [`slot`] is what the control loop acts with, and [`stages`] is how one
-//! policy takes over from another.
+//! How a trained weight becomes the live policy: [`topic`] keeps the newest bundle that was offered, [`parts`] puts together
+//! those that come in parts, [`folder`] finds those in a folder, [`file`] reads one, [`runs`] knows who publishes,
+//! [`validate`] is the only way from a bundle to a [`Policy`], [`slot`] is what the control loop acts with, and [`stages`] is
+//! how one policy takes over from another.
 
+pub mod file;
 pub mod folder;
+pub mod parts;
+pub mod runs;
 pub mod slot;
 pub mod stages;
 pub mod topic;
@@ -11,5 +14,5 @@ pub mod validate;
 
 pub use slot::Slot;
 pub use stages::{Compared, Stage, StageSettings, Turn, Why};
-pub use topic::Offers;
+pub use topic::{Offer, Offers};
 pub use validate::{Expected, Policy, PolicyIdentity, Refused};

@@ -2,11 +2,52 @@
 //! may take to publish the next. While swaps are frozen (`accept_bundles` is false) the newest is kept, and looked
 //! at once they are allowed again.
 
+use std::path::PathBuf;
+
+/// A bundle, or where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// The file itself.
+    Bytes(Vec<u8>),
+    /// A file that was announced.
+    Announced {
+        /// Where it lies.
+        path: PathBuf,
+        /// The digest of the bundle in it.
+        digest: String,
+    },
+}
+
+impl Offer {
+    /// What a message offers: the bytes, or where there are none the file that it names.
+    ///
+    /// # Errors
+    /// Why nothing can be made of it.
+    pub fn of(data: Vec<u8>, path: String, digest: String) -> Result<Self, String> {
+        if path.is_empty() || !data.is_empty() {
+            return Ok(Self::Bytes(data));
+        }
+        let shown = format!("a bundle is announced as the file '{path}'");
+        let path = PathBuf::from(path);
+        if !path.is_absolute() {
+            return Err(format!(
+                "{shown}; expected an absolute path on the node's machine"
+            ));
+        }
+        if digest.is_empty() {
+            return Err(format!(
+                "{shown} without a digest; expected its 64 hexadecimal digits"
+            ));
+        }
+        Ok(Self::Announced { path, digest })
+    }
+}
+
 /// The newest bundle on offer.
 #[derive(Debug)]
 pub struct Offers {
     accepting: bool,
-    newest: Option<Vec<u8>>,
+    newest: Option<Offer>,
     superseded: u64,
 }
 
@@ -21,8 +62,8 @@ impl Offers {
     }
 
     /// A bundle has arrived; it takes the place of one that was not looked at.
-    pub fn offer(&mut self, bytes: Vec<u8>) {
-        self.superseded += u64::from(self.newest.replace(bytes).is_some());
+    pub fn offer(&mut self, offer: Offer) {
+        self.superseded += u64::from(self.newest.replace(offer).is_some());
     }
 
     /// Freezes or allows swaps.
@@ -41,7 +82,7 @@ impl Offers {
     }
 
     /// The newest bundle, to be looked at; nothing while swaps are frozen.
-    pub fn take(&mut self) -> Option<Vec<u8>> {
+    pub fn take(&mut self) -> Option<Offer> {
         if self.accepting { self.newest.take() } else { None }
     }
 
@@ -55,23 +96,50 @@ impl Offers {
 mod tests {
     use super::*;
 
+    fn bytes(byte: u8) -> Offer {
+        Offer::Bytes(vec![byte])
+    }
+
+    #[test]
+    fn a_message_offers_its_bytes_or_the_file_that_it_names() {
+        let of = |data: &[u8], path: &str, digest: &str| Offer::of(data.to_vec(), path.into(), digest.into());
+        assert_eq!(of(&[1], "", "ab"), Ok(bytes(1)));
+        assert_eq!(
+            of(&[1], "/runs/1", "ab"),
+            Ok(bytes(1)),
+            "what came goes before what is elsewhere"
+        );
+        let announced = Offer::Announced {
+            path: "/runs/1".into(),
+            digest: "ab".into(),
+        };
+        assert_eq!(of(&[], "/runs/1", "ab"), Ok(announced));
+        assert_eq!(of(&[], "", "ab"), Ok(Offer::Bytes(Vec::new())));
+        let error = of(&[], "runs/1", "ab").unwrap_err();
+        assert!(
+            error.contains("'runs/1'") && error.contains("absolute"),
+            "{error}"
+        );
+        assert!(of(&[], "/runs/1", "").unwrap_err().contains("without a digest"));
+    }
+
     #[test]
     fn only_the_newest_bundle_is_looked_at() {
         let mut offers = Offers::new(true);
-        offers.offer(vec![1]);
-        offers.offer(vec![2]);
-        assert_eq!((offers.take(), offers.take()), (Some(vec![2]), None));
+        offers.offer(bytes(1));
+        offers.offer(bytes(2));
+        assert_eq!((offers.take(), offers.take()), (Some(bytes(2)), None));
         assert_eq!(offers.superseded(), 1);
     }
 
     #[test]
     fn a_bundle_that_arrives_while_swaps_are_frozen_is_kept_until_they_are_allowed() {
         let mut offers = Offers::new(false);
-        offers.offer(vec![1]);
-        offers.offer(vec![2]);
+        offers.offer(bytes(1));
+        offers.offer(bytes(2));
         assert_eq!(offers.take(), None);
         assert!(offers.is_pending());
         offers.set_accepting(true);
-        assert_eq!(offers.take(), Some(vec![2]));
+        assert_eq!(offers.take(), Some(bytes(2)));
     }
 }

@@ -74,6 +74,14 @@ pub enum Refused {
         /// The bundle's.
         got: String,
     },
+    /// Another file than the one that was announced.
+    #[error("the file holds the bundle with digest {got}; announced was {announced}: announce it again")]
+    Announced {
+        /// The digest that was announced.
+        announced: String,
+        /// The file's.
+        got: String,
+    },
     /// Another training run.
     #[error(
         "run '{got}' may not take over from run '{live}'; expected one of [{allowed}] (parameter accept_runs)"
@@ -87,7 +95,9 @@ pub enum Refused {
         got: String,
     },
     /// Not newer within its run.
-    #[error("version {got} of run '{run}' is not newer; expected above {newest}")]
+    #[error(
+        "version {got} of run '{run}' is not newer; expected above {newest} (parameter allow_downgrade permits an older one)"
+    )]
     Version {
         /// The run.
         run: String,
@@ -236,6 +246,8 @@ pub struct Expected {
     pub is_budgeted: bool,
     /// Runs that may take over from the live one; `*` is any.
     pub accept_runs: Vec<String>,
+    /// May a version go live that is not above the newest of its run?
+    pub allow_downgrade: bool,
     /// Whose signatures count; without any, bundles need none.
     pub trusted_keys: TrustedKeys,
     /// Where policies run.
@@ -253,6 +265,7 @@ impl Expected {
             candidates,
             is_budgeted: false,
             accept_runs,
+            allow_downgrade: false,
             trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
             live: None,
@@ -268,16 +281,28 @@ impl Expected {
         self.validate_opened(&bundle::open(bytes)?)
     }
 
-    /// [`Expected::validate`]; `None` for the policy that is live already: publishing it again is no mistake.
+    /// [`Expected::validate`]; `None` for the policy that is live already: publishing it again is no mistake. Where the
+    /// bundle was announced by its digest, it has to have that one.
     ///
     /// # Errors
     /// The first check that fails, with expected and got.
-    pub fn validate_new(&self, bytes: &[u8]) -> Result<Option<Policy>, Refused> {
+    pub fn validate_new(&self, bytes: &[u8], announced: Option<&str>) -> Result<Option<Policy>, Refused> {
         let bundle = bundle::open(bytes)?;
-        match &self.live {
-            Some((_, live)) if live.digest == bundle.digest() => Ok(None),
-            _ => self.validate_opened(&bundle).map(Some),
+        if let Some(announced) = announced.filter(|announced| *announced != bundle.digest()) {
+            return Err(Refused::Announced {
+                announced: announced.to_owned(),
+                got: bundle.digest().to_owned(),
+            });
         }
+        if self.is_live(bundle.digest()) {
+            return Ok(None);
+        }
+        self.validate_opened(&bundle).map(Some)
+    }
+
+    /// Is the policy that was handed over last the one of this digest?
+    pub fn is_live(&self, digest: &str) -> bool {
+        self.live().is_some_and(|live| live.digest == digest)
     }
 
     fn validate_opened(&self, bundle: &VerifiedBundle) -> Result<Policy, Refused> {
@@ -380,7 +405,8 @@ impl Expected {
     }
 
     fn check_lineage(&self, run: &str, version: u64) -> Result<(), Refused> {
-        if let Some(newest) = self.newest.get(run).filter(|newest| version <= **newest) {
+        let newest = self.newest.get(run).filter(|newest| version <= **newest);
+        if let Some(newest) = newest.filter(|_| !self.allow_downgrade) {
             return Err(Refused::Version {
                 run: run.to_owned(),
                 newest: *newest,

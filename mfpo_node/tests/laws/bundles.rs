@@ -10,7 +10,7 @@ use mfpo_policy::signature::{SigningKey, TrustedKeys};
 use mfpo_policy::spec::CommandInterface;
 use mfpo_policy::subject::{Subject, TaskSpec};
 
-use super::support::{bundle, bundle_for, expected, policy, robot, settings};
+use super::support::{bundle, bundle_for, bundle_with_critics, expected, policy, robot, settings};
 
 fn refusal(expected: &Expected, bytes: &[u8]) -> String {
     match expected.validate(bytes) {
@@ -139,11 +139,51 @@ fn versions_rise_within_a_run() {
 }
 
 #[test]
+fn an_older_version_goes_live_only_where_the_operator_allows_it() {
+    let spec = robot(CommandInterface::Effort);
+    let mut expected = with_version_5_live();
+    assert!(refusal(&expected, &bundle(&spec, "run-a", 3)).contains("parameter allow_downgrade"));
+    expected.allow_downgrade = true;
+    let three = expected.validate(&bundle(&spec, "run-a", 3)).unwrap();
+    expected.went_live(&three);
+    expected.allow_downgrade = false;
+    assert!(refusal(&expected, &bundle(&spec, "run-a", 3)).contains("above 3"));
+    assert!(expected.validate(&bundle(&spec, "run-a", 4)).is_ok());
+}
+
+#[test]
+fn an_announced_bundle_has_the_digest_that_was_announced() {
+    let spec = robot(CommandInterface::Effort);
+    let (six, seven) = (bundle(&spec, "run-a", 6), bundle(&spec, "run-a", 7));
+    let digest = |bytes| mfpo_policy::bundle::open(bytes).unwrap().digest().to_owned();
+    let expected = with_version_5_live();
+    let accepted = expected.validate_new(&six, Some(&digest(&six))).unwrap();
+    assert_eq!(accepted.map(|policy| policy.identity().version), Some(6));
+    let Err(refused) = expected.validate_new(&six, Some(&digest(&seven))) else {
+        panic!("accepted");
+    };
+    let text = refused.to_string();
+    assert!(
+        text.contains(&digest(&six)) && text.contains(&digest(&seven)),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_acts_tells_the_digest_of_the_weights_in_its_memory() {
+    let bytes = bundle_with_critics(&robot(CommandInterface::Effort), "run-a", 5);
+    let policy = expected().validate(&bytes).unwrap();
+    let opened = mfpo_policy::bundle::open(&bytes).unwrap();
+    assert_eq!(policy.identity().weights_digest, opened.weights_digest().unwrap());
+    assert_ne!(policy.identity().weights_digest, policy.identity().digest);
+}
+
+#[test]
 fn publishing_the_live_bundle_again_is_no_mistake() {
     let bytes = bundle(&robot(CommandInterface::Effort), "run-a", 5);
     let mut expected = expected();
     expected.went_live(&expected.validate(&bytes).unwrap());
-    assert!(expected.validate_new(&bytes).unwrap().is_none());
+    assert!(expected.validate_new(&bytes, None).unwrap().is_none());
 }
 
 #[test]

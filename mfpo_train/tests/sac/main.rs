@@ -254,7 +254,7 @@ fn a_run_of_sac_leaves_metrics_and_a_curve_and_no_bundle() {
 struct NoBundle;
 
 impl BundleSink for NoBundle {
-    fn publish(&mut self, _: &SealedBundle) -> anyhow::Result<()> {
+    fn publish(&mut self, _: &SealedBundle, _file: &std::path::Path) -> anyhow::Result<()> {
         unreachable!("SAC has no bundle")
     }
 }

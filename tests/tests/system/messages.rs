@@ -13,12 +13,17 @@ fn messages() -> Vec<(&'static str, Value)> {
         (
             "PolicyBundle",
             json!({"stamp": stamp, "run": "run", "version": 18_446_744_073_709_551_615_u64, "robot": "arm",
-                "digest": "ab", "data": [0, 127, 255]}),
+                "digest": "ab", "path": "/runs/1", "data": [0, 127, 255]}),
+        ),
+        (
+            "PolicyBundleChunk",
+            json!({"stamp": stamp, "run": "run", "version": 2, "digest": "ab", "size": 9, "index": 1, "count": 3,
+                "data": [0, 127, 255]}),
         ),
         (
             "PolicyStatus",
             json!({"stamp": stamp, "state": 3, "message": "m", "robot": "arm", "run": "run", "version": 2,
-                "digest": "ab", "previous_digest": "cd", "swaps": 3, "rejections": 4, "last_rejection": "why",
+                "digest": "ab", "weights_digest": "ef", "previous_digest": "cd", "swaps": 3, "rejections": 4, "last_rejection": "why", "competing_runs": ["a", "b"],
                 "ticks": 5, "missed_ticks": 6, "fallback_ticks": 7, "interventions": 8, "tick_rate": 50.0,
                 "lifecycle": "active", "rollbacks": 9, "fallbacks": 10, "refused_states": 11,
                 "command_joints": ["b"], "rules": ["rate"], "interventions_by_rule": [12],
