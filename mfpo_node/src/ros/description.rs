@@ -56,9 +56,7 @@ impl Service {
                 return;
             }
         };
-        if self.described.newest.as_ref() == Some(&description) {
-            return;
-        }
+        tracing::info!("robot_description: {} joints described", description.joints());
         self.described.newest = Some(description);
         self.reconsider_description();
         self.is_retuned = true;

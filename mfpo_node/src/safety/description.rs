@@ -125,6 +125,11 @@ impl RobotDescription {
         Ok(tightened)
     }
 
+    /// Number of joints.
+    pub fn joints(&self) -> usize {
+        self.joints.len()
+    }
+
     /// The joints of a spec that are not described.
     pub fn missing<'a>(&'a self, spec: &'a RobotSpec) -> impl Iterator<Item = &'a str> {
         let names = spec.joints.iter().map(|joint| joint.name.as_str());

@@ -56,14 +56,14 @@ impl Plant {
     /// One period under a command (in the order b, a).
     fn obey(&mut self, command: [f64; 2]) {
         let told = [command[1] * self.fault.obeys.unwrap_or(1.0), command[0]];
-        for i in 0..2 {
+        for (i, told) in told.into_iter().enumerate() {
             let before = self.positions[i];
             match self.interface {
                 // It lags behind, as servos do.
-                CommandInterface::Position => self.positions[i] += 0.3 * (told[i] - before),
-                CommandInterface::Velocity => self.positions[i] += PERIOD * told[i],
+                CommandInterface::Position => self.positions[i] += 0.3 * (told - before),
+                CommandInterface::Velocity => self.positions[i] += PERIOD * told,
                 CommandInterface::Effort => {
-                    let acceleration = 20.0 * told[i] - 0.5 * self.velocities[i] - self.load;
+                    let acceleration = 20.0 * told - 0.5 * self.velocities[i] - self.load;
                     self.velocities[i] += PERIOD * acceleration;
                     self.positions[i] += PERIOD * self.velocities[i];
                     continue;
@@ -134,8 +134,8 @@ fn run(plant: &mut Plant) -> Probed {
                 return probed;
             }
         }
-        for i in 0..2 {
-            probed.furthest[i] = probed.furthest[i].max((plant.positions[i] - start[i]).abs());
+        for (furthest, (is, was)) in probed.furthest.iter_mut().zip(plant.positions.iter().zip(start)) {
+            *furthest = furthest.max((is - was).abs());
         }
     }
     panic!("it does not end")

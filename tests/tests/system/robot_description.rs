@@ -93,6 +93,7 @@ fn a_description_that_contradicts_the_bundle_keeps_the_robot_still_until_it_is_c
     let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Velocity), 1));
     let control = env.control(&["autostart:=true"]);
     describe(&mut peer, "lower=\"2\" upper=\"3\" velocity=\"1\"", 1.0);
+    control.says(&["robot_description: 2 joints described"]);
     peer.report_both_joints();
     peer.offer(&policy);
     let status = peer.status("it says why it does not start", |s| {
@@ -137,14 +138,20 @@ fn a_description_that_is_none_or_lacks_a_joint_is_told_and_changes_nothing() {
             json!({"data": text}),
         );
     };
+    let lacking = "<robot><joint name=\"elbow\" type=\"continuous\"/></robot>";
+    let says = |words: &'static str| {
+        move |s: &Value| {
+            let told = s["robot_description"].as_str().unwrap_or_default();
+            s["state"] == state::ACTIVE && told.contains(words)
+        }
+    };
+    send(&mut peer, lacking);
+    peer.status("a joint is missing", says("it lacks joints [wrist]"));
     send(&mut peer, "no robot");
-    control.says(&["robot_description is no XML", "the limits are as they were"]);
-    send(
-        &mut peer,
-        "<robot><joint name=\"elbow\" type=\"continuous\"/></robot>",
-    );
-    control.says(&["it lacks joints [wrist]"]);
-    assert_eq!(peer.active()["lifecycle"], "active");
+    peer.status("it is none", says("robot_description is no XML"));
+    control.says(&["the limits are as they were"]);
+    send(&mut peer, lacking);
+    peer.status("the same as before", says("it lacks joints [wrist]"));
 }
 
 #[test]
