@@ -8,6 +8,8 @@ pub mod diagnostics;
 pub mod joint_states;
 pub mod lifecycle;
 pub mod metrics;
+pub mod recording;
+pub mod replay;
 pub mod ros;
 pub mod safety;
 pub mod schedule;

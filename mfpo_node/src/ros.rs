@@ -7,6 +7,7 @@ mod life;
 mod messages;
 mod policies;
 mod qos_overrides;
+mod recorded;
 mod requests;
 mod running;
 mod service;
@@ -23,11 +24,13 @@ use rtrb::RingBuffer;
 
 use crate::config::{Config, declared};
 use crate::metrics::TickRecord;
+use crate::recording::{Note, Recorder};
 use crate::status::LoopEvent;
 
 use control_thread::ControlThread;
 use messages::Stamps;
 use qos_overrides::{End, Overrides};
+use recorded::facts;
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
 
@@ -66,7 +69,14 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
     };
-    let outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
+    let mut outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
+    let recorder = config.recording.clone().map(|settings| {
+        let namespace = node.namespace().context("reading the node's namespace")?;
+        let facts = facts(&config, &parameters, &outputs.node, &namespace);
+        Recorder::start(settings, facts).context("starting the recorder's thread")
+    });
+    let recorder = recorder.transpose()?;
+    outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
 
     let (to_loop, orders) = RingBuffer::new(8);
     let (retire, retired) = RingBuffer::new(16);
@@ -104,11 +114,19 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::request();
     let controlled = thread.join();
     drop(spin);
-    match (served, controlled) {
-        (Ok(()), Ok(())) => Ok(()),
-        (Err(_), _) => anyhow::bail!("the service panicked; the robot was stopped"),
-        (_, Err(_)) => anyhow::bail!("the control thread panicked; the robot was told to stop"),
+    let ended = match (served, controlled) {
+        (Ok(()), Ok(())) => Ok("the node was asked to end"),
+        (Err(_), _) => Err("the service panicked; the robot was stopped"),
+        (_, Err(_)) => Err("the control thread panicked; the robot was told to stop"),
+    };
+    if let Some((recording, thread)) = recorder {
+        let (Ok(why) | Err(why)) = ended;
+        recording.note(Note::End(why.to_owned()));
+        if thread.join().is_err() {
+            tracing::warn!("the recorder panicked; its last recording may be unfinished");
+        }
     }
+    ended.map(|_| ()).map_err(anyhow::Error::msg)
 }
 
 /// The topics that the service publishes.
@@ -134,6 +152,7 @@ fn outputs(
         rosout: Rosout::new(node, log)?,
         stamps,
         node: name.trim_start_matches('/').to_owned(),
+        recording: None,
     })
 }
 

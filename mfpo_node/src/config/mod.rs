@@ -11,6 +11,7 @@ use mfpo_policy::signature::TrustedKeys;
 
 use crate::control_loop::Settings;
 use crate::diagnostics::Thresholds;
+use crate::recording;
 use crate::schedule::Trigger;
 
 pub use declared::declared;
@@ -61,6 +62,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Time from /clock?
     pub use_sim_time: bool,
+    /// What is recorded, and where; `None` is nothing.
+    pub recording: Option<recording::Settings>,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, shutdown};
+use mfpo_ros::{Inbox, qos, shutdown, time};
 
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
 use super::qos_overrides::{End, Overrides};
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::control_loop::{ControlLoop, Decision, Tuning};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
+use crate::recording::{TickContext, TickTap};
 use crate::schedule::Trigger;
 use crate::status::LoopEvent;
 use crate::time::MonoTime;
@@ -46,6 +47,17 @@ pub struct Robot {
     pub live: Arc<Live>,
     /// The policy's period, ns.
     pub period: u64,
+    /// Where its ticks are recorded.
+    pub tap: Option<TickTap>,
+}
+
+impl Robot {
+    /// The recording hears which policy acts.
+    fn note_policy(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            tap.acts(self.control.slot().current().identity());
+        }
+    }
 }
 
 /// What the service tells the loop; each is carried out at a tick boundary.
@@ -343,6 +355,7 @@ impl ControlThread {
             return;
         }
         add(&running.robot.live.rollbacks, 1);
+        running.robot.note_policy();
         let slot = running.robot.control.slot();
         fill_identity(&mut self.action, slot.current().identity());
         let event = LoopEvent::RolledBack {
@@ -353,7 +366,8 @@ impl ControlThread {
     }
 
     fn went_live(&mut self, is_swap: bool) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
+        running.robot.note_policy();
         let slot = running.robot.control.slot();
         fill_identity(&mut self.action, slot.current().identity());
         let event = LoopEvent::WentLive {
@@ -391,6 +405,7 @@ impl ControlThread {
             control,
             states,
             live,
+            tap,
             ..
         } = &mut *running.robot;
         let standing = running.standing;
@@ -432,6 +447,18 @@ impl ControlThread {
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = tap {
+                    let context = TickContext {
+                        sequence: times.sequence,
+                        stamp: time::nanoseconds(&self.action.stamp),
+                        oldest: times.oldest,
+                        taken,
+                        decided,
+                        handed_over,
+                        missed,
+                    };
+                    tap.note(&tick, context);
+                }
                 match &tick.fallback {
                     None => standing.news(LoopState::Active, None),
                     reason => standing.news(LoopState::Fallback, reason.as_ref()),
@@ -454,6 +481,9 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_stop(command, stop_context(&self.action, now));
+                }
                 there || now.since(began) > LONGEST_STOP
             }
             None => true,
@@ -478,6 +508,9 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_stop(command, stop_context(&self.action, next));
+                }
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;
@@ -487,6 +520,19 @@ impl ControlThread {
             }
         }
         running.enter(LoopState::Stopped, &mut self.rings.tell);
+    }
+}
+
+/// When a command on the way to a stop was sent, for the recording.
+fn stop_context(sent: &PolicyAction, now: MonoTime) -> TickContext {
+    TickContext {
+        sequence: sent.sequence,
+        stamp: time::nanoseconds(&sent.stamp),
+        oldest: (time::nanoseconds(&sent.state_stamp), now),
+        taken: now,
+        decided: now,
+        handed_over: now,
+        missed: 0,
     }
 }
 

@@ -70,6 +70,10 @@ impl Service {
                 self.load(request);
                 Ok(())
             }
+            Query::SaveRecording(request) => {
+                self.save_recording(request);
+                Ok(())
+            }
         };
         told(answered);
     }
@@ -382,7 +386,7 @@ fn description(transition: Transition) -> msg::TransitionDescription {
 }
 
 /// Answers a `std_srvs/Trigger`.
-fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
+pub fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
     told(request.respond(Trigger::Response { success, message }));
 }
 

@@ -26,6 +26,8 @@ pub enum Query {
     Stop(ServiceRequest<Trigger::Service>),
     /// Load a bundle; answered when it is checked.
     Load(ServiceRequest<LoadPolicy::Service>),
+    /// Save what was recorded so far.
+    SaveRecording(ServiceRequest<Trigger::Service>),
 }
 
 /// Carried out one after the other, and answered when it is done.
@@ -62,6 +64,7 @@ impl Operators {
                 serve(node, "get_transition_graph", Query::Graph)?,
                 serve(node, "stop", Query::Stop)?,
                 serve(node, "load_policy", Query::Load)?,
+                serve(node, "save_recording", Query::SaveRecording)?,
             ]),
             commands: select_all([
                 serve(node, "change_state", Command::ChangeState)?,

@@ -141,6 +141,8 @@ pub struct Policy {
     sampler: ActionSampler,
     identity: Arc<PolicyIdentity>,
     spec: Arc<RobotSpec>,
+    /// The file, where somebody wants it.
+    bundle: Option<Arc<[u8]>>,
 }
 
 impl Policy {
@@ -191,6 +193,11 @@ impl Policy {
         &self.identity
     }
 
+    /// The file that it was read from, once, where [`Expected::keeps_bundles`] says so.
+    pub fn take_bundle(&mut self) -> Option<Arc<[u8]>> {
+        self.bundle.take()
+    }
+
     /// The robot spec that it was made for.
     pub fn spec(&self) -> &Arc<RobotSpec> {
         &self.spec
@@ -214,6 +221,8 @@ pub struct Expected {
     pub trusted_keys: TrustedKeys,
     /// Where policies run.
     pub device: Device,
+    /// Does a policy keep the file that it was read from?
+    pub keeps_bundles: bool,
     live: Option<(Arc<RobotSpec>, Arc<PolicyIdentity>)>,
     newest: HashMap<String, u64>,
 }
@@ -229,6 +238,7 @@ impl Expected {
             accept_runs,
             trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
+            keeps_bundles: false,
             live: None,
             newest: HashMap::new(),
         }
@@ -239,7 +249,8 @@ impl Expected {
     /// # Errors
     /// The first check that fails, with expected and got.
     pub fn validate(&self, bytes: &[u8]) -> Result<Policy, Refused> {
-        self.validate_opened(&bundle::open(bytes)?)
+        let policy = self.validate_opened(&bundle::open(bytes)?)?;
+        Ok(self.with_bundle(policy, bytes))
     }
 
     /// [`Expected::validate`]; `None` for the policy that is live already: publishing it again is no mistake.
@@ -250,7 +261,17 @@ impl Expected {
         let bundle = bundle::open(bytes)?;
         match &self.live {
             Some((_, live)) if live.digest == bundle.digest() => Ok(None),
-            _ => self.validate_opened(&bundle).map(Some),
+            _ => {
+                let policy = self.validate_opened(&bundle)?;
+                Ok(Some(self.with_bundle(policy, bytes)))
+            }
+        }
+    }
+
+    fn with_bundle(&self, policy: Policy, bytes: &[u8]) -> Policy {
+        Policy {
+            bundle: self.keeps_bundles.then(|| Arc::from(bytes)),
+            ..policy
         }
     }
 
@@ -288,6 +309,7 @@ impl Expected {
             }),
             sampler,
             spec: Arc::new(spec.clone()),
+            bundle: None,
         })
     }
 
