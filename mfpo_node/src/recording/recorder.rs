@@ -104,6 +104,8 @@ pub struct Recorder {
     /// The disk has refused something; it is asked again then.
     retry_at: Option<MonoTime>,
     end: Option<String>,
+    /// From monotonic to system time, ns.
+    offset: u64,
 }
 
 impl Recorder {
@@ -122,6 +124,7 @@ impl Recorder {
             fallback: 0,
             retry_at: None,
             end: None,
+            offset: 0,
         };
         (Recording(sender), recorder)
     }
@@ -139,14 +142,15 @@ impl Recorder {
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
             while recorder.end.is_none() {
                 std::thread::sleep(LOOK);
-                recorder.look(MonoTime::now());
+                recorder.look(MonoTime::now(), system_now());
             }
         })?;
         Ok((recording, thread))
     }
 
-    /// Takes over what has come since the last time.
-    pub fn look(&mut self, now: MonoTime) {
+    /// Takes over what has come since the last time; `system` is the system's time at `now`, ns since the Unix epoch.
+    pub fn look(&mut self, now: MonoTime, system: u64) {
+        self.offset = system.wrapping_sub(now.nanos());
         // A policy is told of before it acts: the notes that are read now hold that of each tick that waits.
         let waiting = self.waiting();
         self.take_notes(now);
@@ -217,7 +221,7 @@ impl Recorder {
     }
 
     fn take_ticks(&mut self, waiting: usize, now: MonoTime) {
-        let offset = system_now().wrapping_sub(now.nanos());
+        let offset = self.offset;
         for _ in 0..waiting {
             let Some(robot) = self.robots.front_mut() else {
                 return;

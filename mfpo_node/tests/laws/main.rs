@@ -7,6 +7,7 @@ mod control_loop;
 mod joint_states;
 mod lifecycle;
 mod parameters;
+mod recording;
 mod safety;
 mod status;
 mod support;
