@@ -86,6 +86,8 @@ struct Open {
     flushed: MonoTime,
     /// A recording of a fault ends then.
     until: Option<MonoTime>,
+    /// What was told last of why it goes on.
+    why: String,
 }
 
 /// The recorder, which [`Recorder::start`] gives a thread.
@@ -250,7 +252,7 @@ impl Recorder {
                 &format!("the fallback commands: {}", fallback_name(read.fallback)),
                 now,
             );
-        } else if read.missed > 0 {
+        } else if read.fallback == 0 && read.missed > 0 {
             self.fault("a tick was missed", now);
         }
     }
@@ -284,6 +286,10 @@ impl Recorder {
         self.begin(why, now);
         if let Some(open) = &mut self.open {
             open.until = Some(now.plus(self.settings.after));
+            if open.why != why {
+                why.clone_into(&mut open.why);
+                tracing::info!("the recording goes on ({why})");
+            }
         }
     }
 
@@ -304,6 +310,7 @@ impl Recorder {
                     began: now,
                     flushed: now,
                     until: None,
+                    why: why.to_owned(),
                 });
                 while self.open.is_some() {
                     let Some(entry) = self.history.pop() else { break };

@@ -9,5 +9,6 @@ mod monitoring;
 mod names;
 mod operators;
 mod parameters;
+mod recordings;
 mod stopping;
 mod three_ways;
