@@ -57,6 +57,8 @@ pub struct Live {
     pub interventions: AtomicU64,
     /// Policies that went live in place of another.
     pub swaps: AtomicU64,
+    /// Policies that were not let through a stage of their swap.
+    pub swap_returns: AtomicU64,
     /// Times that the policy before took the place of the one that acted.
     pub rollbacks: AtomicU64,
     /// Joint states refused.

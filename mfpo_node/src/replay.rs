@@ -16,6 +16,7 @@ use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use thiserror::Error;
 
+use crate::control_loop::mix;
 use crate::recording::tick::{NAME, NotATick, TickMessage};
 use crate::recording::{BUNDLE_TYPE, FORMAT, METADATA};
 
@@ -303,9 +304,9 @@ impl Replayer {
             self.report.missing += tick.draw.saturating_sub(before).saturating_sub(1);
         }
         let mut got = self.act(tick, &tick.digest, depth)?;
-        if !tick.previous_digest.is_empty() {
-            let previous = self.act(tick, &tick.previous_digest, depth)?;
-            blend(&mut got, &previous, tick.policy_weight);
+        if let Some(depth) = tick.previous_depth() {
+            let before = self.act(tick, &tick.previous_digest, depth)?;
+            mix(&mut got, &before, tick.policy_weight);
         }
         let mut differing = got
             .iter()
@@ -376,12 +377,5 @@ impl Replayer {
         }
         self.report.policies = self.acted.len();
         Ok(self.report)
-    }
-}
-
-/// The action while a policy takes over from another.
-fn blend(action: &mut [f32], previous: &[f32], weight: f64) {
-    for (new, old) in action.iter_mut().zip(previous) {
-        *new = weight as f32 * *new + (1.0 - weight) as f32 * *old;
     }
 }

@@ -11,6 +11,7 @@ mod recorded;
 mod requests;
 mod running;
 mod service;
+mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -98,7 +99,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
     let thread = std::thread::Builder::new()
-        .name("control".into())
+        .name("control_loop".into())
         .spawn(move || control.run())
         .context("starting the control thread")?;
 

@@ -6,6 +6,7 @@ use mfpo_ros::parameters::{ParameterValue as Value, closest};
 
 use super::CommandTopic;
 use super::read::read_keys;
+use crate::realtime::Realtime;
 use crate::recording::Mode;
 use crate::safety::FallbackChoice;
 use crate::schedule::Trigger;
@@ -85,6 +86,17 @@ pub(super) fn priority(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(0..=99) => Ok(()),
         other => Err(format!("expected a whole number from 0 to 99, got {other:?}")),
+    }
+}
+
+pub(super) fn cpus(value: &Value) -> Result<(), String> {
+    let highest = Realtime::MOST_CPUS as i64 - 1;
+    match value {
+        Value::IntegerArray(numbers) => match numbers.iter().find(|n| !(0..=highest).contains(*n)) {
+            None => Ok(()),
+            Some(got) => Err(format!("expected whole numbers from 0 to {highest}, got {got}")),
+        },
+        other => Err(format!("expected whole numbers from 0, got {other:?}")),
     }
 }
 

@@ -3,7 +3,7 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, device, fallback, megabytes, not_negative,
+    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, megabytes, not_negative,
     not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
 };
 
@@ -18,6 +18,7 @@ fn text(value: &str) -> Value {
 pub fn declared() -> Vec<Declared> {
     let groups = [
         policies(),
+        swaps(),
         control(),
         safety(),
         limits(),
@@ -123,6 +124,22 @@ fn control() -> Vec<Declared> {
         .check(priority, "from 0 to 99")
         .range(Range::Integer(0, 99)),
         Declared::new(
+            "lock_memory",
+            Value::Bool(false),
+            "Whether the memory of the process is locked, so that no tick waits for a page; needs an unlimited memlock",
+        ),
+        Declared::new(
+            "cpu_affinity",
+            Value::IntegerArray(Vec::new()),
+            "Processors that the control thread may run on, by number from 0; empty is all",
+        )
+        .check(cpus, "numbers of processors that this process may use"),
+        Declared::new(
+            "dry_run",
+            Value::Bool(false),
+            "Whether everything is computed, recorded and told as ever, and no command is published",
+        ),
+        Declared::new(
             "use_sim_time",
             Value::Bool(false),
             "Whether stamps come from the topic /clock of a simulator; ages and deadlines stay on the machine's own clock",
@@ -180,6 +197,51 @@ fn safety() -> Vec<Declared> {
         )
         .check(not_negative, "from 0")
         .range(seconds),
+    ]
+}
+
+/// How one policy takes over from another.
+fn swaps() -> Vec<Declared> {
+    let stage = |name, default, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(not_negative, "from 0")
+            .range(Range::Double(0.0, LONGEST))
+            .at_run_time()
+    };
+    vec![
+        stage(
+            "swap.shadow",
+            0.2,
+            "Time for which a new policy is computed and compared before it acts [s]; 0 leaves the stage out",
+        ),
+        stage(
+            "swap.blend",
+            0.3,
+            "Time over which a new policy's weight rises against the one before, both computed [s]; 0 leaves the stage out",
+        ),
+        stage(
+            "swap.probation",
+            2.0,
+            "Time for which a new policy is watched; it is returned from when limits trip more often, it is slower or gives \
+             no action [s]; 0 leaves the stage out",
+        ),
+        Declared::new(
+            "swap.interventions_rise",
+            Value::Double(0.5),
+            "Part of the ticks on probation in which a limit may trip beyond the habit of the policy before [1]",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, 1.0))
+        .at_run_time(),
+        Declared::new(
+            "swap.latency_factor",
+            Value::Double(3.0),
+            "A tick on probation is slow when it takes so many times what the policy before did, and a tenth of the period \
+             at least [1]; a fifth of the ticks may be slow",
+        )
+        .check(positive, "above 0")
+        .range(Range::Double(0.0, 1e6))
+        .at_run_time(),
     ]
 }
 

@@ -11,6 +11,7 @@ use mfpo_policy::signature::TrustedKeys;
 
 use crate::control_loop::Settings;
 use crate::diagnostics::Thresholds;
+use crate::realtime::Realtime;
 use crate::recording;
 use crate::schedule::Trigger;
 
@@ -56,8 +57,10 @@ pub struct Config {
     pub command_topic: CommandTopic,
     /// The robot that a bundle must be for; empty is any.
     pub robot: String,
-    /// SCHED_FIFO priority of the control thread; 0 is none.
-    pub realtime_priority: u64,
+    /// Is everything computed, and nothing commanded?
+    pub dry_run: bool,
+    /// What the control thread asks of the kernel.
+    pub realtime: Realtime,
     /// When the diagnostics warn.
     pub thresholds: Thresholds,
     /// Time from /clock?

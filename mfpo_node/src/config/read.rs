@@ -8,9 +8,11 @@ use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
 use super::{CommandTopic, Config};
 use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
+use crate::realtime::Realtime;
 use crate::recording;
 use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
+use crate::weights::StageSettings;
 
 impl Config {
     /// Reads parameters that [`declared()`](super::declared()) made and checked.
@@ -37,7 +39,12 @@ impl Config {
                 _ => None,
             })?,
             robot: read.text("robot")?,
-            realtime_priority: read.whole("realtime_priority")?,
+            dry_run: read.flag("dry_run")?,
+            realtime: Realtime {
+                priority: read.whole("realtime_priority")?,
+                lock_memory: read.flag("lock_memory")?,
+                cpu_affinity: read.indices("cpu_affinity")?,
+            },
             thresholds: Thresholds {
                 periodicity_mean_error: read.threshold("periodicity.mean_error")?,
                 periodicity_deviation: read.threshold("periodicity.standard_deviation")?,
@@ -83,6 +90,13 @@ impl Read<'_> {
             fade_in: self.number("fade_in")?,
             recovery_inputs: self.whole("recovery_inputs")?,
             enable_timeout: self.nanoseconds("enable_timeout")?,
+            stages: StageSettings {
+                shadow: self.number("swap.shadow")?,
+                blend: self.number("swap.blend")?,
+                probation: self.number("swap.probation")?,
+                interventions_rise: self.number("swap.interventions_rise")?,
+                latency_factor: self.number("swap.latency_factor")?,
+            },
             tightening: Tightening {
                 position_margin: self.number("limits.position_margin")?,
                 velocity_scale: self.number("limits.velocity_scale")?,
@@ -139,6 +153,13 @@ impl Read<'_> {
                 name,
                 &format!("expected a whole number from 0, got {other:?}"),
             )),
+        }
+    }
+
+    fn indices(&self, name: &str) -> Result<Vec<usize>, ParameterError> {
+        match self.get(name)? {
+            Value::IntegerArray(numbers) => Ok(numbers.iter().map(|n| *n as usize).collect()),
+            other => Err(bad(name, &format!("expected whole numbers, got {other:?}"))),
         }
     }
 

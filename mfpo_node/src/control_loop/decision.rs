@@ -84,6 +84,18 @@ pub struct Asked<'a> {
     pub draw: u64,
     /// How far the sampler went.
     pub depth: Depth,
+    /// The part of the policy before, during the blend of a swap.
+    pub before: Option<Before>,
+}
+
+/// The policy before has a part in an action, `action = before + weight (current - before)`, from the same observation and
+/// noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Before {
+    /// Weight of the current policy.
+    pub weight: f64,
+    /// How far the sampler of the one before went.
+    pub depth: Depth,
 }
 
 /// One tick's command and what it came from.

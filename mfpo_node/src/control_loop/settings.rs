@@ -4,6 +4,7 @@ use mfpo_policy::spec::{RobotSpec, SpecError};
 
 use crate::safety::fallback::DoesNotFit;
 use crate::safety::{Fallback, FallbackChoice, Limits, Tightening, TooTight};
+use crate::weights::StageSettings;
 
 /// What the loop needs to know besides the policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Settings {
     pub recovery_inputs: u64,
     /// How long a heartbeat permits motion, ns; 0 needs none.
     pub enable_timeout: u64,
+    /// How a policy takes over from another.
+    pub stages: StageSettings,
     /// Limits below those of the spec.
     pub tightening: Tightening,
 }

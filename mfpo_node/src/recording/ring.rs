@@ -10,7 +10,7 @@ use mfpo_policy::spec::RobotSpec;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::tick::{STOPPING, Stamp, TickMessage, fallback_code};
-use crate::control_loop::Tick;
+use crate::control_loop::{Before, Tick};
 use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
@@ -45,8 +45,10 @@ pub struct Slot {
     context: TickContext,
     policy: Option<Arc<PolicyIdentity>>,
     previous: Option<Arc<PolicyIdentity>>,
-    policy_weight: f64,
+    /// What is named no longer travels along, to be freed by the reader.
+    leaving: [Option<Arc<PolicyIdentity>>; 2],
     asked: Option<(u64, Depth)>,
+    before: Option<Before>,
     observation: Box<[f32]>,
     action: Box<[f32]>,
     raw: Box<[f64]>,
@@ -72,8 +74,9 @@ impl Slot {
             },
             policy: None,
             previous: None,
-            policy_weight: 1.0,
+            leaving: [None, None],
             asked: None,
+            before: None,
             observation: vec![0.0; spec.observation_size()].into(),
             action: vec![0.0; size].into(),
             raw: vec![0.0; size].into(),
@@ -101,6 +104,7 @@ impl Slot {
         let seconds = |nanoseconds: u64| nanoseconds as f64 * 1e-9;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (draw, depth) = self.asked.unzip();
+        let before = self.before.map(|before| before.depth);
         TickMessage {
             stamp: Stamp::of(context.stamp),
             sequence: context.sequence,
@@ -114,12 +118,15 @@ impl Slot {
                 .as_ref()
                 .map(|p| p.digest.clone())
                 .unwrap_or_default(),
-            policy_weight: self.policy_weight,
+            policy_weight: self.before.map_or(1.0, |before| before.weight),
             observation: depth.map(|_| self.observation.to_vec()).unwrap_or_default(),
             draw: draw.unwrap_or_default(),
             steps: depth.map_or(0, |depth| count(depth.steps)),
             candidates: depth.map_or(0, |depth| count(depth.candidates)),
             in_stages: depth.is_some_and(|depth| depth.in_stages),
+            previous_steps: before.map_or(0, |depth| count(depth.steps)),
+            previous_candidates: before.map_or(0, |depth| count(depth.candidates)),
+            previous_in_stages: before.is_some_and(|depth| depth.in_stages),
             action: self.action.to_vec(),
             command_raw: self.raw.to_vec(),
             command: self.command.to_vec(),
@@ -144,6 +151,8 @@ pub struct TickTap {
     filled: Producer<Box<Slot>>,
     lost: Arc<AtomicU64>,
     policy: Option<Arc<PolicyIdentity>>,
+    previous: Option<Arc<PolicyIdentity>>,
+    leaving: [Option<Arc<PolicyIdentity>>; 2],
 }
 
 /// The recorder's end.
@@ -169,6 +178,8 @@ pub fn tick_ring(spec: &RobotSpec) -> (TickTap, TickStream) {
         filled,
         lost: Arc::clone(&lost),
         policy: None,
+        previous: None,
+        leaving: [None, None],
     };
     let stream = TickStream {
         filled: to_read,
@@ -179,15 +190,26 @@ pub fn tick_ring(spec: &RobotSpec) -> (TickTap, TickStream) {
 }
 
 impl TickTap {
-    /// This policy acts from now on.
-    pub fn acts(&mut self, policy: &Arc<PolicyIdentity>) {
-        self.policy = Some(Arc::clone(policy));
+    /// Which policy acts from now on, and which was before it.
+    pub fn acts(&mut self, policy: &Arc<PolicyIdentity>, previous: Option<&Arc<PolicyIdentity>>) {
+        let is_same = |a: Option<&Arc<PolicyIdentity>>, b: Option<&Arc<PolicyIdentity>>| {
+            a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+        };
+        if is_same(self.policy.as_ref(), Some(policy)) && is_same(self.previous.as_ref(), previous) {
+            return;
+        }
+        let left = [
+            self.policy.replace(Arc::clone(policy)),
+            std::mem::replace(&mut self.previous, previous.cloned()),
+        ];
+        self.leaving = left;
     }
 
     /// Notes a tick.
     pub fn note(&mut self, tick: &Tick<'_>, context: TickContext) {
         self.fill(context, tick.command, |slot| {
             slot.asked = tick.asked.map(|asked| (asked.draw, asked.depth));
+            slot.before = tick.asked.and_then(|asked| asked.before);
             if let Some(asked) = tick.asked {
                 copy(&mut slot.observation, asked.observation);
             }
@@ -201,7 +223,7 @@ impl TickTap {
     /// Notes a command on the way to a stop.
     pub fn note_stop(&mut self, command: &SafeCommand, context: TickContext) {
         self.fill(context, command, |slot| {
-            slot.asked = None;
+            (slot.asked, slot.before) = (None, None);
             slot.action.fill(0.0);
             copy(&mut slot.raw, command.values());
             slot.blend = 0.0;
@@ -218,7 +240,11 @@ impl TickTap {
         slot.policy.clone_from(&self.policy);
         copy(&mut slot.command, command.values());
         copy(&mut slot.rules, command.rules());
+        slot.leaving = std::mem::take(&mut self.leaving);
         rest(&mut slot);
+        if slot.before.is_some() {
+            slot.previous.clone_from(&self.previous);
+        }
         // As many slots as places: there is room.
         let _ = self.filled.push(slot);
     }
@@ -241,7 +267,7 @@ impl TickStream {
     pub fn read<R>(&mut self, read: impl FnOnce(&Slot) -> R) -> Option<R> {
         let mut slot = self.filled.pop().ok()?;
         let result = read(&slot);
-        (slot.policy, slot.previous) = (None, None);
+        (slot.policy, slot.previous, slot.leaving) = (None, None, [None, None]);
         let _ = self.free.push(slot);
         Some(result)
     }

@@ -58,6 +58,9 @@ pub struct TickMessage {
     pub steps: u32,
     pub candidates: u32,
     pub in_stages: bool,
+    pub previous_steps: u32,
+    pub previous_candidates: u32,
+    pub previous_in_stages: bool,
     pub action: Vec<f32>,
     pub command_raw: Vec<f64>,
     pub command: Vec<f64>,
@@ -119,12 +122,25 @@ impl TickMessage {
 
     /// How far the policy was sampled, where it was asked.
     pub fn depth(&self) -> Option<Depth> {
-        (self.steps > 0).then_some(Depth {
-            steps: self.steps as usize,
-            candidates: self.candidates as usize,
-            in_stages: self.in_stages,
-        })
+        depth(self.steps, self.candidates, self.in_stages)
     }
+
+    /// How far the one that it is taking over from was.
+    pub fn previous_depth(&self) -> Option<Depth> {
+        depth(
+            self.previous_steps,
+            self.previous_candidates,
+            self.previous_in_stages,
+        )
+    }
+}
+
+fn depth(steps: u32, candidates: u32, in_stages: bool) -> Option<Depth> {
+    (steps > 0).then_some(Depth {
+        steps: steps as usize,
+        candidates: candidates as usize,
+        in_stages,
+    })
 }
 
 /// The number of a reason in the field `fallback`.

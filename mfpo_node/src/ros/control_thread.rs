@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown, time};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
+use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::control_loop::{ControlLoop, Decision, Tuning};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
+use crate::realtime::Realtime;
 use crate::recording::{TickContext, TickTap};
 use crate::schedule::Trigger;
 use crate::status::LoopEvent;
@@ -52,10 +53,11 @@ pub struct Robot {
 }
 
 impl Robot {
-    /// The recording hears which policy acts.
-    fn note_policy(&mut self) {
+    /// The recording hears which policies there are, before one of them is asked.
+    fn note_policies(&mut self) {
         if let Some(tap) = &mut self.tap {
-            tap.acts(self.control.slot().current().identity());
+            let slot = self.control.slot();
+            tap.acts(slot.current().identity(), slot.previous().map(Policy::identity));
         }
     }
 }
@@ -114,11 +116,11 @@ pub struct Rings {
 
 impl Rings {
     /// A full ring frees it here; the service empties it 50 times a second.
-    fn retire(&mut self, retired: Retired) {
+    pub(super) fn retire(&mut self, retired: Retired) {
         let _ = self.retire.push(retired);
     }
 
-    fn tell(&mut self, event: LoopEvent) {
+    pub(super) fn tell(&mut self, event: LoopEvent) {
         let _ = self.tell.push(event);
     }
 }
@@ -131,12 +133,12 @@ pub struct ControlThread {
     enable: Option<Inbox<Bool>>,
     commands: CommandPublisher,
     actions: r2r::Publisher<PolicyAction>,
-    action: PolicyAction,
+    pub(super) action: PolicyAction,
     stamps: Stamps,
-    rings: Rings,
+    pub(super) rings: Rings,
     trigger: Trigger,
-    realtime_priority: u64,
-    running: Option<Running>,
+    realtime: Realtime,
+    pub(super) running: Option<Running>,
     /// Records of robots that were given up.
     records: u64,
     refusals: Refusals,
@@ -162,8 +164,12 @@ impl ControlThread {
             None
         };
         let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
-        let commands = CommandPublisher::new(&mut node, config.command_topic, commands)
-            .context("creating the publisher of commands")?;
+        let commands = if config.dry_run {
+            CommandPublisher::Nothing
+        } else {
+            CommandPublisher::new(&mut node, config.command_topic, commands)
+                .context("creating the publisher of commands")?
+        };
         let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
         let actions = node
             .create_publisher("policy/action", actions)
@@ -174,11 +180,14 @@ impl ControlThread {
             enable,
             commands,
             actions,
-            action: PolicyAction::default(),
+            action: PolicyAction {
+                dry_run: config.dry_run,
+                ..PolicyAction::default()
+            },
             stamps,
             rings,
             trigger: config.trigger,
-            realtime_priority: config.realtime_priority,
+            realtime: config.realtime.clone(),
             running: None,
             records: 0,
             refusals: Refusals::default(),
@@ -187,10 +196,7 @@ impl ControlThread {
 
     /// Until the process is asked to end; the robot then has its last safe command.
     pub fn run(mut self) {
-        precise_timers();
-        if self.realtime_priority > 0 {
-            go_realtime(self.realtime_priority);
-        }
+        self.realtime.set_up();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
                 self.wait();
@@ -282,21 +288,14 @@ impl ControlThread {
             if let Order::Start { robot, autostart } = order {
                 self.commands.prepare(robot.control.slot().current().spec());
                 self.running = Some(Running::new(robot, self.trigger, self.records));
-                self.went_live(false);
+                self.went_live(false, None);
                 self.begin_trying(autostart);
             }
             return;
         };
         match order {
             Order::Start { robot, .. } => self.rings.retire(Retired::Robot(robot)),
-            Order::Swap(policy) => {
-                let freed = running.robot.control.swap(policy);
-                add(&running.robot.live.swaps, 1);
-                if let Some(policy) = freed {
-                    self.rings.retire(Retired::Policy(policy));
-                }
-                self.went_live(true);
-            }
+            Order::Swap(policy) => self.begin_swap(policy),
             Order::RollBack => self.roll_back(),
             Order::Activate { persistent: true } => self.begin_trying(true),
             Order::Activate { .. } if running.mode == Mode::Active => self.rings.tell(LoopEvent::Activated),
@@ -348,36 +347,6 @@ impl ControlThread {
         }
     }
 
-    fn roll_back(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        if !running.robot.control.roll_back() {
-            self.rings.tell(LoopEvent::NothingBefore);
-            return;
-        }
-        add(&running.robot.live.rollbacks, 1);
-        running.robot.note_policy();
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity());
-        let event = LoopEvent::RolledBack {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-        };
-        self.rings.tell(event);
-    }
-
-    fn went_live(&mut self, is_swap: bool) {
-        let Some(running) = &mut self.running else { return };
-        running.robot.note_policy();
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity());
-        let event = LoopEvent::WentLive {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-            is_swap,
-        };
-        self.rings.tell(event);
-    }
-
     fn tick_if_due(&mut self) {
         let now = MonoTime::now();
         let Some(running) = &mut self.running else { return };
@@ -389,7 +358,10 @@ impl ControlThread {
                 }
             }
             Mode::Starting => {}
-            Mode::Active if running.schedule.is_due(now, running.complete) => self.tick(now),
+            Mode::Active if running.schedule.is_due(now, running.complete) => {
+                self.tick(now);
+                self.after_tick();
+            }
             Mode::Active => {}
             Mode::Stopping { began } if running.schedule.is_due(now, running.complete) => {
                 self.step_of_a_stop(now, began);
@@ -401,6 +373,7 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
+        running.robot.note_policies();
         let Robot {
             control,
             states,
@@ -443,6 +416,7 @@ impl ControlThread {
                     decided,
                 };
                 running.next = times.sequence + 1;
+                running.took = decided.since(taken) as f64 * 1e-9;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
@@ -534,29 +508,4 @@ fn stop_context(sent: &PolicyAction, now: MonoTime) -> TickContext {
         handed_over: now,
         missed: 0,
     }
-}
-
-/// Puts this thread before every ordinary one; where that is not permitted, says what to do and goes on without.
-fn go_realtime(priority: u64) {
-    let parameters = libc::sched_param {
-        sched_priority: i32::try_from(priority).unwrap_or(1),
-    };
-    // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
-    if result == 0 {
-        tracing::info!("the control thread runs with real-time priority {priority}");
-        return;
-    }
-    tracing::warn!(
-        "real-time priority {priority} is not permitted ({}); going on without. To permit it, write the line \
-         '@realtime - rtprio 98' to /etc/security/limits.d/realtime.conf, add the user to the group realtime, and log \
-         in again",
-        std::io::Error::last_os_error()
-    );
-}
-
-/// Asks the kernel to end this thread's sleeps on time, not up to 50 us later.
-fn precise_timers() {
-    // SAFETY: PR_SET_TIMERSLACK takes a number and concerns only the calling thread; a failure changes nothing.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
 }

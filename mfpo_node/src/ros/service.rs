@@ -153,7 +153,6 @@ impl Service {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
             folder: config.policy_folder.clone().map(Folder::new),
-            config,
             parameters,
             life: Lifecycle::new(),
             is_held: false,
@@ -172,11 +171,12 @@ impl Service {
             live: Arc::new(Live::new(0)),
             has_robot: false,
             spec: None,
-            status: Status::default(),
+            status: Status::new(config.dry_run),
             outputs,
             last_published: None,
             last_diagnosed: None,
             is_retuned: false,
+            config,
         })
     }
 
@@ -185,6 +185,9 @@ impl Service {
     /// # Errors
     /// When that cannot be read or is refused.
     pub fn begin(&mut self) -> anyhow::Result<()> {
+        if self.config.dry_run {
+            tracing::warn!("this is a dry run: no command is published");
+        }
         if !self.autostart {
             tracing::info!("autostart is off: waiting to be configured and activated");
             return Ok(());

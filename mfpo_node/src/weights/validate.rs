@@ -179,6 +179,28 @@ impl Policy {
             .map(|sampled| sampled.depth)
     }
 
+    /// Sampling steps, T.
+    pub fn steps(&self) -> usize {
+        self.sampler.steps()
+    }
+
+    /// The depth of this policy that is like the depth of another: the first answer, or all of its own steps, with as many
+    /// candidates as its critics can compare.
+    pub fn depth_like(&self, other: Depth, others_steps: usize) -> Depth {
+        if other.steps < others_steps {
+            return Depth::FIRST;
+        }
+        Depth {
+            steps: self.sampler.steps(),
+            candidates: if self.sampler.has_critics() {
+                other.candidates
+            } else {
+                1
+            },
+            in_stages: other.in_stages,
+        }
+    }
+
     /// All steps of so many candidates.
     pub fn full_depth(&self, candidates: usize) -> Depth {
         Depth {

@@ -9,6 +9,7 @@ mod lifecycle;
 mod parameters;
 mod recording;
 mod safety;
+mod stages;
 mod status;
 mod support;
 mod system_calls;

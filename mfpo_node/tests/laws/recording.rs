@@ -16,7 +16,7 @@ use mfpo_node::recording::{
 use mfpo_node::recording::{METADATA, Settings as RecordSettings};
 use mfpo_node::replay::{ReplayError, Report, replay};
 use mfpo_node::time::MonoTime;
-use mfpo_node::weights::{Expected, Policy};
+use mfpo_node::weights::{Expected, Policy, StageSettings};
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
 use super::support::{
@@ -73,7 +73,7 @@ impl Recorded {
         let (first, bundle) = policy(&spec, 1);
         recording.note(Note::Policy(Arc::clone(first.identity()), bundle));
         let mut tap = recording.robot(&Arc::new(spec.clone()));
-        tap.acts(first.identity());
+        tap.acts(first.identity(), None);
         let control = ControlLoop::new(&spec, first, loop_settings(0)).unwrap();
         Self {
             states: JointStates::new(&spec, STALE_AFTER),
@@ -101,11 +101,15 @@ impl Recorded {
             )
             .unwrap();
         }
+        let slot = self.control.slot();
+        self.tap
+            .acts(slot.current().identity(), slot.previous().map(Policy::identity));
         let Decision::Command(tick) = self.control.step(&self.states, now) else {
             panic!("nothing commanded")
         };
         self.tap.note(&tick, context(self.ticks, now));
         self.ticks += 1;
+        drop(self.control.after(1e-5));
         self.recorder.look(now, system(now));
     }
 
@@ -113,8 +117,7 @@ impl Recorded {
         let (next, bundle) = policy(&self.spec, version);
         self.recording
             .note(Note::Policy(Arc::clone(next.identity()), bundle));
-        drop(self.control.swap(next));
-        self.tap.acts(self.control.slot().current().identity());
+        drop(self.control.begin_swap(next));
     }
 
     fn budget(&mut self, compute_budget: u64) {
@@ -128,10 +131,15 @@ impl Recorded {
     }
 }
 
+/// With a blend of 10 ticks at a swap.
 fn loop_settings(compute_budget: u64) -> Settings {
     Settings {
         candidates: 12,
         compute_budget,
+        stages: StageSettings {
+            blend: 0.2,
+            ..StageSettings::NONE
+        },
         ..settings()
     }
 }
@@ -293,6 +301,35 @@ fn one_other_bit_is_found_and_named() {
             assert_eq!(first.recorded.to_bits() ^ 1, first.got.to_bits());
         }
     }
+}
+
+#[test]
+fn a_blend_of_two_policies_is_computed_again_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = recorded(folder.path());
+    let mut weights = Vec::new();
+    let copy = copied(
+        &file,
+        |_, tick| {
+            if tick.previous_depth().is_some() {
+                weights.push(tick.policy_weight);
+                tick.policy_weight += 1e-3;
+            }
+        },
+        |_, _| {},
+        |_| {},
+    );
+    assert!(
+        weights.len() >= 9 && weights.is_sorted() && weights[0] < 0.2,
+        "{weights:?}"
+    );
+    let report = replay(&copy).unwrap();
+    assert_eq!(report.policies, 2);
+    assert!(
+        report.differing as usize > weights.len() / 2,
+        "another weight is another action: {report:?}"
+    );
+    assert!(report.first.unwrap().tick >= 60, "the swap is after 60 ticks");
 }
 
 #[test]
@@ -499,7 +536,7 @@ fn noting_a_tick_allocates_nothing_and_a_full_ring_is_counted() {
     let spec = robot(CommandInterface::Effort);
     let (mut tap, mut stream) = tick_ring(&spec);
     let (mut control, mut states) = control_loop(&spec);
-    tap.acts(control.slot().current().identity());
+    tap.acts(control.slot().current().identity(), None);
     let mut note = |k: u32| {
         let now = at(20.0 * f64::from(k));
         send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
@@ -531,7 +568,7 @@ fn a_tick_is_recorded_as_it_was() {
     let spec = robot(CommandInterface::Effort);
     let (mut control, mut states) = best_of(4, &spec);
     let (mut tap, mut stream) = tick_ring(&spec);
-    tap.acts(control.slot().current().identity());
+    tap.acts(control.slot().current().identity(), None);
     let now = at(20.0);
     send(&mut states, now, &["a", "b"], &[0.3, 0.1], &[0.5, 0.0]).unwrap();
     let Decision::Command(tick) = control.step(&states, now) else {

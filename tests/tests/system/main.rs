@@ -2,6 +2,8 @@
 
 mod bad_bundles;
 mod bad_input;
+mod control_thread;
+mod dry_run;
 mod gradient;
 mod lifecycle;
 mod messages;
