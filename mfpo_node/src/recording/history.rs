@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Channel;
+use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
 
 /// What is kept takes no more memory than this, bytes; 10 minutes of a large robot at 1 kHz.
@@ -16,6 +17,8 @@ const OVERHEAD: usize = 96;
 pub struct Entry {
     /// Of which topic.
     pub channel: Channel,
+    /// When it came: what is kept is measured by this clock, which nobody sets.
+    pub at: MonoTime,
     /// When it was, ns since the Unix epoch.
     pub time: u64,
     /// Its own stamp, ns.
@@ -47,11 +50,11 @@ impl History {
 
     /// Adds an entry and drops what is too old.
     pub fn push(&mut self, entry: Entry) {
-        let from = entry.time.saturating_sub(self.length);
+        let from = entry.at.minus(self.length);
         self.bytes += entry.bytes.len() + OVERHEAD;
         self.ticks += usize::from(entry.channel == Channel::Tick);
         self.entries.push_back(entry);
-        while self.bytes > MOST_BYTES || self.entries.front().is_some_and(|e| e.time < from) {
+        while self.bytes > MOST_BYTES || self.entries.front().is_some_and(|e| e.at < from) {
             if self.pop().is_none() {
                 break;
             }
@@ -93,7 +96,9 @@ mod tests {
     fn entry(time: u64, channel: Channel) -> Entry {
         Entry {
             channel,
-            time,
+            at: MonoTime::from_nanos(time),
+            // The system's clock is set back all the time.
+            time: 1_000_000 - time,
             stamp: time,
             bytes: vec![0; 10],
             policies: [None, None],
@@ -112,7 +117,9 @@ mod tests {
             history.push(entry(time, channel));
         }
         assert_eq!(history.ticks(), 50);
-        let times: Vec<u64> = std::iter::from_fn(|| history.pop()).map(|e| e.time).collect();
+        let times: Vec<u64> = std::iter::from_fn(|| history.pop())
+            .map(|e| e.at.nanos())
+            .collect();
         assert_eq!(times, (899..1000).collect::<Vec<_>>());
         assert_eq!((history.bytes, history.ticks()), (0, 0));
     }

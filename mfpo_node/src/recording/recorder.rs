@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const FLUSH_EVERY: u64 = 1_000_000_000;
 /// After the disk has refused something it is asked again this much later, ns.
 const TRY_AGAIN: u64 = 10_000_000_000;
+/// The safety filter is worth a recording when it alters commands for so long, s.
+const BURST: f64 = 0.5;
 /// The thread yields to the control loop by this much (nice).
 const NICE: libc::c_int = 5;
 
@@ -103,6 +105,7 @@ pub struct Recorder {
     open: Option<Open>,
     /// The fallback's code of the tick before.
     fallback: u8,
+    interventions: Interventions,
     /// The disk has refused something; it is asked again then.
     retry_at: Option<MonoTime>,
     end: Option<String>,
@@ -124,6 +127,7 @@ impl Recorder {
             bundles: Bundles::default(),
             open: None,
             fallback: 0,
+            interventions: Interventions::default(),
             retry_at: None,
             end: None,
             offset: 0,
@@ -203,6 +207,7 @@ impl Recorder {
                     self.keep(
                         Entry {
                             channel,
+                            at: now,
                             time,
                             stamp: time,
                             bytes,
@@ -246,6 +251,11 @@ impl Recorder {
     fn take_tick(&mut self, read: Read, now: MonoTime) {
         let before = std::mem::replace(&mut self.fallback, read.fallback);
         self.keep(read.entry, now);
+        let period = self
+            .robots
+            .front()
+            .map_or(1.0, |robot| robot.spec.control_period());
+        let is_burst = self.interventions.note(read.is_altered, BURST / period);
         let is_fault = read.fallback != 0 && read.fallback != STOPPING;
         if is_fault && read.fallback != before {
             self.fault(
@@ -254,6 +264,8 @@ impl Recorder {
             );
         } else if read.fallback == 0 && read.missed > 0 {
             self.fault("a tick was missed", now);
+        } else if is_burst {
+            self.fault("the safety filter alters one command after the other", now);
         }
     }
 
@@ -301,9 +313,7 @@ impl Recorder {
         }
         match self.create(why) {
             Ok(file) => {
-                if self.settings.mode == Mode::BeforeFault || self.retry_at.is_some() {
-                    tracing::info!("recording to {} ({why})", file.path().display());
-                }
+                tracing::info!("recording to {} ({why})", file.path().display());
                 self.retry_at = None;
                 self.open = Some(Open {
                     file,
@@ -402,11 +412,36 @@ impl Recorder {
     }
 }
 
+/// Commands that the safety filter altered beyond those that it did not.
+#[derive(Debug, Default)]
+struct Interventions {
+    level: u32,
+    is_told: bool,
+}
+
+impl Interventions {
+    /// Takes a command; true once when there are `most` of them, and again after it has been quiet.
+    fn note(&mut self, is_altered: bool, most: f64) -> bool {
+        let most = most.max(5.0) as u32;
+        self.level = if is_altered {
+            most.min(self.level + 1)
+        } else {
+            self.level.saturating_sub(1)
+        };
+        self.is_told &= self.level > 0;
+        let is_news = self.level == most && !self.is_told;
+        self.is_told |= is_news;
+        is_news
+    }
+}
+
 /// What the recorder takes from a slot.
 struct Read {
     entry: Entry,
     fallback: u8,
     missed: u32,
+    /// By the safety filter.
+    is_altered: bool,
 }
 
 impl Read {
@@ -415,6 +450,7 @@ impl Read {
         Ok(Self {
             entry: Entry {
                 channel: Channel::Tick,
+                at: slot.handed_over(),
                 time: slot.handed_over().nanos().wrapping_add(offset),
                 stamp: tick.stamp.nanoseconds().unsigned_abs(),
                 bytes: tick.encode()?,
@@ -422,6 +458,7 @@ impl Read {
             },
             fallback: tick.fallback,
             missed: tick.missed,
+            is_altered: tick.rules.iter().any(|rule| *rule > 0),
         })
     }
 }
@@ -430,4 +467,25 @@ impl Read {
 fn system_now() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_interventions_is_told_once_until_it_has_been_quiet() {
+        let mut interventions = Interventions::default();
+        let mut told = |altered: bool, count: usize| {
+            let notes = (0..count).map(|_| interventions.note(altered, 25.0));
+            notes.filter(|is_news| *is_news).count()
+        };
+        assert_eq!((told(true, 24), told(true, 1), told(true, 500)), (0, 1, 0));
+        assert_eq!(
+            (told(false, 10), told(true, 100)),
+            (0, 0),
+            "it has not been quiet"
+        );
+        assert_eq!((told(false, 25), told(true, 100)), (0, 1));
+    }
 }

@@ -13,6 +13,7 @@ mod stages;
 mod status;
 mod support;
 mod system_calls;
+mod tick_ring;
 
 #[global_allocator]
 static COUNTING: support::CountingAllocator = support::CountingAllocator;

@@ -11,17 +11,15 @@ use mfpo_node::control_loop::{ControlLoop, Decision, Settings, Tuning};
 use mfpo_node::joint_states::JointStates;
 use mfpo_node::recording::tick::NAME;
 use mfpo_node::recording::{
-    Facts, Mode, Note, Recorder, Recording, TickContext, TickMessage, TickTap, tick_ring,
+    Facts, METADATA, Mode, Note, Recorder, Recording, Settings as RecordSettings, TickContext, TickMessage,
+    TickTap,
 };
-use mfpo_node::recording::{METADATA, Settings as RecordSettings};
 use mfpo_node::replay::{ReplayError, Report, replay};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy, StageSettings};
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
-use super::support::{
-    MS, STALE_AFTER, allocations, at, best_of, bundle_with_critics, control_loop, robot, send, settings,
-};
+use super::support::{MS, STALE_AFTER, at, bundle_with_critics, robot, send, settings};
 
 const SECOND: u64 = 1000 * MS;
 
@@ -144,7 +142,7 @@ fn loop_settings(compute_budget: u64) -> Settings {
     }
 }
 
-fn context(sequence: u64, now: MonoTime) -> TickContext {
+pub fn context(sequence: u64, now: MonoTime) -> TickContext {
     TickContext {
         sequence,
         stamp: now.nanos() as i64,
@@ -529,72 +527,4 @@ fn recordings_follow_each_other_without_a_gap_and_each_holds_its_policy() {
         "{reports:?}"
     );
     assert_eq!(reports.iter().map(|r| r.ticks).sum::<u64>(), 200);
-}
-
-#[test]
-fn noting_a_tick_allocates_nothing_and_a_full_ring_is_counted() {
-    let spec = robot(CommandInterface::Effort);
-    let (mut tap, mut stream) = tick_ring(&spec);
-    let (mut control, mut states) = control_loop(&spec);
-    tap.acts(control.slot().current().identity(), None);
-    let mut note = |k: u32| {
-        let now = at(20.0 * f64::from(k));
-        send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
-        let Decision::Command(tick) = control.step(&states, now) else {
-            panic!("nothing commanded")
-        };
-        allocations(|| tap.note(&tick, context(u64::from(k), now)))
-    };
-    let room = 256;
-    assert!((0..room + 44).all(|k| note(k) == 0));
-    assert_eq!(
-        (stream.waiting(), stream.take_lost(), stream.take_lost()),
-        (256, 44, 0)
-    );
-    let read = |stream: &mut mfpo_node::recording::TickStream| stream.read(|slot| slot.message().sequence);
-    assert_eq!(
-        std::iter::from_fn(|| read(&mut stream)).collect::<Vec<_>>(),
-        (0..256).collect::<Vec<_>>()
-    );
-    assert_eq!(note(1000), 0);
-    assert_eq!(read(&mut stream), Some(1000));
-    assert!(!stream.has_ended());
-    drop(tap);
-    assert!(stream.has_ended());
-}
-
-#[test]
-fn a_tick_is_recorded_as_it_was() {
-    let spec = robot(CommandInterface::Effort);
-    let (mut control, mut states) = best_of(4, &spec);
-    let (mut tap, mut stream) = tick_ring(&spec);
-    tap.acts(control.slot().current().identity(), None);
-    let now = at(20.0);
-    send(&mut states, now, &["a", "b"], &[0.3, 0.1], &[0.5, 0.0]).unwrap();
-    let Decision::Command(tick) = control.step(&states, now) else {
-        panic!("nothing commanded")
-    };
-    tap.note(&tick, context(5, now));
-    let message = stream.read(|slot| slot.message()).unwrap();
-    let asked = tick.asked.unwrap();
-    assert_eq!(message.observation, asked.observation);
-    assert_eq!((message.draw, message.depth()), (asked.draw, Some(asked.depth)));
-    assert_eq!(
-        (&message.action[..], &message.command_raw[..]),
-        (tick.action, tick.raw)
-    );
-    assert_eq!(message.command, tick.command.values());
-    let rules: Vec<u8> = tick
-        .command
-        .rules()
-        .iter()
-        .map(|r| r.map_or(0, |r| r as u8 + 1))
-        .collect();
-    assert_eq!((message.rules, message.fallback, message.sequence), (rules, 0, 5));
-    assert_eq!((message.run.as_str(), message.version), ("run", 1));
-    let command = control.stop().unwrap().0;
-    tap.note_stop(command, context(6, now));
-    let message = stream.read(|slot| slot.message()).unwrap();
-    assert_eq!((message.depth(), message.fallback), (None, u8::MAX));
-    assert!(message.observation.is_empty());
 }
