@@ -217,6 +217,7 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
             value("run", &current.run),
             value("version", current.version),
             value("digest", &current.digest),
+            value("weights_digest", &current.weights_digest),
         ]);
     }
     if let Some(previous) = &status.previous {

@@ -5,6 +5,8 @@
 //! layer 1 for each step) and the observation's share of layer 1 (one row for each observation, however many
 //! candidates it has). Nothing is allocated once a sampler has made room.
 
+mod read_back;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
@@ -13,6 +15,9 @@ use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock
 use crate::mean_flow::MeanFlow;
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
+
+pub use read_back::StepSource;
 
 /// Reads a tensor into a dense row-major vector.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
@@ -139,23 +144,6 @@ pub struct FastMeanFlow {
     one_step_bias: Option<Vec<f32>>,
 }
 
-/// The condition's share of layer 1 at the times of `steps` steps, in the order of sampling, `[T][H]`.
-fn step_bias(network: &MeanFlow, steps: usize) -> Result<Vec<Vec<f32>>, NetworkError> {
-    let first = &network.trunk.mlp.layers[0].linear;
-    let device = first.kernel.device();
-    let times: Vec<f32> = (1..=steps)
-        .rev()
-        .map(|i| (i as f64 / steps as f64) as f32)
-        .collect();
-    let t = Tensor::from_vec(times, (steps, 1), device)?;
-    let h = Tensor::full((1.0 / steps as f64) as f32, (steps, 1), device)?;
-    let condition = network.condition.forward(&t, &h)?.detach();
-    let before = network.action_size() + network.observation_size();
-    let kernel = first.kernel.narrow(0, before, network.condition.size())?;
-    let bias = condition.matmul(&kernel.detach())?.broadcast_add(&first.bias)?;
-    (0..steps).map(|i| values(&bias.get(i)?)).collect()
-}
-
 impl FastMeanFlow {
     /// Packs `network` for `steps` sampling steps.
     ///
@@ -166,7 +154,7 @@ impl FastMeanFlow {
         let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation), precision)?;
         Ok(Self {
             trunk,
-            step_bias: step_bias(network, steps)?,
+            step_bias: StepSource::of(network)?.biases(steps)?,
             one_step_bias: None,
         })
     }
@@ -197,7 +185,7 @@ impl FastMeanFlow {
     /// # Errors
     /// When a tensor operation fails.
     pub fn prepare_one_step(&mut self, network: &MeanFlow) -> Result<(), NetworkError> {
-        self.one_step_bias = step_bias(network, 1)?.pop();
+        self.one_step_bias = StepSource::of(network)?.biases(1)?.pop();
         Ok(())
     }
 }
@@ -387,6 +375,18 @@ impl FastSampler {
             networks,
             buffers: SamplerBuffers::default(),
         })
+    }
+
+    /// Adds the actor's weights as they lie in memory.
+    ///
+    /// # Errors
+    /// When they do not make the biases that are in use.
+    pub(crate) fn actor_weights<'a>(
+        &'a self,
+        source: &'a StepSource,
+        weights: &mut Weights<'a>,
+    ) -> Result<(), NetworkError> {
+        self.networks.actor.weights("actor", source, weights)
     }
 
     /// Makes room for `groups` observations of `group` candidates, so that later calls allocate nothing.

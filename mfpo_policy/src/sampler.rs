@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::critic::Critic;
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
 
 mod backend;
 
@@ -268,6 +269,17 @@ impl ActionSampler {
             Backend::Fast { critics, .. } => critics.is_some(),
             Backend::Candle { critics, .. } => critics.is_some(),
         }
+    }
+
+    /// SHA-256 of all weights, read back from the memory that actions are computed with; for the
+    /// same weights that of the bundle's tensors, [`crate::bundle::VerifiedBundle::weights_digest`].
+    ///
+    /// # Errors
+    /// When that memory is damaged, or a device cannot be read.
+    pub fn weights_digest(&self) -> Result<String, NetworkError> {
+        let mut weights = Weights::default();
+        self.backend.weights(&mut weights)?;
+        weights.digest()
     }
 
     /// Samples `candidates` actions from `noise` (`[candidates, A]`, standard normal) and writes the one with the

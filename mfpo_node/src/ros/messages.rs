@@ -198,6 +198,7 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         run: current.map(|p| p.run.clone()).unwrap_or_default(),
         version: current.map(|p| p.version).unwrap_or_default(),
         digest: current.map(|p| p.digest.clone()).unwrap_or_default(),
+        weights_digest: current.map(|p| p.weights_digest.clone()).unwrap_or_default(),
         previous_digest: status
             .previous
             .as_ref()

@@ -2,11 +2,11 @@
 //! sizes, finite weights); here the policy is checked against this robot and this node, and tried out.
 //!
 //! In this order, so that the first complaint is the one that helps most: a robot at all, robot, control period, spec, run, version,
-//! critics, golden probes, latency.
+//! critics, latency (which bounds what comes next), golden probes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
@@ -21,6 +21,8 @@ use thiserror::Error;
 const LATENCY_SHARE: f64 = 0.5;
 /// Actions sampled to measure the latency.
 const LATENCY_SAMPLES: usize = 33;
+/// No more are sampled after this time: a policy that is far too slow need not show it 33 times.
+const LATENCY_MOST: Duration = Duration::from_secs(2);
 /// The rate parameter and the policy's rate are the same when they differ by less than this part.
 const SAME_RATE: f64 = 1e-3;
 
@@ -126,6 +128,8 @@ pub struct PolicyIdentity {
     pub version: u64,
     /// Digest of the bundle, hexadecimal.
     pub digest: String,
+    /// Digest of the weights, read back from the memory that the policy computes with, hexadecimal.
+    pub weights_digest: String,
     /// Sampling steps.
     pub steps: usize,
     /// Median time of one action when it was checked, s.
@@ -316,14 +320,15 @@ impl Expected {
                 candidates: self.candidates,
             });
         }
-        bundle.check_probes(&mut sampler)?;
         let latency = self.measure(&mut sampler, spec)?;
+        bundle.check_probes(&mut sampler)?;
         Ok(Policy {
             identity: Arc::new(PolicyIdentity {
                 robot: spec.robot.clone(),
                 run: manifest.run.clone(),
                 version: manifest.version,
                 digest: bundle.digest().to_owned(),
+                weights_digest: sampler.weights_digest().map_err(BundleError::from)?,
                 steps: sampler.steps(),
                 latency,
                 candidates: self.measured_candidates(),
@@ -437,14 +442,15 @@ impl Expected {
         let mut action = vec![0.0; sampler.action_size()];
         let mut noise = NormalNoise::new(0);
         let mut times = Vec::with_capacity(LATENCY_SAMPLES);
-        for _ in 0..LATENCY_SAMPLES {
+        let began = Instant::now();
+        while times.len() < LATENCY_SAMPLES && began.elapsed() < LATENCY_MOST {
             noise.fill(&mut normals);
             let start = Instant::now();
             sampler.sample_into(&observation, &normals, candidates, &mut action)?;
             times.push(start.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
-        let got = times.get(LATENCY_SAMPLES / 2).copied().unwrap_or(f64::INFINITY);
+        let got = times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY);
         let expected = LATENCY_SHARE * spec.control_period();
         if got > expected {
             return Err(Refused::Latency {

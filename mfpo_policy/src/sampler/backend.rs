@@ -4,16 +4,19 @@ use candle_core::{Device, Tensor};
 
 use super::{ActionSampler, PolicyNetworks, SampleError, sample};
 use crate::critic::Critic;
-use crate::fast::{FastCritic, FastSampler, Rows, Scratch, values};
+use crate::fast::{FastCritic, FastSampler, Rows, Scratch, StepSource, values};
 use crate::kernel::Precision;
 use crate::mean_flow::MeanFlow;
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
 
 /// What it is.
 #[derive(Debug)]
 pub(super) enum Backend {
     Fast {
         sampler: Box<FastSampler>,
+        /// Weights that the sampler was computed from, but does not compute with.
+        source: Box<StepSource>,
         critics: Option<Box<[FastCritic; 2]>>,
         /// The observation's share of each critic's layer 1, and whether it is that of the observation taken in last.
         shares: [Vec<f32>; 2],
@@ -51,6 +54,7 @@ impl Backend {
         };
         let mut backend = Self::Fast {
             sampler: Box::new(sampler),
+            source: Box::new(StepSource::of(&networks.actor)?),
             shares: [share(0), share(1)],
             is_shared: false,
             critics: critics.map(Box::new),
@@ -69,6 +73,34 @@ impl Backend {
                 })?;
         }
         Ok(backend)
+    }
+
+    /// Adds the weights as they lie in memory.
+    ///
+    /// # Errors
+    /// When that memory is damaged.
+    pub(super) fn weights<'a>(&'a self, weights: &mut Weights<'a>) -> Result<(), NetworkError> {
+        const CRITICS: [&str; 2] = ["critic_1", "critic_2"];
+        match self {
+            Self::Fast {
+                sampler,
+                source,
+                critics,
+                ..
+            } => {
+                sampler.actor_weights(source, weights)?;
+                for (critic, name) in critics.iter().flat_map(|c| c.iter()).zip(CRITICS) {
+                    critic.weights(name, weights);
+                }
+            }
+            Self::Candle { actor, critics, .. } => {
+                weights.mean_flow("actor", actor);
+                for (critic, name) in critics.iter().flat_map(|c| c.iter()).zip(CRITICS) {
+                    weights.critic(name, critic);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes in the observation of the calls that follow, which are given it as well.

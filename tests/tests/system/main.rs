@@ -13,4 +13,5 @@ mod operators;
 mod parameters;
 mod recordings;
 mod stopping;
+mod swaps;
 mod three_ways;
