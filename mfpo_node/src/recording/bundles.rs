@@ -65,6 +65,7 @@ mod tests {
             run: String::new(),
             version: 0,
             digest: digest.to_owned(),
+            weights_digest: String::new(),
             steps: 1,
             latency: 0.0,
             candidates: 1,

@@ -111,11 +111,7 @@ fn a_recording_across_a_swap_is_identical_and_everybody_can_open_it() {
         let hash = hex::encode(Sha256::digest(&bundle));
         json!([digest_of(&bundle), "application/x-mfpo-policy-bundle", hash])
     });
-    assert_eq!(
-        *attached,
-        expected.collect::<Vec<_>>(),
-        "both policies, byte for byte"
-    );
+    assert_eq!(**attached, expected, "both policies, byte for byte");
     let said = &recording["metadata"]["mfpo"];
     assert_eq!(
         (&said["seed"], &said["joints"]),
