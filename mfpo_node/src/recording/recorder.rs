@@ -406,7 +406,10 @@ impl Recorder {
 
     /// The disk has refused something: the last seconds stay in memory until it is asked again.
     fn failed(&mut self, error: &CannotRecord, now: MonoTime) {
-        self.open = None;
+        if let Some(open) = self.open.take().filter(|open| open.file.size() == 0) {
+            // Nothing of it has reached the disk, and nothing will.
+            let _ = std::fs::remove_file(open.file.path());
+        }
         self.retry_at = Some(now.plus(TRY_AGAIN));
         tracing::warn!("recording stops for {} s: {error}", TRY_AGAIN / 1_000_000_000);
     }

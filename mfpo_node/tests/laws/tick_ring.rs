@@ -1,6 +1,9 @@
 //! The way of a tick from the control thread to the recorder.
 
+use std::time::Instant;
+
 use mfpo_node::control_loop::Decision;
+use mfpo_node::metrics::latencies;
 use mfpo_node::recording::{TickStream, tick_ring};
 use mfpo_policy::spec::CommandInterface;
 
@@ -73,4 +76,32 @@ fn a_tick_is_recorded_as_it_was() {
     let message = stream.read(|slot| slot.message()).unwrap();
     assert_eq!((message.depth(), message.fallback), (None, u8::MAX));
     assert!(message.observation.is_empty());
+}
+
+#[test]
+fn noting_a_tick_takes_no_more_than_a_few_microseconds() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut tap, mut stream) = tick_ring(&spec);
+    let (mut control, mut states) = control_loop(&spec);
+    tap.acts(control.slot().current().identity(), None);
+    let mut took = latencies();
+    for k in 0..20_000 {
+        let now = at(20.0 * f64::from(k));
+        send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+        let Decision::Command(tick) = control.step(&states, now) else {
+            panic!("nothing commanded")
+        };
+        let context = context(k as u64, now);
+        let began = Instant::now();
+        tap.note(&tick, context);
+        took.saturating_record(began.elapsed().as_nanos() as u64);
+        stream.read(|_| ()).expect("a tick");
+    }
+    let quantile = |part: f64| took.value_at_quantile(part);
+    println!(
+        "noting a tick: p50 {} ns, p99 {} ns",
+        quantile(0.5),
+        quantile(0.99)
+    );
+    assert!(quantile(0.5) < 5_000, "{} ns", quantile(0.5));
 }
