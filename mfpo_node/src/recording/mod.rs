@@ -1,6 +1,6 @@
 //! What the node did, kept so that it can be computed again: MCAP files with every tick, the status, the log, and each
 //! policy that acted. [`ring`] takes ticks from the control thread without delaying it, [`recorder`] decides on a thread
-//! of its own what is kept, [`history`] holds the last seconds before a fault, [`file`] writes, [`folder`] keeps within
+//! of its own what is kept, [`history`] holds the last seconds before a fault, [`mod@file`] writes, [`folder`] keeps within
 //! the disk that it may use. Whether the recording is what was computed says [`crate::replay`].
 
 pub mod bundles;
