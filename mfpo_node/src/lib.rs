@@ -8,6 +8,7 @@ pub mod diagnostics;
 pub mod joint_states;
 pub mod lifecycle;
 pub mod metrics;
+pub mod probe;
 pub mod realtime;
 pub mod recording;
 pub mod replay;

@@ -3,9 +3,11 @@
 //! operators, takes bundles, checks them and publishes the status. Between them are rings that nobody waits on.
 
 mod control_thread;
+mod description;
 mod life;
 mod messages;
 mod policies;
+mod probing;
 mod qos_overrides;
 mod recorded;
 mod requests;
@@ -69,6 +71,13 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         )?,
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
+        descriptions: if config.use_robot_description {
+            let profile =
+                overrides.profile("robot_description", End::Subscription, qos::ROBOT_DESCRIPTION)?;
+            Some(Inbox::subscribe(&mut node, "robot_description", profile)?)
+        } else {
+            None
+        },
     };
     let mut outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
     let recorder = config.recording.clone().map(|settings| {

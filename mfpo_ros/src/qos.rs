@@ -22,6 +22,9 @@ pub const POLICY_STATUS: QosProfile = QosProfile::default().reliable().transient
 /// `policy/bundle`: latched, only the newest.
 pub const POLICY_BUNDLE: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);
 
+/// `robot_description`: latched, as robot_state_publisher has it.
+pub const ROBOT_DESCRIPTION: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);
+
 /// `robot/episode`: latched, the last 50 episodes.
 pub const ROBOT_EPISODE: QosProfile = QosProfile::default().reliable().transient_local().keep_last(50);
 

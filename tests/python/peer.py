@@ -54,6 +54,64 @@ def plain(value):
     return [plain(each) for each in value]
 
 
+class Simulated:
+    """Two joints that do what `commands` says, 100 times a second, and whose states may be wrong.
+
+    `names` are those that the states give to the true joints `elbow` and `wrist`; `reads` is what each is multiplied
+    with there, `obeys` the same of its commands (in the order wrist, elbow).
+    """
+
+    PERIOD = 0.01
+
+    def __init__(self, node, order):
+        self.interface, self.names = order["interface"], order["names"]
+        self.reads, self.obeys = order["reads"], order["obeys"]
+        self.positions, self.velocities = list(order["start"]), [0.0, 0.0]
+        self.goals, self.pushes = list(order["start"]), [0.0, 0.0]
+        self.commands, self.heard = [0.0, 0.0], float("-inf")
+        self.node = node
+        kind = interface("sensor_msgs/JointState")
+        self.message = kind(name=self.names)
+        self.publisher = node.create_publisher(kind, "joint_states", QOS["sensor"])
+        node.create_subscription(interface("std_msgs/Float64MultiArray"), "commands", self.obey, QOS["reliable"])
+        node.create_timer(self.PERIOD, self.step)
+
+    def obey(self, message):
+        """Takes a command over."""
+        self.commands = [told * obeys for told, obeys in zip(reversed(message.data), self.obeys)]
+        self.heard = time.monotonic()
+        if self.interface == "position":
+            self.goals = list(self.commands)
+
+    def push(self, order):
+        """Somebody moves a joint by hand, over half a second."""
+        self.pushes[order["joint"]] = order["by"]
+        if self.interface != "position":
+            raise ValueError("only joints that hold their position can be moved by hand here")
+
+    def step(self):
+        """One period."""
+        for joint in range(2):
+            before, told = self.positions[joint], self.commands[joint]
+            if time.monotonic() - self.heard > 0.2:
+                told = 0.0
+            if self.interface == "position":
+                bit = math.copysign(min(abs(self.pushes[joint]), 0.01), self.pushes[joint])
+                self.pushes[joint] -= bit
+                self.goals[joint] += bit
+                self.positions[joint] += 0.2 * (self.goals[joint] - before)
+            elif self.interface == "velocity":
+                self.positions[joint] += self.PERIOD * told
+            else:
+                self.velocities[joint] += self.PERIOD * (20.0 * told - 0.5 * self.velocities[joint])
+                self.positions[joint] += self.PERIOD * self.velocities[joint]
+            self.velocities[joint] = (self.positions[joint] - before) / self.PERIOD
+        self.message.header.stamp = self.node.get_clock().now().to_msg()
+        self.message.position = [reads * value for reads, value in zip(self.reads, self.positions)]
+        self.message.velocity = [reads * value for reads, value in zip(self.reads, self.velocities)]
+        self.publisher.publish(self.message)
+
+
 class Robot:
     """The node and what it is busy with."""
 
@@ -140,6 +198,26 @@ class Robot:
         if not done.wait(PATIENCE):
             raise TimeoutError(f"service {order['service']} does not answer")
         return plain(future.result())
+
+    def begin(self, order):
+        """Calls a service whose answer is asked for later."""
+        kind = interface(order["type"], "srv")
+        client = self.node.create_client(kind, order["service"])
+        if not client.wait_for_service(PATIENCE):
+            raise TimeoutError(f"no service {order['service']}")
+        self.begun = client.call_async(self.fill(kind.Request(), order["request"]))
+
+    def end(self, _order):
+        """The answer of `begin`, once it is there."""
+        return plain(self.begun.result()) if self.begun.done() else None
+
+    def simulate(self, order):
+        """Becomes a robot."""
+        self.simulated = Simulated(self.node, order)
+
+    def push(self, order):
+        """Somebody moves a joint of that robot by hand."""
+        self.simulated.push(order)
 
     def lifecycle_node(self, order):
         """Starts a managed node of rcl itself, to compare with."""

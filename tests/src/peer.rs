@@ -32,6 +32,29 @@ impl Qos {
     }
 }
 
+/// A simulated robot of two joints, right or wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Simulated {
+    /// What its states call elbow and wrist.
+    pub names: [&'static str; 2],
+    /// What they multiply their positions and velocities with.
+    pub reads: [f64; 2],
+    /// What they multiply their commands with.
+    pub obeys: [f64; 2],
+    /// Where they are at the start, rad.
+    pub start: [f64; 2],
+}
+
+impl Simulated {
+    /// As the policy expects it.
+    pub const RIGHT: Self = Self {
+        names: ["elbow", "wrist"],
+        reads: [1.0, 1.0],
+        obeys: [1.0, 1.0],
+        start: [0.0, 0.0],
+    };
+}
+
 /// Everything that has arrived, by topic.
 type Arrived = Arc<Mutex<HashMap<String, Vec<Value>>>>;
 
@@ -118,6 +141,32 @@ impl Peer {
     /// Calls a service.
     pub fn call(&mut self, service: &str, kind: &str, request: Value) -> Value {
         self.ask(json!({"do": "call", "service": service, "type": kind, "request": request}))
+    }
+
+    /// Begins to call a service whose answer is long in coming: [`Peer::answered`].
+    pub fn begin(&mut self, service: &str, kind: &str, request: Value) {
+        self.ask(json!({"do": "begin", "service": service, "type": kind, "request": request}));
+    }
+
+    /// Waits for the answer to [`Peer::begin`].
+    pub fn answered(&mut self) -> Value {
+        until("the service answers", || {
+            let answer = self.ask(json!({"do": "end"}));
+            (!answer.is_null()).then_some(answer)
+        })
+    }
+
+    /// Becomes a robot of the joints `elbow` and `wrist` with commands of this interface, whose states may be wrong.
+    pub fn simulate(&mut self, interface: &str, robot: &Simulated) {
+        self.ask(
+            json!({"do": "simulate", "interface": interface, "names": robot.names, "reads": robot.reads,
+            "obeys": robot.obeys, "start": robot.start}),
+        );
+    }
+
+    /// Somebody moves a joint of that robot by hand.
+    pub fn push(&mut self, joint: usize, by: f64) {
+        self.ask(json!({"do": "push", "joint": joint, "by": by}));
     }
 
     /// Sets one parameter of `/control`: success and reason. `value` as in rcl_interfaces/ParameterValue.
@@ -258,6 +307,8 @@ pub mod state {
     pub const STOPPED: u8 = 4;
     /// The life cycle is not active.
     pub const INACTIVE: u8 = 5;
+    /// Single joints are probed.
+    pub const PROBING: u8 = 6;
 }
 
 /// A `sensor_msgs/JointState` stamped when it is sent.

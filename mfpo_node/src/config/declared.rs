@@ -22,6 +22,7 @@ pub fn declared() -> Vec<Declared> {
         control(),
         safety(),
         limits(),
+        probe(),
         recording(),
         diagnostics(),
     ];
@@ -250,6 +251,11 @@ fn limits() -> Vec<Declared> {
     let largest = Range::Double(0.0, 1e6);
     vec![
         Declared::new(
+            "use_robot_description",
+            Value::Bool(true),
+            "Whether the limits of the robot's own description (topic robot_description, URDF) tighten the policy's",
+        ),
+        Declared::new(
             "limits.position_margin",
             Value::Double(0.0),
             "Kept away from each position limit of the policy's robot [rad]",
@@ -289,6 +295,49 @@ fn limits() -> Vec<Declared> {
         .check(not_negative, "from 0")
         .range(largest)
         .at_run_time(),
+    ]
+}
+
+/// How `~/probe` moves joints.
+fn probe() -> Vec<Declared> {
+    let number = |name, default, most, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(positive, "above 0")
+            .range(Range::Double(0.0, most))
+            .at_run_time()
+    };
+    vec![
+        Declared::new(
+            "probe.allowed",
+            Value::Bool(false),
+            "Whether ~/probe may move joints; by hand it moves nothing and needs no permission",
+        )
+        .at_run_time(),
+        number(
+            "probe.amplitude",
+            0.05,
+            0.5,
+            "How far ~/probe moves a joint [rad or m]",
+        ),
+        number("probe.seconds", 1.0, 10.0, "Time in which it moves that far [s]"),
+        number(
+            "probe.effort",
+            0.1,
+            1.0,
+            "Part of a joint's effort limit that ~/probe uses on a robot with effort commands [1]",
+        ),
+        number(
+            "probe.by_hand",
+            0.3,
+            3.0,
+            "How far an operator is asked to move each joint by hand [rad or m]",
+        ),
+        number(
+            "probe.by_hand_timeout",
+            20.0,
+            LONGEST,
+            "How long the operator has for each joint [s]",
+        ),
     ]
 }
 

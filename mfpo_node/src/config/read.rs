@@ -8,6 +8,7 @@ use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
 use super::{CommandTopic, Config};
 use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
+use crate::probe::ProbeSettings;
 use crate::realtime::Realtime;
 use crate::recording;
 use crate::safety::{FallbackChoice, Tightening};
@@ -39,11 +40,20 @@ impl Config {
                 _ => None,
             })?,
             robot: read.text("robot")?,
+            use_robot_description: read.flag("use_robot_description")?,
             dry_run: read.flag("dry_run")?,
             realtime: Realtime {
                 priority: read.whole("realtime_priority")?,
                 lock_memory: read.flag("lock_memory")?,
                 cpu_affinity: read.indices("cpu_affinity")?,
+            },
+            probe: ProbeSettings {
+                is_allowed: read.flag("probe.allowed")?,
+                amplitude: read.number("probe.amplitude")?,
+                seconds: read.number("probe.seconds")?,
+                effort: read.number("probe.effort")?,
+                by_hand: read.number("probe.by_hand")?,
+                by_hand_timeout: read.number("probe.by_hand_timeout")?,
             },
             thresholds: Thresholds {
                 periodicity_mean_error: read.threshold("periodicity.mean_error")?,

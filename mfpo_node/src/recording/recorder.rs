@@ -15,7 +15,7 @@ use super::file::{CannotRecord, RecordingFile};
 use super::folder::Recordings;
 use super::history::{Entry, History};
 use super::ring::{Slot, TickStream};
-use super::tick::{STOPPING, fallback_name};
+use super::tick::{PROBING, STOPPING, fallback_name};
 use super::{Channel, Facts, Mode, Settings, TickTap, tick_ring};
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
@@ -256,7 +256,7 @@ impl Recorder {
             .front()
             .map_or(1.0, |robot| robot.spec.control_period());
         let is_burst = self.interventions.note(read.is_altered, BURST / period);
-        let is_fault = read.fallback != 0 && read.fallback != STOPPING;
+        let is_fault = ![0, PROBING, STOPPING].contains(&read.fallback);
         if is_fault && read.fallback != before {
             self.fault(
                 &format!("the fallback commands: {}", fallback_name(read.fallback)),

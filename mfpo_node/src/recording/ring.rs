@@ -9,7 +9,7 @@ use mfpo_policy::sampler::Depth;
 use mfpo_policy::spec::RobotSpec;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::tick::{STOPPING, Stamp, TickMessage, fallback_code};
+use super::tick::{Stamp, TickMessage, fallback_code};
 use crate::control_loop::{Before, Tick};
 use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
@@ -220,14 +220,14 @@ impl TickTap {
         });
     }
 
-    /// Notes a command on the way to a stop.
-    pub fn note_stop(&mut self, command: &SafeCommand, context: TickContext) {
+    /// Notes a command that is neither the policy's nor the fallback's: of a stop or of a probe.
+    pub fn note_other(&mut self, code: u8, command: &SafeCommand, raw: &[f64], context: TickContext) {
         self.fill(context, command, |slot| {
             (slot.asked, slot.before) = (None, None);
             slot.action.fill(0.0);
-            copy(&mut slot.raw, command.values());
+            copy(&mut slot.raw, raw);
             slot.blend = 0.0;
-            slot.fallback = STOPPING;
+            slot.fallback = code;
         });
     }
 

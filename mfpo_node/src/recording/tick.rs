@@ -15,6 +15,8 @@ pub const NAME: &str = "mfpo_node/msg/Tick";
 const ENCAPSULATION: [u8; 4] = [0, 1, 0, 0];
 /// The fallback's reason on the way to a stop.
 pub const STOPPING: u8 = u8::MAX;
+/// The same while `~/probe` moves a joint.
+pub const PROBING: u8 = 254;
 
 /// A time of `builtin_interfaces`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +159,7 @@ pub fn fallback_name(code: u8) -> &'static str {
         3 => "somebody has stopped the robot",
         4 => "the heartbeat is missing",
         5 => "it is too early to act again",
+        PROBING => "~/probe moves a joint",
         STOPPING => "the node is bringing the robot to a stop",
         _ => "the fallback commands",
     }

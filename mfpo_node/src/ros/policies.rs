@@ -266,13 +266,17 @@ impl Service {
             let spec = Arc::clone(policy.spec());
             let identity = Arc::clone(policy.identity());
             let live = Arc::new(Live::with_commanded(spec.joints.len(), spec.action_size()));
-            let control = ControlLoop::new(&spec, policy, settings)?;
+            self.spec = Some(Arc::clone(&spec));
+            self.reconsider_description();
+            let control = self.described.limited(&spec).map_err(anyhow::Error::msg);
+            let control = control
+                .and_then(|limited| Ok(ControlLoop::new(&limited, policy, settings)?))
+                .inspect_err(|_| self.spec = None)?;
             self.expected.went_live_as(&spec, &identity);
             self.status.joint_names = spec.joints.iter().map(|j| j.name.clone()).collect();
             self.status.command_joints = spec.action.joints.iter().map(|a| a.joint.clone()).collect();
             self.live = Arc::clone(&live);
             self.has_robot = true;
-            self.spec = Some(Arc::clone(&spec));
             Order::Start {
                 robot: Box::new(Robot {
                     control,
@@ -300,6 +304,7 @@ impl Service {
         }
         self.has_robot = false;
         self.spec = None;
+        self.described.forget_robot();
         self.live = Arc::new(Live::new(0));
         self.expected.forget();
         Status::forget(&mut self.status);

@@ -18,9 +18,11 @@ use mfpo_ros::rosout::Rosout;
 use tokio::time::MissedTickBehavior;
 
 use super::control_thread::{Order, Retired};
+use super::description::Described;
 use super::life::Pending;
 use super::messages::{Stamps, diagnostics_message, status_message};
 use super::policies::{Checked, Origin};
+use super::probing::Probing;
 use super::r2r;
 use super::recorded::Saving;
 use super::requests::Operators;
@@ -29,6 +31,7 @@ use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::mfpo_msgs::msg::{PolicyBundle, PolicyStatus};
 use r2r::mfpo_msgs::srv::LoadPolicy;
+use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
 
 use crate::config::Config;
@@ -69,6 +72,8 @@ pub struct Inputs {
     pub parameters: ParameterServer,
     /// What operators ask for.
     pub operators: Operators,
+    /// Topic `robot_description`, where it is listened to.
+    pub descriptions: Option<Inbox<StringMessage>>,
 }
 
 /// What the service publishes.
@@ -120,8 +125,10 @@ pub struct Service {
     pub(super) outputs: Outputs,
     last_published: Option<(MonoTime, Shown)>,
     last_diagnosed: Option<MonoTime>,
+    pub(super) described: Described,
+    pub(super) probing: Option<Probing>,
     /// The loop has not been told of the newest settings yet.
-    is_retuned: bool,
+    pub(super) is_retuned: bool,
 }
 
 /// What is worth a status at once.
@@ -175,6 +182,8 @@ impl Service {
             outputs,
             last_published: None,
             last_diagnosed: None,
+            described: Described::default(),
+            probing: None,
             is_retuned: false,
             config,
         })
@@ -208,6 +217,7 @@ impl Service {
             mut bundles,
             mut parameters,
             mut operators,
+            mut descriptions,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -216,6 +226,7 @@ impl Service {
             let is_busy = self.is_busy();
             tokio::select! {
                 Some(bundle) = bundles.next() => self.offered(bundle),
+                Some(description) = next(&mut descriptions) => self.describe(&description.data),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),
                 Some(command) = operators.commands.next(), if !is_busy => self.obey(command),
@@ -253,6 +264,7 @@ impl Service {
                 Retired::Policy(policy) => drop(policy),
                 Retired::Robot(robot) => drop(robot),
                 Retired::Tuning(tuning) => drop(tuning),
+                Retired::Probe { probe, end } => self.probed(&probe, &end),
             }
         }
     }
@@ -281,7 +293,8 @@ impl Service {
     fn fits(&self, parameters: &Parameters) -> Result<(), String> {
         let config = Config::read(parameters).map_err(|error| error.to_string())?;
         let Some(spec) = &self.spec else { return Ok(()) };
-        Tuning::new(spec, config.settings).map_err(|error| error.to_string())?;
+        let limited = self.described.limited(spec)?;
+        Tuning::new(&limited, config.settings).map_err(|error| error.to_string())?;
         let candidates = config.settings.candidates;
         let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
             return Ok(());
@@ -314,10 +327,14 @@ impl Service {
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
+        if self.described.contradiction().is_some() {
+            self.reconsider_description();
+        }
         self.retune();
     }
 
-    fn retune(&mut self) {
+    /// Tells the loop of the newest settings and limits.
+    pub fn retune(&mut self) {
         if !self.is_retuned || self.orders.is_full() {
             return;
         }
@@ -326,7 +343,11 @@ impl Service {
             self.is_retuned = false;
             return;
         };
-        match Tuning::new(spec, self.config.settings) {
+        let tuning = self
+            .described
+            .limited(spec)
+            .and_then(|limited| Tuning::new(&limited, self.config.settings).map_err(|e| e.to_string()));
+        match tuning {
             Ok(tuning) => self.is_retuned = self.order(Order::Tune(Box::new(tuning))).is_err(),
             Err(error) => {
                 tracing::error!("the settings do not fit the robot: {error}");
@@ -347,8 +368,10 @@ impl Service {
         }
         let now = MonoTime::now();
         self.give_up_waiting(now);
+        self.give_up_probing(now);
         self.retune();
         self.status.rest = self.rest();
+        self.status.by_hand = self.config.probe.by_hand;
         self.look_after_recording();
         let shown = self.shown(now);
         let is_due = match &self.last_published {
@@ -404,6 +427,14 @@ impl Service {
         if let Err(error) = self.outputs.diagnostics.publish(&message) {
             tracing::warn!("/diagnostics could not be published: {error}");
         }
+    }
+}
+
+/// The next message of a topic, where it is listened to; never, otherwise.
+async fn next<T: r2r::WrappedTypesupport + Send + 'static>(inbox: &mut Option<Inbox<T>>) -> Option<T> {
+    match inbox {
+        None => std::future::pending().await,
+        Some(inbox) => inbox.next().await,
     }
 }
 

@@ -4,9 +4,11 @@
 mod activation;
 mod bundles;
 mod control_loop;
+mod description;
 mod joint_states;
 mod lifecycle;
 mod parameters;
+mod probe;
 mod recording;
 mod safety;
 mod stages;

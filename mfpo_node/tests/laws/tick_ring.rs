@@ -72,7 +72,7 @@ fn a_tick_is_recorded_as_it_was() {
     assert_eq!((message.rules, message.fallback, message.sequence), (rules, 0, 5));
     assert_eq!((message.run.as_str(), message.version), ("run", 1));
     let command = control.stop().unwrap().0;
-    tap.note_stop(command, context(6, now));
+    tap.note_other(u8::MAX, command, command.values(), context(6, now));
     let message = stream.read(|slot| slot.message()).unwrap();
     assert_eq!((message.depth(), message.fallback), (None, u8::MAX));
     assert!(message.observation.is_empty());
