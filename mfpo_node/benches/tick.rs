@@ -56,6 +56,9 @@ struct Arguments {
     /// Real-time priority of the control thread, 1 to 99; 0 is none.
     #[arg(long, default_value_t = 0)]
     realtime_priority: u64,
+    /// Another parameter of the node, as NAME:=VALUE; may be given again.
+    #[arg(long = "parameter")]
+    parameters: Vec<String>,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -93,6 +96,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             if samples > 0 {
                 let case = Case {
                     realtime_priority: arguments.realtime_priority,
+                    parameters: &arguments.parameters,
                     rate,
                     trigger,
                     samples,
@@ -134,8 +138,9 @@ fn isolate() {
     }
 }
 
-struct Case {
+struct Case<'a> {
     realtime_priority: u64,
+    parameters: &'a [String],
     rate: f64,
     trigger: &'static str,
     samples: usize,
@@ -152,7 +157,7 @@ struct Measured {
     missed_before: Option<u64>,
 }
 
-impl Case {
+impl Case<'_> {
     fn measure(&self, control: &Path) -> anyhow::Result<Measured> {
         let folder = tempfile::tempdir()?;
         let bundle = folder.path().join("twelve_joints.safetensors");
@@ -179,11 +184,12 @@ impl Case {
 struct Node(Child);
 
 impl Node {
-    fn start(control: &Path, bundle: &Path, case: &Case) -> anyhow::Result<Self> {
+    fn start(control: &Path, bundle: &Path, case: &Case<'_>) -> anyhow::Result<Self> {
         Command::new(control)
             .args(["--ros-args", "-p", &format!("policy:={}", bundle.display())])
             .args(["-p", &format!("trigger:={}", case.trigger), "-r", "__ns:=/bench"])
             .args(["-p", &format!("realtime_priority:={}", case.realtime_priority)])
+            .args(case.parameters.iter().flat_map(|parameter| ["-p", parameter]))
             .env(
                 "RUST_LOG",
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()),
@@ -239,7 +245,7 @@ fn publish_states(rate: f64, stop: &AtomicBool) -> anyhow::Result<()> {
 }
 
 /// Receives until enough commands have been matched to the states they answer.
-fn receive(case: &Case) -> anyhow::Result<Measured> {
+fn receive(case: &Case<'_>) -> anyhow::Result<Measured> {
     let mut node = create_node("bench_receiver")?;
     let mut commands = Inbox::<Float64MultiArray>::subscribe(&mut node, "/bench/commands", qos::COMMANDS)?;
     let mut actions =
@@ -357,7 +363,7 @@ impl Measured {
         histogram
     }
 
-    fn report(&self, case: &Case) -> Vec<Value> {
+    fn report(&self, case: &Case<'_>) -> Vec<Value> {
         let name = |what: &str| format!("{} Hz {}: {what}", case.rate, case.trigger);
         let mut rows = Vec::new();
         let lateness = self.lateness(case.rate);
@@ -375,7 +381,7 @@ impl Measured {
         self.status.missed_ticks - self.missed_before.unwrap_or(0)
     }
 
-    fn row(&self, name: &str, what: &str, case: &Case, histogram: &Histogram<u64>) -> Value {
+    fn row(&self, name: &str, what: &str, case: &Case<'_>, histogram: &Histogram<u64>) -> Value {
         let us = |quantile: f64| histogram.value_at_quantile(quantile) as f64 * 1e-3;
         let max = histogram.max() as f64 * 1e-3;
         println!(

@@ -10,6 +10,8 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod probe;
 pub mod realtime;
+pub mod recording;
+pub mod replay;
 pub mod ros;
 pub mod safety;
 pub mod schedule;

@@ -3,8 +3,8 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, not_negative, not_negative_integer,
-    positive, priority, trigger, trusted_keys,
+    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, megabytes, not_negative,
+    not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -23,6 +23,7 @@ pub fn declared() -> Vec<Declared> {
         safety(),
         limits(),
         probe(),
+        recording(),
         diagnostics(),
     ];
     groups.into_iter().flatten().collect()
@@ -343,6 +344,46 @@ fn probe() -> Vec<Declared> {
             LONGEST,
             "How long the operator has for each joint [s]",
         ),
+    ]
+}
+
+/// What is kept of what the node did.
+fn recording() -> Vec<Declared> {
+    let seconds = |name, default, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(positive, "above 0")
+            .range(Range::Double(0.0, LONGEST))
+    };
+    vec![
+        Declared::new(
+            "record.folder",
+            text(""),
+            "Folder for recordings (MCAP) of every tick and the policies that acted; empty records nothing",
+        ),
+        Declared::new(
+            "record.mode",
+            text("continuous"),
+            "When they are written: continuous, or before_fault (the seconds before something goes wrong and a few after)",
+        )
+        .check(record_mode, "continuous or before_fault"),
+        seconds(
+            "record.seconds",
+            30.0,
+            "What before_fault keeps of the time before something goes wrong [s]",
+        ),
+        seconds("record.seconds_after", 2.0, "What before_fault keeps of the time after it [s]"),
+        seconds(
+            "record.file_seconds",
+            600.0,
+            "Time after which one recording ends and the next begins [s]",
+        ),
+        Declared::new(
+            "record.megabytes_max",
+            Value::Integer(4000),
+            "What the node's recordings may take in the folder [MB]; the oldest are removed",
+        )
+        .check(megabytes, "from 4")
+        .range(Range::Integer(4, 10_000_000)),
     ]
 }
 

@@ -13,6 +13,7 @@ use crate::control_loop::Settings;
 use crate::diagnostics::Thresholds;
 use crate::probe::ProbeSettings;
 use crate::realtime::Realtime;
+use crate::recording;
 use crate::schedule::Trigger;
 
 pub use declared::declared;
@@ -71,6 +72,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Time from /clock?
     pub use_sim_time: bool,
+    /// What is recorded, and where; `None` is nothing.
+    pub recording: Option<recording::Settings>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
 use crate::probe::ProbeSettings;
 use crate::realtime::Realtime;
+use crate::recording;
 use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
 use crate::weights::StageSettings;
@@ -62,6 +63,7 @@ impl Config {
                 execution_deviation: read.threshold("execution_time.standard_deviation")?,
             },
             use_sim_time: read.flag("use_sim_time")?,
+            recording: read.recording()?,
         })
     }
 }
@@ -114,6 +116,20 @@ impl Read<'_> {
                 acceleration_max: self.limit("limits.acceleration_max")?,
             },
         })
+    }
+
+    fn recording(&self) -> Result<Option<recording::Settings>, ParameterError> {
+        let Some(folder) = self.path("record.folder")? else {
+            return Ok(None);
+        };
+        Ok(Some(recording::Settings {
+            folder,
+            mode: self.named("record.mode", recording::Mode::from_name)?,
+            before: self.nanoseconds("record.seconds")?,
+            after: self.nanoseconds("record.seconds_after")?,
+            file_time: self.nanoseconds("record.file_seconds")?,
+            most_bytes: self.whole("record.megabytes_max")? * 1_000_000,
+        }))
     }
 
     /// A limit; 0 is none.

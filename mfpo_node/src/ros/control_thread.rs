@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, shutdown};
+use mfpo_ros::{Inbox, qos, shutdown, time};
 
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
@@ -26,6 +26,8 @@ use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
 use crate::probe::Probe;
 use crate::realtime::Realtime;
+use crate::recording::tick::STOPPING;
+use crate::recording::{TickContext, TickTap};
 use crate::schedule::Trigger;
 use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
@@ -52,6 +54,18 @@ pub struct Robot {
     pub live: Arc<Live>,
     /// The policy's period, ns.
     pub period: u64,
+    /// Where its ticks are recorded.
+    pub tap: Option<TickTap>,
+}
+
+impl Robot {
+    /// The recording hears which policies there are, before one of them is asked.
+    fn note_policies(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            let slot = self.control.slot();
+            tap.acts(slot.current().identity(), slot.previous().map(Policy::identity));
+        }
+    }
 }
 
 /// What the service tells the loop; each is carried out at a tick boundary.
@@ -386,10 +400,12 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
+        running.robot.note_policies();
         let Robot {
             control,
             states,
             live,
+            tap,
             ..
         } = &mut *running.robot;
         let standing = running.standing;
@@ -432,6 +448,18 @@ impl ControlThread {
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = tap {
+                    let context = TickContext {
+                        sequence: times.sequence,
+                        stamp: time::nanoseconds(&self.action.stamp),
+                        oldest: times.oldest,
+                        taken,
+                        decided,
+                        handed_over,
+                        missed,
+                    };
+                    tap.note(&tick, context);
+                }
                 match &tick.fallback {
                     None => standing.news(LoopState::Active, None),
                     reason => standing.news(LoopState::Fallback, reason.as_ref()),
@@ -454,6 +482,14 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_other(
+                        STOPPING,
+                        command,
+                        command.values(),
+                        other_context(&self.action, now),
+                    );
+                }
                 there || now.since(began) > LONGEST_STOP
             }
             None => true,
@@ -478,6 +514,14 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_other(
+                        STOPPING,
+                        command,
+                        command.values(),
+                        other_context(&self.action, next),
+                    );
+                }
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;
@@ -487,5 +531,18 @@ impl ControlThread {
             }
         }
         running.enter(LoopState::Stopped, &mut self.rings.tell);
+    }
+}
+
+/// When a command of a stop or of a probe was sent, for the recording.
+fn other_context(sent: &PolicyAction, now: MonoTime) -> TickContext {
+    TickContext {
+        sequence: sent.sequence,
+        stamp: time::nanoseconds(&sent.stamp),
+        oldest: (time::nanoseconds(&sent.state_stamp), now),
+        taken: now,
+        decided: now,
+        handed_over: now,
+        missed: 0,
     }
 }

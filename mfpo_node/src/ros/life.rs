@@ -74,6 +74,10 @@ impl Service {
                 self.probe(request);
                 Ok(())
             }
+            Query::SaveRecording(request) => {
+                self.save_recording(request);
+                Ok(())
+            }
         };
         told(answered);
     }
@@ -401,7 +405,7 @@ fn description(transition: Transition) -> msg::TransitionDescription {
 }
 
 /// Answers a `std_srvs/Trigger`.
-fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
+pub fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
     told(request.respond(Trigger::Response { success, message }));
 }
 

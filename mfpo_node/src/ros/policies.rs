@@ -285,7 +285,7 @@ impl Service {
     }
 
     /// Hands a checked policy to the control loop.
-    fn install(&mut self, policy: Box<Policy>) -> anyhow::Result<()> {
+    fn install(&mut self, mut policy: Box<Policy>) -> anyhow::Result<()> {
         let settings = self.config.settings;
         if settings.candidates > 1 && !policy.identity().has_critics {
             anyhow::bail!(
@@ -297,6 +297,7 @@ impl Service {
         if self.orders.is_full() {
             anyhow::bail!("the control loop has not taken over the last policies yet");
         }
+        self.record_policy(&mut policy);
         let order = if self.has_robot {
             self.expected.went_live(&policy);
             self.status.swap.begin();
@@ -322,6 +323,11 @@ impl Service {
                     states: JointStates::new(&spec, settings.stale_after),
                     live,
                     period: spec.control_period_ns,
+                    tap: self
+                        .outputs
+                        .recording
+                        .as_ref()
+                        .map(|recording| recording.robot(&spec)),
                 }),
                 autostart: self.wants_to_start(),
             }

@@ -28,6 +28,8 @@ pub enum Query {
     Load(ServiceRequest<LoadPolicy::Service>),
     /// Probe the joints; answered when the last one is done.
     Probe(ServiceRequest<Probe::Service>),
+    /// Save what was recorded so far.
+    SaveRecording(ServiceRequest<Trigger::Service>),
 }
 
 /// Carried out one after the other, and answered when it is done.
@@ -65,6 +67,7 @@ impl Operators {
                 serve(node, "stop", Query::Stop)?,
                 serve(node, "load_policy", Query::Load)?,
                 serve(node, "probe", Query::Probe)?,
+                serve(node, "save_recording", Query::SaveRecording)?,
             ]),
             commands: select_all([
                 serve(node, "change_state", Command::ChangeState)?,

@@ -26,6 +26,7 @@ use super::messages::{Stamps, diagnostics_message, status_message};
 use super::policies::{Checked, Origin};
 use super::probing::Probing;
 use super::r2r;
+use super::recorded::Saving;
 use super::requests::Operators;
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
@@ -40,6 +41,7 @@ use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, TickRecord};
+use crate::recording::Recording;
 use crate::status::{LoopEvent, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
@@ -91,6 +93,8 @@ pub struct Outputs {
     pub stamps: Stamps,
     /// The node's name, as diagnostics carry it.
     pub node: String,
+    /// The recorder, where something is recorded.
+    pub recording: Option<Recording>,
 }
 
 /// Serves everything but the control loop.
@@ -103,6 +107,9 @@ pub struct Service {
     pub(super) is_held: bool,
     pub(super) pending: Option<Pending>,
     pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    pub(super) saves: Vec<Saving>,
+    /// Refusals that the recorder knows of.
+    pub(super) recorded_rejections: u64,
     pub(super) expected: Expected,
     pub(super) offers: Offers,
     pub(super) runs: Runs,
@@ -153,6 +160,7 @@ impl Service {
         expected.trusted_keys = config.trusted_keys.clone();
         expected.allow_downgrade = config.allow_downgrade;
         expected.device = config.device.parse::<DeviceName>()?.open()?;
+        expected.keeps_bundles = outputs.recording.is_some();
         Ok(Self {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
@@ -163,6 +171,8 @@ impl Service {
             is_held: false,
             pending: None,
             stops: Vec::new(),
+            saves: Vec::new(),
+            recorded_rejections: 0,
             expected,
             loads: VecDeque::new(),
             looked_at: None,
@@ -239,7 +249,7 @@ impl Service {
         }
         self.look();
         self.publish(MonoTime::now());
-        self.outputs.rosout.forward();
+        self.forward_log();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
@@ -282,6 +292,7 @@ impl Service {
             Ok(config) => self.take_over(config),
             Err(error) => tracing::error!("the parameters cannot be read: {error}"),
         }
+        self.record_parameters(&self.parameters);
     }
 
     /// Do the parameters fit the robot and the policy that acts?
@@ -369,6 +380,7 @@ impl Service {
         self.status.rest = self.rest();
         self.status.by_hand = self.config.probe.by_hand;
         self.status.competing_runs = self.runs.competing(now);
+        self.look_after_recording();
         let shown = self.shown(now);
         let is_due = match &self.last_published {
             None => true,
@@ -384,7 +396,7 @@ impl Service {
             self.last_diagnosed = Some(now);
             self.publish_diagnostics(now);
         }
-        self.outputs.rosout.forward();
+        self.forward_log();
     }
 
     fn shown(&self, now: MonoTime) -> Shown {
@@ -404,6 +416,7 @@ impl Service {
         if let Err(error) = self.outputs.status.publish(&message) {
             tracing::warn!("policy/status could not be published: {error}");
         }
+        self.record_status(&message);
         self.last_published = Some((now, self.shown(now)));
     }
 

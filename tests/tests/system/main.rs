@@ -13,6 +13,7 @@ mod names;
 mod operators;
 mod parameters;
 mod probe;
+mod recordings;
 mod robot_description;
 mod stopping;
 mod swaps;

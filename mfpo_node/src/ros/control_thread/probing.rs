@@ -1,6 +1,6 @@
 //! The control thread while a probe is under way, and how it ends.
 
-use super::{ControlThread, Retired, Robot};
+use super::{ControlThread, Retired, Robot, other_context};
 
 use super::super::messages::fill_stop;
 use super::super::running::Mode;
@@ -8,6 +8,7 @@ use crate::control_loop::NotReady;
 use crate::control_loop::probing::Probing;
 use crate::metrics::LoopState;
 use crate::probe::Probe;
+use crate::recording::tick::PROBING;
 use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
 
@@ -55,12 +56,14 @@ impl ControlThread {
         let Some(running) = &mut self.running else { return };
         running.complete = false;
         running.schedule.serve(now, false);
+        running.robot.note_policies();
         let (
             Some(probe),
             Robot {
                 control,
                 states,
                 live,
+                tap,
                 ..
             },
         ) = (&mut running.probe, &mut *running.robot)
@@ -79,6 +82,9 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = tap {
+                    tap.note_other(PROBING, command, raw, other_context(&self.action, now));
+                }
                 None
             }
             Probing::Look => None,
