@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, shutdown};
+use mfpo_ros::{Inbox, qos, realtime, shutdown};
 
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
 use super::qos_overrides::{End, Overrides};
@@ -505,7 +505,11 @@ fn go_realtime(priority: u64) {
     // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
     if result == 0 {
-        tracing::info!("the control thread runs with real-time priority {priority}");
+        // Joint states come on the middleware's threads; they go just behind this one.
+        let raised = realtime::raise_middleware(priority.saturating_sub(1).max(1));
+        tracing::info!(
+            "the control thread runs with real-time priority {priority}, and {raised} threads of the middleware behind it"
+        );
         return;
     }
     tracing::warn!(

@@ -2,6 +2,7 @@
 
 mod bad_bundles;
 mod bad_input;
+mod faults;
 mod gradient;
 mod lifecycle;
 mod messages;
