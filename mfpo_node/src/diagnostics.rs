@@ -5,7 +5,7 @@
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
 use crate::safety::Rule;
-use crate::status::Status;
+use crate::status::{DRY_RUN, Status};
 use crate::time::MonoTime;
 
 /// How bad it is; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.
@@ -106,6 +106,7 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
     let mut values = vec![
         value("lifecycle", sources.life.label()),
         value("update_rate", sources.rate),
+        value("dry_run", status.is_dry_run),
     ];
     if let Some(regularity) = &regularity {
         moments("periodicity", &regularity.periodicity, &mut values);
@@ -125,6 +126,11 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         LoopState::Fallback => (Level::Error, status.message(live, now)),
         LoopState::WaitingForPolicy | LoopState::WaitingForStates => (Level::Warn, status.message(live, now)),
         LoopState::Inactive | LoopState::Stopped => (Level::Ok, status.message(live, now)),
+    };
+    let message = if status.is_dry_run && status.state(live) == LoopState::Active {
+        format!("{DRY_RUN}{message}")
+    } else {
+        message
     };
     Diagnostic {
         name: "control loop",
@@ -151,6 +157,7 @@ fn timing(sources: &Sources<'_>, regularity: Option<&Regularity>) -> (Level, Str
     let Some(Regularity {
         periodicity,
         execution,
+        ..
     }) = regularity
     else {
         return (Level::Ok, "the policy commands the robot".to_owned());
@@ -210,6 +217,7 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
             value("run", &current.run),
             value("version", current.version),
             value("digest", &current.digest),
+            value("weights_digest", &current.weights_digest),
         ]);
     }
     if let Some(previous) = &status.previous {

@@ -1,12 +1,14 @@
 //! The ROS 2 control node. A joint state becomes a command in [`control_loop`]; a trained weight becomes the live
 //! policy in [`weights`]; [`ros`] is the only part that knows ROS.
 
+pub mod budget;
 pub mod config;
 pub mod control_loop;
 pub mod diagnostics;
 pub mod joint_states;
 pub mod lifecycle;
 pub mod metrics;
+pub mod realtime;
 pub mod ros;
 pub mod safety;
 pub mod schedule;

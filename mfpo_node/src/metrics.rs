@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use mfpo_policy::sampler::Depth;
+
 use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
 
@@ -55,6 +57,8 @@ pub struct Live {
     pub interventions: AtomicU64,
     /// Policies that went live in place of another.
     pub swaps: AtomicU64,
+    /// Policies that were not let through a stage of their swap.
+    pub swap_returns: AtomicU64,
     /// Times that the policy before took the place of the one that acted.
     pub rollbacks: AtomicU64,
     /// Joint states refused.
@@ -147,6 +151,8 @@ pub struct TickRecord {
     pub handed_over: MonoTime,
     /// State taken -> command handed to rmw, ns.
     pub latency: u64,
+    /// How far the policy was sampled, where it was asked.
+    pub depth: Option<Depth>,
 }
 
 /// Average, spread and extremes of what was added, in one pass (Welford).
@@ -204,6 +210,10 @@ pub struct Regularity {
     pub periodicity: Moments,
     /// State taken -> command handed to rmw, us.
     pub execution: Moments,
+    /// Sampling steps of an action.
+    pub steps: Moments,
+    /// Actions sampled for one.
+    pub candidates: Moments,
 }
 
 /// Percentiles of the last second, and the largest value since the start. Its memory is fixed.
@@ -227,6 +237,10 @@ pub struct Shown {
     pub latency_p99: f64,
     /// The largest latency since the start, s.
     pub latency_max: f64,
+    /// Sampling steps of an action, mean of the last full second.
+    pub steps: f64,
+    /// Actions sampled for one, mean of the last full second.
+    pub candidates: f64,
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -264,6 +278,8 @@ impl Figures {
             self.window.reset();
             self.window_start = Some(record.handed_over);
             self.complete = std::mem::take(&mut self.current);
+            self.shown.steps = self.complete.steps.average();
+            self.shown.candidates = self.complete.candidates.average();
         }
         let previous = self.last_taken.replace(record.taken);
         let between = previous.map(|previous| record.taken.since(previous));
@@ -271,6 +287,10 @@ impl Figures {
             self.current.periodicity.add(1e9 / between as f64);
         }
         self.current.execution.add(record.latency as f64 * 1e-3);
+        if let Some(depth) = record.depth {
+            self.current.steps.add(depth.steps as f64);
+            self.current.candidates.add(depth.candidates as f64);
+        }
         self.window.saturating_record(record.latency);
         self.shown.latency_max = self.shown.latency_max.max(record.latency as f64 * 1e-9);
     }
@@ -320,6 +340,11 @@ mod tests {
                 taken: handed_over,
                 handed_over,
                 latency: if k % 50 == 0 { 1_000_000 } else { 50_000 },
+                depth: (k % 4 != 0).then_some(Depth {
+                    steps: 2,
+                    candidates: 1 + (k % 4) as usize,
+                    in_stages: false,
+                }),
             });
         }
         let shown = figures.shown(MonoTime::from_nanos(3 * SECOND));
@@ -327,6 +352,8 @@ mod tests {
         assert!((shown.latency_p50 - 50e-6).abs() < 1e-7, "{shown:?}");
         assert!((shown.latency_p99 - 1e-3).abs() < 1e-5, "{shown:?}");
         assert_eq!(shown.latency_max, 1e-3);
+        // 2, 3 and 4 candidates in turn; ticks without any do not count.
+        assert_eq!((shown.steps, shown.candidates), (2.0, 3.0));
         let now = MonoTime::from_nanos(3 * SECOND);
         let regularity = figures.regularity(now).expect("a full second");
         let (period, execution) = (regularity.periodicity, regularity.execution);

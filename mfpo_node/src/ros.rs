@@ -10,6 +10,7 @@ mod qos_overrides;
 mod requests;
 mod running;
 mod service;
+mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -88,7 +89,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
     let thread = std::thread::Builder::new()
-        .name("control".into())
+        .name("control_loop".into())
         .spawn(move || control.run())
         .context("starting the control thread")?;
 

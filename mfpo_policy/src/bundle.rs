@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use candle_core::Device;
 use thiserror::Error;
 
+use crate::bounds;
 use crate::contents::Contents;
 use crate::critic::Critic;
 use crate::mean_flow::MeanFlow;
@@ -18,6 +19,7 @@ use crate::sampler::{ActionSampler, Normalizer, PolicyNetworks, SampleError};
 use crate::signature::{PublicKey, SignatureError, SigningKey};
 use crate::spec::SpecError;
 use crate::subject::Subject;
+use crate::weights::Weights;
 
 pub use crate::manifest::{CriticManifest, GoldenProbe, Manifest};
 
@@ -93,6 +95,17 @@ pub enum BundleError {
         got: f32,
         /// The tolerance.
         tolerance: f32,
+    },
+    /// The weights in memory are not those of the bundle.
+    #[error(
+        "the digest of the weights, read back from the memory that they run from, is {got}; expected {expected}, that of the \
+         bundle's; load it again, and test this computer's memory if that does not help"
+    )]
+    Memory {
+        /// The digest of the bundle's tensors.
+        expected: String,
+        /// The digest of what lies in memory.
+        got: String,
     },
     /// The robot or the task in the manifest is not valid.
     #[error("the manifest's robot or task is not valid: {0}")]
@@ -213,13 +226,13 @@ pub struct VerifiedBundle {
 /// Checks a bundle and reads it.
 ///
 /// # Errors
-/// A [`BundleError`] that says what was expected and what came; nothing panics, and nothing larger than the file is
-/// allocated for its content.
+/// A [`BundleError`] that says what was expected and what came. Nothing panics, and what is allocated is bounded by the
+/// file's size, whatever it claims to hold (`tests/bundles`, `fuzz/`).
 pub fn open(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
-    let contents = Contents::read(bytes)?;
+    let mut contents = Contents::read(bytes)?;
     let signer = contents.signer()?;
     let bundle = VerifiedBundle {
-        parameters: contents.parameters()?,
+        parameters: contents.take_parameters()?,
         manifest: contents.manifest,
         signer,
     };
@@ -270,12 +283,25 @@ impl VerifiedBundle {
         })
     }
 
-    /// A sampler on `device`.
+    /// SHA-256 of the names, shapes and values of the weights alone: unlike the digest it does not cover the manifest.
     ///
     /// # Errors
-    /// When the device has no memory left.
+    /// When a tensor cannot be read.
+    pub fn weights_digest(&self) -> Result<String, BundleError> {
+        Ok(Weights::of_parameters(&self.parameters).digest()?)
+    }
+
+    /// A sampler on `device`, whose weights were read back from its memory and are the bundle's.
+    ///
+    /// # Errors
+    /// When the device has no memory left, or what lies in it is not what the bundle holds.
     pub fn sampler(&self, device: &Device) -> Result<ActionSampler, BundleError> {
-        Ok(ActionSampler::new(&self.networks(device)?, device)?)
+        let sampler = ActionSampler::new(&self.networks(device)?, device)?;
+        let (expected, got) = (self.weights_digest()?, sampler.weights_digest()?);
+        if expected != got {
+            return Err(BundleError::Memory { expected, got });
+        }
+        Ok(sampler)
     }
 
     /// Compares `sampler` with the golden probes: the computer that runs the policy computes what the trainer did.
@@ -305,18 +331,8 @@ impl VerifiedBundle {
     /// Every promise of the manifest that can be checked without a robot or a simulator.
     fn check(&self) -> Result<(), BundleError> {
         let manifest = &self.manifest;
+        bounds::check_manifest(manifest)?;
         manifest.subject.validate()?;
-        if manifest.run.is_empty() {
-            return Err(mismatch("the run id", "a name", "empty"));
-        }
-        if !(1..=MOST_STEPS).contains(&manifest.sampling_steps) {
-            let got = manifest.sampling_steps.to_string();
-            return Err(mismatch(
-                "the number of sampling steps",
-                &format!("1 to {MOST_STEPS}"),
-                &got,
-            ));
-        }
         self.check_networks()?;
         self.check_numbers()
     }
@@ -325,7 +341,9 @@ impl VerifiedBundle {
         let (manifest, subject) = (&self.manifest, &self.manifest.subject);
         if let Some(critics) = &manifest.critics {
             let s = &critics.support;
-            if !(s.minimum.is_finite() && s.maximum.is_finite() && s.minimum < s.maximum && s.atoms >= 2) {
+            // They are computed with as 32-bit floats.
+            let is_finite = [s.minimum, s.maximum].iter().all(|v| (*v as f32).is_finite());
+            if !(is_finite && s.minimum < s.maximum && s.atoms >= 2) {
                 return Err(mismatch(
                     "the critics' support",
                     "finite, rising, 2 atoms or more",
@@ -358,8 +376,9 @@ impl VerifiedBundle {
                 &critic.trunk.mlp.input_size(),
             )?;
         }
-        let expected = expected_names(&networks);
-        match self.parameters.iter().find(|(name, _)| !expected.contains(*name)) {
+        bounds::check_cost(&networks)?;
+        let expected = Weights::of_networks(&networks);
+        match self.parameters.iter().find(|(name, _)| !expected.contains(name)) {
             None => Ok(()),
             Some((name, _)) => Err(mismatch(
                 "a tensor's name",
@@ -415,42 +434,6 @@ impl VerifiedBundle {
         }
         Ok(())
     }
-}
-
-/// Names of every parameter that the networks read.
-fn expected_names(networks: &PolicyNetworks) -> std::collections::BTreeSet<String> {
-    let mut names = std::collections::BTreeSet::new();
-    let mut linear = |name: String| {
-        names.insert(format!("{name}/kernel"));
-        names.insert(format!("{name}/bias"));
-    };
-    for embedder in ["TimestepEmbedder_0", "TimestepEmbedder_1"] {
-        linear(format!("actor/{embedder}/MLP_0/Dense_0"));
-        linear(format!("actor/{embedder}/MLP_0/Dense_1"));
-    }
-    let layers = networks.actor.trunk.mlp.layers.len();
-    (0..=layers).for_each(|i| linear(format!("actor/MLP_0/Dense_{i}")));
-    let critics = networks
-        .critics
-        .iter()
-        .flatten()
-        .map(|c| c.trunk.mlp.layers.len());
-    for (index, layers) in critics.clone().enumerate() {
-        (0..layers).for_each(|i| linear(format!("critic_{}/MLP_0/Dense_{i}", index + 1)));
-        linear(format!("critic_{}/Dense_0", index + 1));
-    }
-    let mut norm = |name: String| {
-        names.insert(format!("{name}/scale"));
-        names.insert(format!("{name}/bias"));
-    };
-    (0..layers).for_each(|i| norm(format!("actor/MLP_0/LayerNorm_{i}")));
-    for (index, layers) in critics.enumerate() {
-        (0..layers).for_each(|i| norm(format!("critic_{}/MLP_0/LayerNorm_{i}", index + 1)));
-    }
-    for embedder in ["TimestepEmbedder_0", "TimestepEmbedder_1"] {
-        names.insert(format!("actor/{embedder}/FourierFeatures_0/kernel"));
-    }
-    names
 }
 
 fn mismatch(what: &'static str, expected: &str, got: &str) -> BundleError {

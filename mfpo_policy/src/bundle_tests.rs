@@ -9,6 +9,7 @@ use crate::subject::TaskSpec;
 use crate::testing::one_joint_robot;
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
 
 fn sealed(version: u64) -> Vec<u8> {
     sealed_for(&Subject::Robot(one_joint_robot()), version)
@@ -351,4 +352,34 @@ fn a_signature_of_another_bundle_is_refused() {
     let text = refusal(&contents.write().unwrap());
     assert!(text.contains("the signature does not fit the bundle"), "{text}");
     assert!(sign(b"nonsense", &key).is_err());
+}
+
+#[test]
+fn the_weights_in_memory_have_the_digest_of_the_bundles_tensors() {
+    let bytes = sealed(1);
+    let bundle = open(&bytes).unwrap();
+    let sampler = bundle.sampler(&Device::Cpu).unwrap();
+    let mut hash = Sha256::new();
+    for (name, tensor) in Contents::read(&bytes).unwrap().tensors {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(&name);
+        hash.update((tensor.shape.len() as u64).to_le_bytes());
+        tensor
+            .shape
+            .iter()
+            .for_each(|d| hash.update((*d as u64).to_le_bytes()));
+        hash.update(&tensor.bytes);
+    }
+    let expected = hex::encode(hash.finalize());
+    assert_eq!(sampler.weights_digest().unwrap(), expected);
+    assert_eq!(bundle.weights_digest().unwrap(), expected);
+    // The manifest is no part of it, the weights are all of it.
+    let other = changed(true, |m, _| m.version = 9);
+    assert_eq!(open(&other).unwrap().weights_digest().unwrap(), expected);
+    for name in bundle.parameters().iter().map(|(name, _)| name) {
+        let other = changed(true, |_, t| t.get_mut(name).unwrap().bytes[0] ^= 1);
+        let other = open(&other).unwrap();
+        let digest = other.sampler(&Device::Cpu).unwrap().weights_digest().unwrap();
+        assert_ne!(digest, expected, "{name}");
+    }
 }

@@ -6,11 +6,13 @@ use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
+use crate::bounds;
 use crate::bundle::{BundleError, METADATA_KEY, MOST_BYTES};
 use crate::fast::values;
 use crate::manifest::Manifest;
 use crate::parameters::{NetworkError, Parameters};
 use crate::signature::{self, PublicKey, Signature};
+use crate::weights;
 
 /// A tensor as it lies in the file.
 #[derive(Debug, Clone)]
@@ -61,6 +63,7 @@ impl Contents {
         if bytes.len() > MOST_BYTES {
             return Err(structure(format!("larger than {MOST_BYTES} bytes")));
         }
+        bounds::check_header(bytes).map_err(structure)?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| structure(e.to_string()))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| structure(e.to_string()))?;
         let entry = |key: &str| header.metadata().as_ref().and_then(|m| m.get(key));
@@ -111,22 +114,22 @@ impl Contents {
         Ok(signer.transpose()?)
     }
 
-    /// The weights; each must be finite.
-    pub(crate) fn parameters(&self) -> Result<Parameters, BundleError> {
+    /// Takes the weights out, one tensor after the other, so that they are never there twice; each must be finite.
+    pub(crate) fn take_parameters(&mut self) -> Result<Parameters, BundleError> {
         let mut named = BTreeMap::new();
-        for (name, raw) in &self.tensors {
+        while let Some((name, raw)) = self.tensors.pop_first() {
             let numbers: Vec<f32> = raw
                 .bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect();
             if let Some((index, &value)) = numbers.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-                let tensor = name.clone();
+                let tensor = name;
                 return Err(BundleError::NotFinite { tensor, index, value });
             }
             let tensor =
                 Tensor::from_vec(numbers, raw.shape.as_slice(), &Device::Cpu).map_err(NetworkError::from)?;
-            named.insert(name.clone(), tensor);
+            named.insert(name, tensor);
         }
         Ok(Parameters::new(named))
     }
@@ -142,6 +145,7 @@ fn raw_tensors(file: &SafeTensors<'_>) -> Result<BTreeMap<String, RawTensor>, Bu
                 got: format!("{:?} ('{name}')", view.dtype()),
             });
         }
+        bounds::check_shape(&name, view.shape())?;
         let raw = RawTensor {
             shape: view.shape().to_vec(),
             bytes: view.data().to_vec(),
@@ -159,13 +163,7 @@ fn digest(manifest: &Manifest, tensors: &BTreeMap<String, RawTensor>) -> String 
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(&blank).unwrap_or_default());
     for (name, tensor) in tensors {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        hash.update((tensor.shape.len() as u64).to_le_bytes());
-        tensor
-            .shape
-            .iter()
-            .for_each(|d| hash.update((*d as u64).to_le_bytes()));
+        weights::feed_name(&mut hash, name, &tensor.shape);
         hash.update(&tensor.bytes);
     }
     hex::encode(hash.finalize())

@@ -5,6 +5,8 @@
 //! layer 1 for each step) and the observation's share of layer 1 (one row for each observation, however many
 //! candidates it has). Nothing is allocated once a sampler has made room.
 
+mod read_back;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
@@ -13,6 +15,9 @@ use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock
 use crate::mean_flow::MeanFlow;
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
+
+pub use read_back::StepSource;
 
 /// Reads a tensor into a dense row-major vector.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
@@ -135,6 +140,8 @@ pub struct FastMeanFlow {
     trunk: PackedTrunk,
     /// Layer 1's bias at each step, in the order of sampling (`t = 1` first), `[T][H]`.
     step_bias: Vec<Vec<f32>>,
+    /// The same for one step over the whole interval, `(t, h) = (1, 1)`, where it is wanted.
+    one_step_bias: Option<Vec<f32>>,
 }
 
 impl FastMeanFlow {
@@ -145,23 +152,11 @@ impl FastMeanFlow {
     pub fn new(network: &MeanFlow, steps: usize, precision: Precision) -> Result<Self, NetworkError> {
         let (action, observation) = (network.action_size(), network.observation_size());
         let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation), precision)?;
-        let first = &network.trunk.mlp.layers[0].linear;
-        let device = first.kernel.device();
-        let times: Vec<f32> = (1..=steps)
-            .rev()
-            .map(|i| (i as f64 / steps as f64) as f32)
-            .collect();
-        let t = Tensor::from_vec(times, (steps, 1), device)?;
-        let h = Tensor::full((1.0 / steps as f64) as f32, (steps, 1), device)?;
-        let condition = network.condition.forward(&t, &h)?.detach();
-        let kernel = first
-            .kernel
-            .narrow(0, action + observation, network.condition.size())?;
-        let bias = condition.matmul(&kernel.detach())?.broadcast_add(&first.bias)?;
-        let step_bias = (0..steps)
-            .map(|i| values(&bias.get(i)?))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { trunk, step_bias })
+        Ok(Self {
+            trunk,
+            step_bias: StepSource::of(network)?.biases(steps)?,
+            one_step_bias: None,
+        })
     }
 
     /// Number of sampling steps, T.
@@ -183,6 +178,15 @@ impl FastMeanFlow {
     pub fn evaluate(&self, rows: Rows<'_>, step: usize, scratch: &mut Scratch, out: &mut [f32]) {
         self.trunk
             .run(rows, &self.step_bias[step], scratch, Output::Heads(out));
+    }
+
+    /// Makes one step over the whole interval possible as well; `network` is the one that was packed.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn prepare_one_step(&mut self, network: &MeanFlow) -> Result<(), NetworkError> {
+        self.one_step_bias = StepSource::of(network)?.biases(1)?.pop();
+        Ok(())
     }
 }
 
@@ -373,9 +377,67 @@ impl FastSampler {
         })
     }
 
+    /// Adds the actor's weights as they lie in memory.
+    ///
+    /// # Errors
+    /// When they do not make the biases that are in use.
+    pub(crate) fn actor_weights<'a>(
+        &'a self,
+        source: &'a StepSource,
+        weights: &mut Weights<'a>,
+    ) -> Result<(), NetworkError> {
+        self.networks.actor.weights("actor", source, weights)
+    }
+
     /// Makes room for `groups` observations of `group` candidates, so that later calls allocate nothing.
     pub fn reserve(&mut self, groups: usize, group: usize) {
         self.networks.reserve(&mut self.buffers, groups, group);
+    }
+
+    /// Makes [`FastSampler::one_step`] possible; `actor` is the network that was packed.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn prepare_one_step(&mut self, actor: &MeanFlow) -> Result<(), NetworkError> {
+        self.networks.actor.prepare_one_step(actor)
+    }
+
+    /// Takes in observations `[G, S]` for the calls of [`FastSampler::one_step`] and [`FastSampler::all_steps`] that
+    /// follow: their share of layer 1 is computed once.
+    pub fn observe(&mut self, observations: &[f32]) {
+        let groups = observations.len() / self.networks.actor.trunk.observation_size();
+        let width = self.networks.actor.share_width();
+        grow(&mut self.buffers.share, groups * width);
+        self.networks
+            .actor
+            .share(observations, &mut self.buffers.share[..groups * width]);
+    }
+
+    /// From noise to actions in one step, `x <- clip(x - u(s, x, 1, 1))`, of the observations taken in last; `x` is
+    /// `[G K, A]`. Where that was not prepared, or the policy has but one step, it is [`FastSampler::all_steps`].
+    pub fn one_step(&mut self, group: usize, x: &mut [f32]) {
+        let actor = &self.networks.actor;
+        let Some(bias) = actor.one_step_bias.as_ref().filter(|_| actor.steps() > 1) else {
+            return self.all_steps(group, x);
+        };
+        let buffers = &mut self.buffers;
+        grow(&mut buffers.flow, x.len());
+        let share = &buffers.share[..x.len() / (group * actor.trunk.x_size()) * actor.share_width()];
+        let flow = &mut buffers.flow[..x.len()];
+        actor.trunk.run(
+            Rows { x, share, group },
+            bias,
+            &mut buffers.scratch,
+            Output::Heads(flow),
+        );
+        x.iter_mut().zip(flow).for_each(|(x, u)| *x -= *u);
+        clip(x);
+    }
+
+    /// [`FastSampler::sample`] without log-probabilities, of the observations taken in last.
+    pub fn all_steps(&mut self, group: usize, x: &mut [f32]) {
+        self.networks.all_steps(&mut self.buffers, group, x);
+        clip(x);
     }
 
     /// Runs the flow from noise to actions: `x <- x - h u(s, x, t_i, h)` for `t_i = 1, ..., 1/T`, `h = 1/T`, then clips to
@@ -457,6 +519,21 @@ impl SamplerNetworks {
             grow(&mut buffers.divergence_share, groups * divergence.share_width());
         }
         buffers.scratch.0.reserve(self.actor.trunk.widest());
+    }
+
+    /// The actor's steps, from the share that the buffers hold.
+    fn all_steps(&self, buffers: &mut SamplerBuffers, group: usize, x: &mut [f32]) {
+        let steps = self.actor.steps();
+        let h = (1.0 / steps as f64) as f32;
+        grow(&mut buffers.flow, x.len());
+        let groups = x.len() / (group * self.actor.trunk.x_size());
+        let share = &buffers.share[..groups * self.actor.share_width()];
+        for step in 0..steps {
+            let flow = &mut buffers.flow[..x.len()];
+            self.actor
+                .evaluate(Rows { x, share, group }, step, &mut buffers.scratch, flow);
+            x.iter_mut().zip(flow).for_each(|(x, u)| *x -= h * *u);
+        }
     }
 
     fn flow(

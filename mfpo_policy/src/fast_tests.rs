@@ -128,3 +128,41 @@ fn the_fast_precision_stays_near_the_exact_one() {
     assert!(worst > 0.0, "bfloat16 leaves a trace");
     assert!(worst < 0.05 * spread, "{worst} of {spread}");
 }
+
+#[test]
+fn a_number_that_changes_in_the_packed_memory_changes_the_digest_of_the_weights() {
+    let sizes = (SIZES.0, SIZES.1, SIZES.1);
+    let actor = MeanFlow::initialize(1, sizes, &[40, 24], &Device::Cpu).unwrap();
+    let actor = MeanFlow::load(&actor, SIZES.1).unwrap();
+    let source = StepSource::of(&actor).unwrap();
+    let digest = |sampler: &FastSampler| {
+        let mut weights = Weights::default();
+        sampler.actor_weights(&source, &mut weights)?;
+        weights.digest()
+    };
+    let whole = FastSampler::new(&actor, None, 2).unwrap();
+    let expected = digest(&whole).unwrap();
+    assert_eq!(digest(&whole.clone()).unwrap(), expected);
+    type Damage = fn(&mut FastMeanFlow) -> &mut f32;
+    let damages: [Damage; 6] = [
+        |n| &mut n.trunk.first.kernel.packed_mut()[7],
+        |n| &mut n.trunk.observation_kernel.packed_mut()[33],
+        |n| &mut n.trunk.layers[0].kernel.packed_mut()[5],
+        |n| &mut n.trunk.layers[0].shift[3],
+        |n| &mut n.trunk.head.packed_mut()[1],
+        |n| &mut n.trunk.head_bias[2],
+    ];
+    for damage in damages {
+        let mut damaged = whole.clone();
+        let weight = damage(&mut damaged.networks.actor);
+        *weight = f32::from_bits(weight.to_bits() ^ 1);
+        assert_ne!(digest(&damaged).unwrap(), expected);
+    }
+    let mut damaged = whole.clone();
+    damaged.networks.actor.step_bias[1][0] += 1.0;
+    let error = digest(&damaged).unwrap_err().to_string();
+    assert!(
+        error.contains("bias at each step") && error.contains("damaged"),
+        "{error}"
+    );
+}

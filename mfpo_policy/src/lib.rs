@@ -1,6 +1,7 @@
 //! What the trainer and the robot must agree on: robot specs, observations, the MeanFlow networks and their
 //! sampler, distributional critics, and the PolicyBundle that carries them. No ROS, no MuJoCo.
 
+mod bounds;
 pub mod bundle;
 mod contents;
 pub mod critic;
@@ -21,3 +22,4 @@ pub mod spec;
 pub mod subject;
 #[cfg(test)]
 mod testing;
+mod weights;

@@ -85,6 +85,12 @@ struct Fields {
     digest: String,
 }
 
+/// What every manifest has, of whatever format.
+#[derive(Deserialize)]
+struct Format {
+    format: String,
+}
+
 impl Manifest {
     /// Reads the text in the file; the format is compared first, so that a newer bundle is named as such.
     ///
@@ -93,13 +99,11 @@ impl Manifest {
     /// robot's.
     pub(crate) fn parse(json: &str) -> Result<Self, BundleError> {
         let unreadable = |e: serde_json::Error| BundleError::Manifest(e.to_string());
-        let value: serde_json::Value = serde_json::from_str(json).map_err(unreadable)?;
-        match value.get("format").and_then(|f| f.as_str()) {
-            Some(FORMAT) => {}
-            Some(got) => return Err(BundleError::Format { got: got.to_owned() }),
-            None => return Err(BundleError::Manifest("the field 'format' is missing".into())),
+        let Format { format } = serde_json::from_str(json).map_err(unreadable)?;
+        if format != FORMAT {
+            return Err(BundleError::Format { got: format });
         }
-        let fields: Fields = serde_json::from_value(value).map_err(unreadable)?;
+        let fields: Fields = serde_json::from_str(json).map_err(unreadable)?;
         fields.try_into()
     }
 }

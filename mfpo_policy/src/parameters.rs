@@ -30,6 +30,12 @@ pub enum NetworkError {
         /// The shape that came.
         got: Vec<usize>,
     },
+    /// What was computed once from the weights is not what they make now.
+    #[error("{name} is not what the weights make; the memory was damaged: load the policy again")]
+    Damaged {
+        /// What it is.
+        name: String,
+    },
     /// candle refused an operation.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

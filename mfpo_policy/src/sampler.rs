@@ -5,10 +5,13 @@ use candle_core::{Device, Tensor};
 use thiserror::Error;
 
 use crate::critic::Critic;
-use crate::fast::{FastCritic, FastSampler, Rows, Scratch, values};
-use crate::kernel::Precision;
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
+use crate::weights::Weights;
+
+mod backend;
+
+use backend::Backend;
 
 /// Observations `[R, S]` and noise `[R, A]` to unclipped points at `t = 0` and, with a divergence network, their
 /// log-probabilities `[R]`: `x <- x - h u`, `log p <- log p + h D`, both at the x before the step.
@@ -107,6 +110,14 @@ pub enum SampleError {
         /// The most it can take.
         most: usize,
     },
+    /// The sampler takes one step, or all of the policy's.
+    #[error("{} steps and {} candidates were asked for; expected 1 step and 1 candidate, or {steps} steps", got.steps, got.candidates)]
+    NoSuchDepth {
+        /// The policy's steps, T.
+        steps: usize,
+        /// What was asked for.
+        got: Depth,
+    },
     /// The network produced a number that is not finite.
     #[error("component {index} of the action is {value}; the observation or the weights are damaged")]
     NotFinite {
@@ -161,6 +172,35 @@ pub struct PolicyNetworks {
     pub normalizer: Option<Normalizer>,
 }
 
+/// How far the sampler went for one action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Sampling steps: 1, or the policy's T.
+    pub steps: usize,
+    /// Actions sampled, of which the critics chose the best.
+    pub candidates: usize,
+    /// Stage by stage, or all at once? The last bit of an action may depend on how its candidates were grouped.
+    pub in_stages: bool,
+}
+
+impl Depth {
+    /// The first answer: one step, one candidate.
+    pub const FIRST: Self = Self {
+        steps: 1,
+        candidates: 1,
+        in_stages: true,
+    };
+}
+
+/// What [`ActionSampler::sample_within`] gave besides the action.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampled {
+    /// How far it went; [`ActionSampler::sample_at`] gives the same action again.
+    pub depth: Depth,
+    /// The critics' value of the action, where they compared several.
+    pub value: Option<f32>,
+}
+
 /// Samples one action for one observation. On CPU it runs the fused kernel and allocates nothing after construction;
 /// on other devices it runs candle.
 #[derive(Debug)]
@@ -174,20 +214,8 @@ pub struct ActionSampler {
     sizes: (usize, usize, usize),
 }
 
-#[derive(Debug)]
-enum Backend {
-    Fast {
-        sampler: Box<FastSampler>,
-        critics: Option<Box<[FastCritic; 2]>>,
-        share: Vec<f32>,
-        scratch: Scratch,
-    },
-    Candle {
-        actor: Box<MeanFlow>,
-        critics: Option<Box<[Critic; 2]>>,
-        device: Device,
-    },
-}
+/// Candidates that one stage of [`ActionSampler::sample_within`] adds: a whole tile of the widest kernel.
+const BATCH: usize = 8;
 
 impl ActionSampler {
     /// Candidates that a sampler has room for.
@@ -243,8 +271,20 @@ impl ActionSampler {
         }
     }
 
+    /// SHA-256 of all weights, read back from the memory that actions are computed with; for the
+    /// same weights that of the bundle's tensors, [`crate::bundle::VerifiedBundle::weights_digest`].
+    ///
+    /// # Errors
+    /// When that memory is damaged, or a device cannot be read.
+    pub fn weights_digest(&self) -> Result<String, NetworkError> {
+        let mut weights = Weights::default();
+        self.backend.weights(&mut weights)?;
+        weights.digest()
+    }
+
     /// Samples `candidates` actions from `noise` (`[candidates, A]`, standard normal) and writes the one with the
-    /// highest value - or the only one - to `action` (`[A]`, in `[-1, 1]`). Returns its value, `None` for one candidate.
+    /// highest value - or the only one - to `action` (`[A]`, in `[-1, 1]`). Returns its value,
+    /// `None` for one candidate.
     ///
     /// # Errors
     /// When a length does not fit, critics are missing, or a component is not finite (`action` is then untouched).
@@ -255,40 +295,138 @@ impl ActionSampler {
         candidates: usize,
         action: &mut [f32],
     ) -> Result<Option<f32>, SampleError> {
-        let (observation_size, action_size, _) = self.sizes;
+        let depth = Depth {
+            steps: self.steps(),
+            candidates,
+            in_stages: false,
+        };
+        self.sample_at(observation, noise, depth, action)
+    }
+
+    /// [`ActionSampler::sample_into`] to a given depth; a single step of several is possible with one candidate in stages
+    /// only. The same depth gives the same bits.
+    ///
+    /// # Errors
+    /// As of [`ActionSampler::sample_into`], and when the policy has no such depth.
+    pub fn sample_at(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        depth: Depth,
+        action: &mut [f32],
+    ) -> Result<Option<f32>, SampleError> {
+        let steps = self.steps();
+        if depth.in_stages {
+            let mut reached = |next: Depth| next.steps <= depth.steps && next.candidates <= depth.candidates;
+            let sampled = self.sample_within(observation, noise, depth.candidates, action, &mut reached)?;
+            return if sampled.depth == depth {
+                Ok(sampled.value)
+            } else {
+                Err(SampleError::NoSuchDepth { steps, got: depth })
+            };
+        }
+        if depth.steps != steps {
+            return Err(SampleError::NoSuchDepth { steps, got: depth });
+        }
+        self.take_in(observation, noise, depth.candidates, action)?;
+        self.sample_candidates(0, depth.candidates)?;
+        let best = self.best_of(0, (0, depth.candidates))?;
+        self.give(best, action)?;
+        Ok((depth.candidates > 1).then(|| self.values[0][best]))
+    }
+
+    /// Samples as far as `goes_on` allows: first one step, then all T, then more candidates, up to `most`. Before each
+    /// stage but the first it is asked with the depth which that stage would reach. `noise` is `[most, A]`.
+    ///
+    /// # Errors
+    /// As of [`ActionSampler::sample_into`].
+    pub fn sample_within(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        most: usize,
+        action: &mut [f32],
+        goes_on: &mut dyn FnMut(Depth) -> bool,
+    ) -> Result<Sampled, SampleError> {
+        self.take_in(observation, noise, most, action)?;
+        let mut depth = Depth::FIRST;
+        self.backend
+            .one_step(&self.observation, &mut self.actions[..self.sizes.1])?;
+        self.give(0, action)?;
+        let all = Depth {
+            steps: self.steps(),
+            ..depth
+        };
+        if all != depth {
+            if !goes_on(all) {
+                return Ok(Sampled { depth, value: None });
+            }
+            self.actions[..self.sizes.1].copy_from_slice(&noise[..self.sizes.1]);
+            self.sample_candidates(0, 1)?;
+            self.give(0, action)?;
+            depth = all;
+        }
+        let (mut best, mut value) = (0, None);
+        while depth.candidates < most {
+            let from = depth.candidates;
+            let next = Depth {
+                candidates: most.min(from + BATCH),
+                ..depth
+            };
+            if !goes_on(next) {
+                break;
+            }
+            self.sample_candidates(from, next.candidates)?;
+            // The first candidate has not met the critics yet.
+            let unvalued = if from == 1 { 0 } else { from };
+            best = self.best_of(best, (unvalued, next.candidates))?;
+            value = Some(self.values[0][best]);
+            depth = next;
+        }
+        self.give(best, action)?;
+        Ok(Sampled { depth, value })
+    }
+
+    /// Takes in what an action is sampled from.
+    fn take_in(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        candidates: usize,
+        action: &[f32],
+    ) -> Result<(), SampleError> {
         self.check(observation, noise, candidates, action)?;
         self.observation.copy_from_slice(observation);
         if let Some(normalizer) = &self.normalizer {
             normalizer.apply(&mut self.observation);
         }
-        debug_assert_eq!(observation_size, self.observation.len());
-        let actions = &mut self.actions[..candidates * action_size];
-        actions.copy_from_slice(noise);
-        self.backend
-            .sample(&self.observation, candidates, actions, self.sizes.2)?;
-        let best = self.best(candidates)?;
-        let chosen = &self.actions[best * action_size..(best + 1) * action_size];
-        if let Some((index, &value)) = chosen.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            return Err(SampleError::NotFinite { index, value });
-        }
-        action.copy_from_slice(chosen);
-        Ok((candidates > 1).then(|| self.values[0][best]))
+        self.actions[..noise.len()].copy_from_slice(noise);
+        self.backend.observe(&self.observation);
+        Ok(())
     }
 
-    /// Index of the best candidate; afterwards `values[0]` holds the values that were compared.
-    fn best(&mut self, candidates: usize) -> Result<usize, SampleError> {
-        if candidates == 1 {
+    /// Candidates `from..to`, from noise to actions.
+    fn sample_candidates(&mut self, from: usize, to: usize) -> Result<(), SampleError> {
+        let size = self.sizes.1;
+        let actions = &mut self.actions[from * size..to * size];
+        self.backend
+            .all_steps(&self.observation, to - from, actions, self.sizes.2)
+    }
+
+    /// Index of the best of the candidates `from..to` and of `best`, the best of those before; afterwards `values[0]` holds
+    /// the values that were compared.
+    fn best_of(&mut self, mut best: usize, (from, to): (usize, usize)) -> Result<usize, SampleError> {
+        if to == 1 {
             return Ok(0);
         }
-        let actions = &self.actions[..candidates * self.sizes.1];
+        let size = self.sizes.1;
         let [first, second] = &mut self.values;
         self.backend.values(
             &self.observation,
-            actions,
-            (&mut first[..candidates], &mut second[..candidates]),
+            &self.actions[from * size..to * size],
+            (&mut first[from..to], &mut second[from..to]),
         )?;
-        let mut best = 0;
-        for i in 0..candidates {
+        for i in from..to {
             let (a, b) = (first[i], second[i]);
             first[i] = if self.clipped_double_q {
                 a.min(b)
@@ -300,6 +438,17 @@ impl ActionSampler {
             }
         }
         Ok(best)
+    }
+
+    /// Hands out a candidate, where it is finite.
+    fn give(&self, candidate: usize, action: &mut [f32]) -> Result<(), SampleError> {
+        let size = self.sizes.1;
+        let chosen = &self.actions[candidate * size..(candidate + 1) * size];
+        if let Some((index, &value)) = chosen.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+            return Err(SampleError::NotFinite { index, value });
+        }
+        action.copy_from_slice(chosen);
+        Ok(())
     }
 
     fn check(
@@ -331,108 +480,6 @@ impl ActionSampler {
     }
 }
 
-impl Backend {
-    fn fast(networks: &PolicyNetworks) -> Result<Self, NetworkError> {
-        let most = ActionSampler::MOST_CANDIDATES;
-        let observation = networks.actor.observation_size();
-        let mut sampler = FastSampler::new(&networks.actor, None, networks.steps)?;
-        sampler.reserve(1, most);
-        let critics = match &networks.critics {
-            None => None,
-            Some([a, b]) => Some([
-                FastCritic::new(a, observation, Precision::Exact)?,
-                FastCritic::new(b, observation, Precision::Exact)?,
-            ]),
-        };
-        let width = critics
-            .iter()
-            .flatten()
-            .map(FastCritic::share_width)
-            .max()
-            .unwrap_or(0);
-        let mut backend = Self::Fast {
-            sampler: Box::new(sampler),
-            critics: critics.map(Box::new),
-            share: vec![0.0; width],
-            scratch: Scratch::default(),
-        };
-        // One evaluation at the largest size makes every buffer as large as it will ever be.
-        if networks.critics.is_some() {
-            let actions = vec![0.0; most * networks.actor.action_size()];
-            let (mut first, mut second) = (vec![0.0; most], vec![0.0; most]);
-            let observation = vec![0.0; observation];
-            backend
-                .values(&observation, &actions, (&mut first, &mut second))
-                .map_err(|error| match error {
-                    SampleError::Network(error) => error,
-                    other => candle_core::Error::Msg(other.to_string()).into(),
-                })?;
-        }
-        Ok(backend)
-    }
-
-    fn sample(
-        &mut self,
-        observation: &[f32],
-        candidates: usize,
-        x: &mut [f32],
-        steps: usize,
-    ) -> Result<(), SampleError> {
-        match self {
-            Self::Fast { sampler, .. } => sampler.sample(observation, candidates, x, None),
-            Self::Candle { actor, device, .. } => {
-                let rows = Tensor::from_slice(observation, (1, observation.len()), device)?;
-                let rows = rows.broadcast_as((candidates, observation.len()))?.contiguous()?;
-                let noise = Tensor::from_slice(x, (candidates, x.len() / candidates), device)?;
-                x.copy_from_slice(&values(&sample(actor, &rows, &noise, steps)?)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn values(
-        &mut self,
-        observation: &[f32],
-        actions: &[f32],
-        out: (&mut [f32], &mut [f32]),
-    ) -> Result<(), SampleError> {
-        let candidates = out.0.len();
-        match self {
-            Self::Fast {
-                critics: Some(critics),
-                share,
-                scratch,
-                ..
-            } => {
-                for (critic, out) in critics.iter().zip([out.0, out.1]) {
-                    let share = &mut share[..critic.share_width()];
-                    critic.share(observation, share);
-                    critic.value(
-                        Rows {
-                            x: actions,
-                            share,
-                            group: candidates,
-                        },
-                        scratch,
-                        out,
-                    );
-                }
-                Ok(())
-            }
-            Self::Candle {
-                critics: Some(critics),
-                device,
-                ..
-            } => {
-                let rows = Tensor::from_slice(observation, (1, observation.len()), device)?;
-                let rows = rows.broadcast_as((candidates, observation.len()))?.contiguous()?;
-                let actions = Tensor::from_slice(actions, (candidates, actions.len() / candidates), device)?;
-                for (critic, out) in critics.iter().zip([out.0, out.1]) {
-                    out.copy_from_slice(&values(&critic.value(&rows, &actions)?)?);
-                }
-                Ok(())
-            }
-            _ => Err(SampleError::NoCritics { candidates }),
-        }
-    }
-}
+#[cfg(test)]
+#[path = "sampler/tests.rs"]
+mod tests;

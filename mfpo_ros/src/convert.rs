@@ -109,6 +109,7 @@ pub fn bundle_message(name: BundleName<'_>, data: Vec<u8>) -> PolicyBundle {
         version: name.version,
         robot: name.robot.to_owned(),
         digest: name.digest.to_owned(),
+        path: String::new(),
         data,
     }
 }

@@ -248,7 +248,7 @@ impl Parameters {
     }
 }
 
-/// YAML writes `50` for `50.0` and `a` for `[a]`; both mean what the default's type says.
+/// YAML writes `50` for `50.0`, `a` for `[a]` and nothing for `[]`; all mean what the default's type says.
 fn widened(value: &ParameterValue, default: &ParameterValue) -> ParameterValue {
     match (value, default) {
         (ParameterValue::Integer(number), ParameterValue::Double(_)) => {
@@ -259,6 +259,12 @@ fn widened(value: &ParameterValue, default: &ParameterValue) -> ParameterValue {
         }
         (ParameterValue::String(text), ParameterValue::StringArray(_)) => {
             ParameterValue::StringArray(vec![text.clone()])
+        }
+        (ParameterValue::Integer(number), ParameterValue::IntegerArray(_)) => {
+            ParameterValue::IntegerArray(vec![*number])
+        }
+        (ParameterValue::String(text), ParameterValue::IntegerArray(_)) if text.is_empty() => {
+            ParameterValue::IntegerArray(Vec::new())
         }
         (other, _) => other.clone(),
     }
@@ -288,6 +294,7 @@ mod tests {
             Declared::new("rate", ParameterValue::Double(50.0), "").check(positive, "above 0"),
             Declared::new("accept", ParameterValue::Bool(true), "").at_run_time(),
             Declared::new("runs", ParameterValue::StringArray(vec![]), ""),
+            Declared::new("cpus", ParameterValue::IntegerArray(vec![]), ""),
         ])
     }
 
@@ -329,6 +336,13 @@ mod tests {
             p.get("runs"),
             Some(&ParameterValue::StringArray(vec!["a".into()]))
         );
+        for (given, meant) in [
+            (ParameterValue::Integer(3), vec![3]),
+            (ParameterValue::String(String::new()), vec![]),
+        ] {
+            p.set("cpus", &given).unwrap();
+            assert_eq!(p.get("cpus"), Some(&ParameterValue::IntegerArray(meant)));
+        }
     }
 
     #[test]

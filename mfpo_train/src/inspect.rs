@@ -12,6 +12,9 @@ pub fn describe(bundle: &VerifiedBundle) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_policy(&mut text, manifest);
+    if let Ok(digest) = bundle.weights_digest() {
+        let _ = writeln!(text, "weights' digest   {digest}");
+    }
     let _ = writeln!(text, "signed by         {}", signer_line(bundle));
     let _ = match &manifest.subject {
         Subject::Robot(robot) => write_robot(&mut text, robot),

@@ -34,6 +34,7 @@ impl BundleSink for BundleTopic {
             version: bundle.version,
             robot: bundle.subject.clone(),
             digest: bundle.digest.clone(),
+            path: String::new(),
             data: bundle.bytes.clone(),
         })?;
         Ok(())

@@ -13,7 +13,7 @@ use mfpo_node::metrics::latencies;
 use mfpo_node::time::MonoTime;
 use mfpo_ros::r2r::mfpo_msgs::msg::PolicyAction;
 use mfpo_tests::rig::{
-    self, Evidence, Figures, Node, NodeOptions, Receiver, Robot, Sampler, Trainer, machine,
+    self, Bundles, Evidence, Figures, Node, NodeOptions, Receiver, Robot, Sampler, Trainer, machine,
 };
 use serde_json::json;
 
@@ -34,9 +34,12 @@ struct Arguments {
     /// Control rate, Hz.
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
-    /// Time between two bundles, s.
+    /// Time between two bundles, s; with --stages at least as long as they take.
     #[arg(long, default_value_t = 0.1)]
     every: f64,
+    /// The node's own stages of a swap (shadow, blend, probation) instead of none.
+    #[arg(long)]
+    stages: bool,
     /// What makes the node tick.
     #[arg(long, default_value = "fixed_rate", value_parser = ["fixed_rate", "on_state"])]
     trigger: String,
@@ -75,10 +78,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .transpose()?;
     println!("{}", machine());
     println!(
-        "12 joints, 128-128 policy, {} Hz {}, priority {}, {}",
+        "12 joints, 128-128 policy, {} Hz {}, priority {}, {}, {}",
         arguments.rate,
         arguments.trigger,
         arguments.realtime_priority,
+        if arguments.stages {
+            "default stages"
+        } else {
+            "no stages"
+        },
         Trainer::described(trainer.is_some())
     );
     let swapped = measure(arguments, folder.path())?;
@@ -90,6 +98,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "publish_to_active_p50_ms": ms(0.5), "publish_to_active_p99_ms": ms(0.99),
             "publish_to_active_max_ms": 1e-6 * swapped.latency.max() as f64,
             "rate_hz": arguments.rate, "trigger": arguments.trigger, "ticks": swapped.records,
+            "stages": arguments.stages, "blended_ticks": swapped.blended,
             "realtime_priority": arguments.realtime_priority, "trainer": !arguments.idle, "machine": machine(),
         });
         println!("{line}");
@@ -102,6 +111,8 @@ struct Swapped {
     missed_ticks: u64,
     latency: Histogram<u64>,
     records: u64,
+    /// Records of a blend between two policies.
+    blended: u64,
     /// What is known of the swaps with missed ticks.
     misses: Vec<String>,
 }
@@ -111,8 +122,8 @@ impl Swapped {
         println!("{}", rig::HEAD);
         println!("{}", Figures::of(&self.latency).row("published -> active, us"));
         println!(
-            "{} swaps, {} records, each of one known run and version; {} missed ticks",
-            self.swaps, self.records, self.missed_ticks
+            "{} swaps, {} records, each of one known run and version, {} of a blend with the one before; {} missed ticks",
+            self.swaps, self.records, self.blended, self.missed_ticks
         );
         for miss in &self.misses {
             println!("{miss}");
@@ -126,15 +137,23 @@ fn measure(arguments: &Arguments, folder: &Path) -> anyhow::Result<Swapped> {
     } else {
         "fixed_rate"
     };
+    let mut parameters = arguments.parameters.clone();
+    if !arguments.stages {
+        parameters.extend(rig::without_stages());
+    }
     let options = NodeOptions {
         namespace: NAMESPACE.into(),
         trigger,
         realtime_priority: arguments.realtime_priority,
-        parameters: arguments.parameters.clone(),
+        parameters,
     };
     let node = Node::start(folder, &rig::bundle(RUN, 1, arguments.rate)?, &options)?;
     let robot = Robot::start(&[NAMESPACE.into()], arguments.rate);
-    let swapped = std::thread::scope(|scope| scope.spawn(|| swap(arguments, &node)).join());
+    let bundles = Bundles::start(RUN, 2, arguments.rate);
+    let swapped = std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| swap(arguments, &node, bundles));
+        swapping.join()
+    });
     robot.end()?;
     match swapped {
         Ok(swapped) => swapped,
@@ -142,12 +161,15 @@ fn measure(arguments: &Arguments, folder: &Path) -> anyhow::Result<Swapped> {
     }
 }
 
-/// What the records said: each is of the policy that acted before, or of one that was published since.
+/// What the records said: each is of the policy that acted before, or of one that was published since; a blend is of
+/// that one with the policy before.
 struct Lineage {
     published: u64,
     acting: u64,
+    before: u64,
     first_record: Option<MonoTime>,
     records: u64,
+    blended: u64,
     wrong: Option<String>,
 }
 
@@ -155,20 +177,39 @@ impl Lineage {
     fn take(&mut self, action: &PolicyAction, now: MonoTime) {
         self.records += 1;
         let is_known = action.run == RUN && (self.acting..=self.published).contains(&action.version);
-        if !is_known && self.wrong.is_none() {
-            self.wrong = Some(format!(
-                "record {} names run '{}' version {}; expected run '{RUN}' version {} to {}",
-                action.sequence, action.run, action.version, self.acting, self.published
-            ));
-        }
         if action.version > self.acting {
+            self.before = self.acting;
             self.acting = action.version;
             self.first_record = Some(now);
         }
+        if !(is_known && self.is_fitting_blend(action)) && self.wrong.is_none() {
+            self.wrong = Some(format!(
+                "record {} names run '{}' version {}, weight {} against run '{}' version {}; expected run '{RUN}' \
+                 version {} to {}, against version {} where the weight is below 1",
+                action.sequence,
+                action.run,
+                action.version,
+                action.policy_weight,
+                action.previous_run,
+                action.previous_version,
+                self.acting,
+                self.published,
+                self.before
+            ));
+        }
+    }
+
+    fn is_fitting_blend(&mut self, action: &PolicyAction) -> bool {
+        if action.policy_weight == 1.0 {
+            return true;
+        }
+        self.blended += 1;
+        let is_weight = (0.0..1.0).contains(&action.policy_weight);
+        is_weight && action.previous_run == RUN && action.previous_version == self.before
     }
 }
 
-fn swap(arguments: &Arguments, node: &Node) -> anyhow::Result<Swapped> {
+fn swap(arguments: &Arguments, node: &Node, bundles: Bundles) -> anyhow::Result<Swapped> {
     let mut receiver = Receiver::new(NAMESPACE)?;
     receiver.wait_until_active(1.0)?;
     let sampler = Sampler::start(node.control_thread_schedstat());
@@ -176,15 +217,17 @@ fn swap(arguments: &Arguments, node: &Node) -> anyhow::Result<Swapped> {
     let mut lineage = Lineage {
         published: 1,
         acting: 1,
+        before: 0,
         first_record: None,
         records: 0,
+        blended: 0,
         wrong: None,
     };
     let mut latency = latencies();
     let mut misses = Vec::new();
     let every = (1e9 * arguments.every) as u64;
     for version in 2..=arguments.swaps + 1 {
-        let bundle = rig::bundle(RUN, version, arguments.rate)?;
+        let bundle = bundles.next()?;
         let (missed, published) = (receiver.status.missed_ticks, MonoTime::now());
         lineage.published = version;
         receiver.offer(RUN, version, bundle)?;
@@ -233,6 +276,7 @@ fn swap(arguments: &Arguments, node: &Node) -> anyhow::Result<Swapped> {
         missed_ticks: receiver.status.missed_ticks - missed_before,
         latency,
         records: lineage.records,
+        blended: lineage.blended,
         misses,
     })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, METADATA_KEY, Manifest, SealRequest};
 use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
@@ -69,15 +70,38 @@ pub fn sealed_in(run: &str, spec: &RobotSpec, version: u64) -> Vec<u8> {
 
 /// A sealed bundle for whatever a policy acts on, with random weights.
 pub fn sealed_for(run: &str, subject: &Subject, version: u64) -> Vec<u8> {
+    seal(run, subject, version, &actor(subject, version))
+}
+
+/// A sealed bundle of [`RUN`] whose every action is `sign`, whatever it sees.
+pub fn sealed_of_one_action(spec: &RobotSpec, version: u64, sign: f64) -> Vec<u8> {
+    let subject = Subject::Robot(spec.clone());
+    let tensors = actor(&subject, version);
+    let tensors = tensors.iter().map(|(name, tensor)| {
+        let last = "MLP_0/Dense_2/bias";
+        let tensor = if name == last {
+            (tensor.zeros_like().expect("zeros") - 1000.0 * sign).expect("a bias")
+        } else {
+            tensor.clone()
+        };
+        (name.clone(), tensor)
+    });
+    seal(RUN, &subject, version, &Parameters::new(tensors.collect()))
+}
+
+fn actor(subject: &Subject, seed: u64) -> Parameters {
     let action_size = subject.action_size();
     let sizes = (subject.observation_size(), action_size, action_size);
-    let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).expect("an actor");
+    MeanFlow::initialize(seed, sizes, &[16, 16], &Device::Cpu).expect("an actor")
+}
+
+fn seal(run: &str, subject: &Subject, version: u64, actor: &Parameters) -> Vec<u8> {
     bundle::seal(&SealRequest {
         subject,
         run,
         version,
         sampling_steps: 2,
-        actor: &actor,
+        actor,
         critics: None,
         normalizer: None,
         probe_observations: Vec::new(),

@@ -2,9 +2,13 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use tempfile::TempDir;
 
 use crate::turn::{Turn, alone, beside_others};
@@ -96,18 +100,19 @@ impl TestEnv {
         self.control_in("/", parameters)
     }
 
+    /// Starts `control` as a user may who has no privilege to lock memory or to go before others.
+    pub fn control_without_privileges(&self, parameters: &[&str]) -> Process {
+        let mut command = self.command(&program("control"));
+        command.args(arguments_of("/", parameters));
+        // SAFETY: prctl and setrlimit are async-signal-safe.
+        unsafe { command.pre_exec(give_up_privileges) };
+        Process::start("control", command, &self.log_path("control"))
+    }
+
     /// Starts `control` in a namespace.
     pub fn control_in(&self, namespace: &str, parameters: &[&str]) -> Process {
-        let namespace = format!("__ns:={namespace}");
-        let mut arguments = vec!["--ros-args"];
-        if namespace != "__ns:=/" {
-            arguments.extend(["-r", &namespace]);
-        }
-        let patient = "stale_timeout:=1.0";
-        let says_when = parameters.iter().any(|p| p.starts_with("stale_timeout:="));
-        for parameter in parameters.iter().chain((!says_when).then_some(&patient)) {
-            arguments.extend(["-p", parameter]);
-        }
+        let arguments = arguments_of(namespace, parameters);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.start("control", &arguments)
     }
 
@@ -121,6 +126,34 @@ impl TestEnv {
         self.started.set(number + 1);
         self.path(&format!("{number}-{name}.log"))
     }
+}
+
+/// What to call `control` with; states go stale after a second unless a parameter says otherwise.
+fn arguments_of(namespace: &str, parameters: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["--ros-args".to_owned()];
+    if namespace != "/" {
+        arguments.extend(["-r".to_owned(), format!("__ns:={namespace}")]);
+    }
+    let patient = "stale_timeout:=1.0";
+    let says_when = parameters.iter().any(|p| p.starts_with("stale_timeout:="));
+    for parameter in parameters.iter().chain((!says_when).then_some(&patient)) {
+        arguments.extend(["-p".to_owned(), (*parameter).to_owned()]);
+    }
+    arguments
+}
+
+/// What root may and an ordinary user may not, in the program that is started now.
+fn give_up_privileges() -> io::Result<()> {
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    const CAP_SYS_NICE: libc::c_ulong = 23;
+    const CAP_SYS_RESOURCE: libc::c_ulong = 24;
+    setrlimit(Resource::RLIMIT_MEMLOCK, 8 << 20, 8 << 20)?;
+    setrlimit(Resource::RLIMIT_RTPRIO, 0, 0)?;
+    for capability in [CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE] {
+        // SAFETY: prctl takes numbers. It fails for whoever is not root, and has nothing to give up.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) };
+    }
+    Ok(())
 }
 
 /// A domain that no other test on this machine uses, with the lock that says so.

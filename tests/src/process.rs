@@ -89,6 +89,20 @@ impl Process {
         self.child.id()
     }
 
+    /// What the kernel says of a thread that it has started under that name: a field of `/proc/PID/task/ID/status`.
+    pub fn thread(&self, name: &str, field: &str) -> Option<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let named = |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|n| n.trim() == name);
+        let thread = threads
+            .filter_map(|thread| Some(thread.ok()?.path()))
+            .find(|t| named(t))?;
+        let status = fs::read_to_string(thread.join("status")).ok()?;
+        let value = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.map(|value| value.trim().to_owned())
+    }
+
     /// The time that cores have spent on it.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();

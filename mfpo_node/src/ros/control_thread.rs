@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, realtime, shutdown};
+use mfpo_ros::{Inbox, qos, shutdown};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_identity, fill_stop};
+use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::mfpo_msgs::msg::PolicyAction;
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::control_loop::{ControlLoop, Decision, Tuning};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
+use crate::realtime::Realtime;
 use crate::schedule::Trigger;
 use crate::status::LoopEvent;
 use crate::time::MonoTime;
@@ -102,11 +103,11 @@ pub struct Rings {
 
 impl Rings {
     /// A full ring frees it here; the service empties it 50 times a second.
-    fn retire(&mut self, retired: Retired) {
+    pub(super) fn retire(&mut self, retired: Retired) {
         let _ = self.retire.push(retired);
     }
 
-    fn tell(&mut self, event: LoopEvent) {
+    pub(super) fn tell(&mut self, event: LoopEvent) {
         let _ = self.tell.push(event);
     }
 }
@@ -119,13 +120,12 @@ pub struct ControlThread {
     enable: Option<Inbox<Bool>>,
     commands: CommandPublisher,
     actions: r2r::Publisher<PolicyAction>,
-    action: PolicyAction,
+    pub(super) action: PolicyAction,
     stamps: Stamps,
-    rings: Rings,
+    pub(super) rings: Rings,
     trigger: Trigger,
-    candidates: usize,
-    realtime_priority: u64,
-    running: Option<Running>,
+    realtime: Realtime,
+    pub(super) running: Option<Running>,
     /// Records of robots that were given up.
     records: u64,
     refusals: Refusals,
@@ -151,8 +151,12 @@ impl ControlThread {
             None
         };
         let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
-        let commands = CommandPublisher::new(&mut node, config.command_topic, commands)
-            .context("creating the publisher of commands")?;
+        let commands = if config.dry_run {
+            CommandPublisher::Nothing
+        } else {
+            CommandPublisher::new(&mut node, config.command_topic, commands)
+                .context("creating the publisher of commands")?
+        };
         let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
         let actions = node
             .create_publisher("policy/action", actions)
@@ -163,12 +167,14 @@ impl ControlThread {
             enable,
             commands,
             actions,
-            action: PolicyAction::default(),
+            action: PolicyAction {
+                dry_run: config.dry_run,
+                ..PolicyAction::default()
+            },
             stamps,
             rings,
             trigger: config.trigger,
-            candidates: config.settings.candidates,
-            realtime_priority: config.realtime_priority,
+            realtime: config.realtime.clone(),
             running: None,
             records: 0,
             refusals: Refusals::default(),
@@ -177,10 +183,7 @@ impl ControlThread {
 
     /// Until the process is asked to end; the robot then has its last safe command.
     pub fn run(mut self) {
-        precise_timers();
-        if self.realtime_priority > 0 {
-            go_realtime(self.realtime_priority);
-        }
+        self.realtime.set_up();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
                 self.wait();
@@ -272,21 +275,14 @@ impl ControlThread {
             if let Order::Start { robot, autostart } = order {
                 self.commands.prepare(robot.control.slot().current().spec());
                 self.running = Some(Running::new(robot, self.trigger, self.records));
-                self.went_live(false);
+                self.went_live(false, None);
                 self.begin_trying(autostart);
             }
             return;
         };
         match order {
             Order::Start { robot, .. } => self.rings.retire(Retired::Robot(robot)),
-            Order::Swap(policy) => {
-                let freed = running.robot.control.swap(policy);
-                add(&running.robot.live.swaps, 1);
-                if let Some(policy) = freed {
-                    self.rings.retire(Retired::Policy(policy));
-                }
-                self.went_live(true);
-            }
+            Order::Swap(policy) => self.begin_swap(policy),
             Order::RollBack => self.roll_back(),
             Order::Activate { persistent: true } => self.begin_trying(true),
             Order::Activate { .. } if running.mode == Mode::Active => self.rings.tell(LoopEvent::Activated),
@@ -317,13 +313,7 @@ impl ControlThread {
                 self.rings.tell(LoopEvent::Deactivated);
             }
             Order::Tune(mut tuning) => {
-                self.candidates = tuning.settings().candidates;
                 running.tune(&mut tuning);
-                fill_identity(
-                    &mut self.action,
-                    running.robot.control.slot().current().identity(),
-                    self.candidates,
-                );
                 self.rings.retire(Retired::Tuning(tuning));
             }
             Order::Forget => {
@@ -344,34 +334,6 @@ impl ControlThread {
         }
     }
 
-    fn roll_back(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        if !running.robot.control.roll_back() {
-            self.rings.tell(LoopEvent::NothingBefore);
-            return;
-        }
-        add(&running.robot.live.rollbacks, 1);
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity(), self.candidates);
-        let event = LoopEvent::RolledBack {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-        };
-        self.rings.tell(event);
-    }
-
-    fn went_live(&mut self, is_swap: bool) {
-        let Some(running) = &self.running else { return };
-        let slot = running.robot.control.slot();
-        fill_identity(&mut self.action, slot.current().identity(), self.candidates);
-        let event = LoopEvent::WentLive {
-            current: Arc::clone(slot.current().identity()),
-            previous: slot.previous().map(|p| Arc::clone(p.identity())),
-            is_swap,
-        };
-        self.rings.tell(event);
-    }
-
     fn tick_if_due(&mut self) {
         let now = MonoTime::now();
         let Some(running) = &mut self.running else { return };
@@ -383,7 +345,10 @@ impl ControlThread {
                 }
             }
             Mode::Starting => {}
-            Mode::Active if running.schedule.is_due(now, running.complete) => self.tick(now),
+            Mode::Active if running.schedule.is_due(now, running.complete) => {
+                self.tick(now);
+                self.after_tick();
+            }
             Mode::Active => {}
             Mode::Stopping { began } if running.schedule.is_due(now, running.complete) => {
                 self.step_of_a_stop(now, began);
@@ -423,6 +388,7 @@ impl ControlThread {
                     taken,
                     handed_over,
                     latency: handed_over.since(taken),
+                    depth: tick.asked.map(|asked| asked.depth),
                 };
                 add(
                     &live.lost_records,
@@ -435,6 +401,7 @@ impl ControlThread {
                     decided,
                 };
                 running.next = times.sequence + 1;
+                running.took = decided.since(taken) as f64 * 1e-9;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
@@ -495,33 +462,4 @@ impl ControlThread {
         }
         running.enter(LoopState::Stopped, &mut self.rings.tell);
     }
-}
-
-/// Puts this thread before every ordinary one; where that is not permitted, says what to do and goes on without.
-fn go_realtime(priority: u64) {
-    let parameters = libc::sched_param {
-        sched_priority: i32::try_from(priority).unwrap_or(1),
-    };
-    // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
-    if result == 0 {
-        // Joint states come on the middleware's threads; they go just behind this one.
-        let raised = realtime::raise_middleware(priority.saturating_sub(1).max(1));
-        tracing::info!(
-            "the control thread runs with real-time priority {priority}, and {raised} threads of the middleware behind it"
-        );
-        return;
-    }
-    tracing::warn!(
-        "real-time priority {priority} is not permitted ({}); going on without. To permit it, write the line \
-         '@realtime - rtprio 98' to /etc/security/limits.d/realtime.conf, add the user to the group realtime, and log \
-         in again",
-        std::io::Error::last_os_error()
-    );
-}
-
-/// Asks the kernel to end this thread's sleeps on time, not up to 50 us later.
-fn precise_timers() {
-    // SAFETY: PR_SET_TIMERSLACK takes a number and concerns only the calling thread; a failure changes nothing.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
 }

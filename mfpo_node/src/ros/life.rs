@@ -158,6 +158,7 @@ impl Service {
                     self.conclude(Outcome::Success, &now);
                 }
             }
+            LoopEvent::Returned { current, .. } => self.expected.rolled_back(current),
             LoopEvent::NothingBefore if self.is_rolling_back() => {
                 self.conclude(Outcome::Failure, "there is no policy before this one");
             }

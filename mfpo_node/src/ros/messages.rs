@@ -59,6 +59,8 @@ pub enum CommandPublisher {
     Array(r2r::Publisher<Float64MultiArray>, Float64MultiArray),
     /// `trajectory_msgs/JointTrajectory`.
     Trajectory(r2r::Publisher<JointTrajectory>, JointTrajectory),
+    /// A dry run: there is no topic, so that nothing can leave.
+    Nothing,
 }
 
 impl CommandPublisher {
@@ -84,6 +86,7 @@ impl CommandPublisher {
         match self {
             Self::Array(_, message) => *message = convert::command_array(spec.action_size()),
             Self::Trajectory(_, message) => *message = convert::command_trajectory(spec),
+            Self::Nothing => {}
         }
     }
 
@@ -105,6 +108,7 @@ impl CommandPublisher {
                 }
                 publisher.publish(message)
             }
+            Self::Nothing => Ok(()),
         }
     }
 }
@@ -129,6 +133,13 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     copy(&mut message.action, tick.action);
     copy(&mut message.command_raw, tick.raw);
     copy(&mut message.command, tick.command.values());
+    let depth = tick.asked.map(|asked| (asked.depth, asked.draw));
+    message.steps = depth.map_or(0, |(depth, _)| count(depth.steps));
+    message.candidates = depth.map_or(0, |(depth, _)| count(depth.candidates));
+    message.in_stages = depth.is_some_and(|(depth, _)| depth.in_stages);
+    message.draw = depth.map_or(0, |(_, draw)| draw);
+    let before = tick.asked.and_then(|asked| asked.before);
+    message.policy_weight = before.map_or(1.0, |before| before.weight);
     message.interventions = tick.command.interventions();
     message.blend = tick.blend;
     message.fallback = tick.fallback.is_some();
@@ -140,6 +151,7 @@ pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u6
     message.sequence = sequence;
     copy(&mut message.command_raw, command.values());
     copy(&mut message.command, command.values());
+    (message.steps, message.candidates, message.draw) = (0, 0, 0);
     message.interventions = command.interventions();
     message.blend = 0.0;
     message.fallback = true;
@@ -147,11 +159,22 @@ pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u6
 }
 
 /// Writes which policy acts.
-pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity, candidates: usize) {
+pub fn fill_identity(message: &mut PolicyAction, identity: &PolicyIdentity) {
     message.run.clone_from(&identity.run);
     message.version = identity.version;
-    message.steps = u32::try_from(identity.steps).unwrap_or(u32::MAX);
-    message.candidates = u32::try_from(candidates).unwrap_or(u32::MAX);
+}
+
+/// Writes which policy it is taking over from, during a blend.
+pub fn fill_before(message: &mut PolicyAction, before: Option<&PolicyIdentity>) {
+    message.previous_run.clear();
+    if let Some(before) = before {
+        message.previous_run.push_str(&before.run);
+    }
+    message.previous_version = before.map_or(0, |before| before.version);
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn copy<T: Copy>(to: &mut Vec<T>, from: &[T]) {
@@ -175,6 +198,7 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         run: current.map(|p| p.run.clone()).unwrap_or_default(),
         version: current.map(|p| p.version).unwrap_or_default(),
         digest: current.map(|p| p.digest.clone()).unwrap_or_default(),
+        weights_digest: current.map(|p| p.weights_digest.clone()).unwrap_or_default(),
         previous_digest: status
             .previous
             .as_ref()
@@ -182,6 +206,10 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
             .unwrap_or_default(),
         swaps: read(&live.swaps),
         rollbacks: read(&live.rollbacks),
+        swap_stage: status.swap.stage().unwrap_or_default().to_owned(),
+        staged_version: status.swap.version(),
+        swap_returns: read(&live.swap_returns),
+        last_swap_return: status.swap.last_return().to_owned(),
         rejections: status.rejections,
         last_rejection: status.last_rejection.clone(),
         ticks: read(&live.ticks),
@@ -197,8 +225,11 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         latency_p50: figures.latency_p50,
         latency_p99: figures.latency_p99,
         latency_max: figures.latency_max,
+        steps_mean: figures.steps,
+        candidates_mean: figures.candidates,
         joint_names: status.joint_names.clone(),
         joint_ages: live.joint_ages(now),
+        dry_run: status.is_dry_run,
         ..Default::default()
     }
 }

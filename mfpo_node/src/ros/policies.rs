@@ -117,6 +117,8 @@ impl Service {
         if let Some(request) = self.loads.pop_front() {
             let path = PathBuf::from(&request.message.path);
             self.check(Origin::Load(request), Source::File(path));
+        } else if self.status.swap.is_under_way() {
+            // The newest bundle waits until the one before it is through.
         } else if let Some(bytes) = self.offers.take() {
             self.check(Origin::Topic, Source::Bytes(bytes));
         } else if let Some(found) = self.look_into_the_folder() {
@@ -257,6 +259,7 @@ impl Service {
         }
         let order = if self.has_robot {
             self.expected.went_live(&policy);
+            self.status.swap.begin();
             Order::Swap(policy)
         } else {
             let spec = Arc::clone(policy.spec());

@@ -74,6 +74,8 @@ pub struct Running {
     pub earlier: u64,
     /// Number of the next record.
     pub next: u64,
+    /// Time of the last step, s.
+    pub took: f64,
     trigger: Trigger,
     knows_unknown: bool,
     /// Why the robot was not ready, as it was told last.
@@ -94,6 +96,7 @@ impl Running {
             complete: false,
             earlier: 0,
             next,
+            took: 0.0,
             trigger,
             knows_unknown: false,
             told: None,

@@ -138,13 +138,13 @@ impl Service {
             config.settings.candidates,
             config.accept_runs.clone(),
         );
+        expected.is_budgeted = config.settings.compute_budget > 0;
         expected.trusted_keys = config.trusted_keys.clone();
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         Ok(Self {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
             folder: config.policy_folder.clone().map(Folder::new),
-            config,
             parameters,
             life: Lifecycle::new(),
             is_held: false,
@@ -161,11 +161,12 @@ impl Service {
             live: Arc::new(Live::new(0)),
             has_robot: false,
             spec: None,
-            status: Status::default(),
+            status: Status::new(config.dry_run),
             outputs,
             last_published: None,
             last_diagnosed: None,
             is_retuned: false,
+            config,
         })
     }
 
@@ -174,6 +175,9 @@ impl Service {
     /// # Errors
     /// When that cannot be read or is refused.
     pub fn begin(&mut self) -> anyhow::Result<()> {
+        if self.config.dry_run {
+            tracing::warn!("this is a dry run: no command is published");
+        }
         if !self.autostart {
             tracing::info!("autostart is off: waiting to be configured and activated");
             return Ok(());
@@ -276,6 +280,9 @@ impl Service {
                 "candidates is {candidates}, but the policy that acts carries no critics to choose with; expected 1"
             ));
         }
+        if config.settings.compute_budget > 0 {
+            return Ok(());
+        }
         let latency = policy.latency * candidates as f64 / policy.candidates as f64;
         let most = LATENCY_SHARE * spec.control_period();
         if latency > most {
@@ -293,6 +300,7 @@ impl Service {
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
         self.expected.candidates = config.settings.candidates;
+        self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
         self.retune();

@@ -38,6 +38,16 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// All rules, in their order.
+    pub const ALL: [Self; 6] = [
+        Self::Finite,
+        Self::Position,
+        Self::Velocity,
+        Self::Effort,
+        Self::Rate,
+        Self::Acceleration,
+    ];
+
     /// The names of the rules, in their order.
     pub const NAMES: [&'static str; 6] = ["finite", "position", "velocity", "effort", "rate", "acceleration"];
 }

@@ -2,16 +2,16 @@
 //! sizes, finite weights); here the policy is checked against this robot and this node, and tried out.
 //!
 //! In this order, so that the first complaint is the one that helps most: a robot at all, robot, control period, spec, run, version,
-//! critics, golden probes, latency.
+//! critics, latency (which bounds what comes next), golden probes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::noise::NormalNoise;
-use mfpo_policy::sampler::{ActionSampler, SampleError};
+use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::signature::{SignatureError, TrustedKeys};
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
@@ -21,6 +21,8 @@ use thiserror::Error;
 const LATENCY_SHARE: f64 = 0.5;
 /// Actions sampled to measure the latency.
 const LATENCY_SAMPLES: usize = 33;
+/// No more are sampled after this time: a policy that is far too slow need not show it 33 times.
+const LATENCY_MOST: Duration = Duration::from_secs(2);
 /// The rate parameter and the policy's rate are the same when they differ by less than this part.
 const SAME_RATE: f64 = 1e-3;
 
@@ -126,6 +128,8 @@ pub struct PolicyIdentity {
     pub version: u64,
     /// Digest of the bundle, hexadecimal.
     pub digest: String,
+    /// Digest of the weights, read back from the memory that the policy computes with, hexadecimal.
+    pub weights_digest: String,
     /// Sampling steps.
     pub steps: usize,
     /// Median time of one action when it was checked, s.
@@ -144,7 +148,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Samples an action; see [`ActionSampler::sample_into`].
+    /// Samples an action; see [`ActionSampler::sample_at`].
     ///
     /// # Errors
     /// When a size is wrong or the action is not finite.
@@ -152,12 +156,60 @@ impl Policy {
         &mut self,
         observation: &[f32],
         noise: &[f32],
-        candidates: usize,
+        depth: Depth,
         action: &mut [f32],
     ) -> Result<(), SampleError> {
         self.sampler
-            .sample_into(observation, noise, candidates, action)
+            .sample_at(observation, noise, depth, action)
             .map(|_value| ())
+    }
+
+    /// Samples as far as `goes_on` allows; see [`ActionSampler::sample_within`].
+    ///
+    /// # Errors
+    /// When a size is wrong or the action is not finite.
+    pub fn act_within(
+        &mut self,
+        observation: &[f32],
+        noise: &[f32],
+        most: usize,
+        action: &mut [f32],
+        goes_on: &mut dyn FnMut(Depth) -> bool,
+    ) -> Result<Depth, SampleError> {
+        self.sampler
+            .sample_within(observation, noise, most, action, goes_on)
+            .map(|sampled| sampled.depth)
+    }
+
+    /// Sampling steps, T.
+    pub fn steps(&self) -> usize {
+        self.sampler.steps()
+    }
+
+    /// The depth of this policy that is like the depth of another: the first answer, or all of its own steps, with as many
+    /// candidates as its critics can compare.
+    pub fn depth_like(&self, other: Depth, others_steps: usize) -> Depth {
+        if other.steps < others_steps {
+            return Depth::FIRST;
+        }
+        Depth {
+            steps: self.sampler.steps(),
+            candidates: if self.sampler.has_critics() {
+                other.candidates
+            } else {
+                1
+            },
+            in_stages: other.in_stages,
+        }
+    }
+
+    /// All steps of so many candidates.
+    pub fn full_depth(&self, candidates: usize) -> Depth {
+        Depth {
+            steps: self.sampler.steps(),
+            candidates,
+            in_stages: false,
+        }
     }
 
     /// What names it.
@@ -180,6 +232,8 @@ pub struct Expected {
     pub rate: Option<f64>,
     /// Actions sampled at each tick.
     pub candidates: usize,
+    /// Are they sampled only as far as a tick's budget lasts?
+    pub is_budgeted: bool,
     /// Runs that may take over from the live one; `*` is any.
     pub accept_runs: Vec<String>,
     /// Whose signatures count; without any, bundles need none.
@@ -197,6 +251,7 @@ impl Expected {
             robot,
             rate,
             candidates,
+            is_budgeted: false,
             accept_runs,
             trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
@@ -244,17 +299,18 @@ impl Expected {
                 candidates: self.candidates,
             });
         }
-        bundle.check_probes(&mut sampler)?;
         let latency = self.measure(&mut sampler, spec)?;
+        bundle.check_probes(&mut sampler)?;
         Ok(Policy {
             identity: Arc::new(PolicyIdentity {
                 robot: spec.robot.clone(),
                 run: manifest.run.clone(),
                 version: manifest.version,
                 digest: bundle.digest().to_owned(),
+                weights_digest: sampler.weights_digest().map_err(BundleError::from)?,
                 steps: sampler.steps(),
                 latency,
-                candidates: self.candidates,
+                candidates: self.measured_candidates(),
                 has_critics: sampler.has_critics(),
             }),
             sampler,
@@ -350,21 +406,29 @@ impl Expected {
         Ok(())
     }
 
-    /// Median time of one action, s; the same calls as in the loop, and the sampler is warm afterwards.
+    /// Candidates that an action must have time for.
+    fn measured_candidates(&self) -> usize {
+        if self.is_budgeted { 1 } else { self.candidates }
+    }
+
+    /// Median time of one action of all candidates - of one alone, where a budget decides about the others -, s; the same
+    /// calls as in the loop, and the sampler is warm afterwards.
     fn measure(&self, sampler: &mut ActionSampler, spec: &RobotSpec) -> Result<f64, Refused> {
         let observation = vec![0.0; sampler.observation_size()];
-        let mut normals = vec![0.0; self.candidates * sampler.action_size()];
+        let candidates = self.measured_candidates();
+        let mut normals = vec![0.0; candidates * sampler.action_size()];
         let mut action = vec![0.0; sampler.action_size()];
         let mut noise = NormalNoise::new(0);
         let mut times = Vec::with_capacity(LATENCY_SAMPLES);
-        for _ in 0..LATENCY_SAMPLES {
+        let began = Instant::now();
+        while times.len() < LATENCY_SAMPLES && began.elapsed() < LATENCY_MOST {
             noise.fill(&mut normals);
             let start = Instant::now();
-            sampler.sample_into(&observation, &normals, self.candidates, &mut action)?;
+            sampler.sample_into(&observation, &normals, candidates, &mut action)?;
             times.push(start.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
-        let got = times.get(LATENCY_SAMPLES / 2).copied().unwrap_or(f64::INFINITY);
+        let got = times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY);
         let expected = LATENCY_SHARE * spec.control_period();
         if got > expected {
             return Err(Refused::Latency {

@@ -1,10 +1,17 @@
 //! The control loop, step by step.
 
-use mfpo_node::control_loop::{Decision, Reason};
+use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings, Tuning};
+use mfpo_node::joint_states::JointStates;
 use mfpo_node::safety::Verdict;
+use mfpo_node::time::MonoTime;
+use mfpo_node::weights::Expected;
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::sampler::Depth;
 use mfpo_policy::spec::CommandInterface;
 
-use super::support::{MS, allocations, at, best_of, control_loop, policy, robot, send};
+use super::support::{
+    MS, allocations, at, best_of, bundle_with_critics, control_loop, policy, robot, send, settings,
+};
 
 /// What a step sent, and whether the fallback did; `None` when nothing was sent.
 fn sent(decision: &Decision<'_>) -> Option<(Vec<f64>, bool)> {
@@ -106,6 +113,59 @@ fn the_same_seed_and_states_give_the_same_commands() {
     assert!(first.windows(2).any(|pair| pair[0] != pair[1]));
 }
 
+/// The action of each of 50 steps, with what it came from.
+fn asked(control: &mut ControlLoop, states: &mut JointStates) -> Vec<(Vec<f32>, Vec<f32>, u64, Depth)> {
+    let mut answers = Vec::new();
+    for k in 0..50 {
+        let now = MonoTime::now();
+        send(states, now, &["a", "b"], &[0.02 * f64::from(k), 0.1], &[0.5, 0.0]).unwrap();
+        let Decision::Command(tick) = control.step(states, now) else {
+            panic!("nothing commanded")
+        };
+        let from = tick.asked.expect("the policy acts");
+        answers.push((
+            tick.action.to_vec(),
+            from.observation.to_vec(),
+            from.draw,
+            from.depth,
+        ));
+    }
+    answers
+}
+
+#[test]
+fn every_action_can_be_given_again_from_its_observation_draw_and_depth() {
+    let spec = robot(CommandInterface::Effort);
+    for compute_budget in [0, 1, 1_000_000_000] {
+        let (mut control, mut states) = best_of(12, &spec);
+        let settings_now = Settings {
+            candidates: 12,
+            compute_budget,
+            ..settings()
+        };
+        control.tune(&mut Tuning::new(&spec, settings_now).unwrap());
+        let expected = Expected::new(String::new(), None, 12, Vec::new());
+        let mut again = expected.validate(&bundle_with_critics(&spec, "run", 1)).unwrap();
+        let mut noise = NormalNoise::new(settings().seed);
+        for (number, (action, observation, draw, depth)) in
+            asked(&mut control, &mut states).into_iter().enumerate()
+        {
+            assert_eq!(draw, number as u64);
+            match compute_budget {
+                0 => assert_eq!((depth.steps, depth.candidates), (2, 12)),
+                1 => assert_eq!(depth, Depth::FIRST, "no time is left for more"),
+                _ => assert_eq!(depth.steps, 2, "a second is enough"),
+            }
+            let mut normals = vec![0.0; depth.candidates * action.len()];
+            noise.begin(draw);
+            noise.fill(&mut normals);
+            let mut got = vec![0.0; action.len()];
+            again.act(&observation, &normals, depth, &mut got).unwrap();
+            assert_eq!(got, action, "draw {draw} at {depth:?}");
+        }
+    }
+}
+
 #[test]
 fn a_swap_takes_effect_at_the_next_step_and_a_rollback_takes_it_back() {
     let spec = robot(CommandInterface::Effort);
@@ -167,7 +227,14 @@ fn a_step_allocates_nothing_whether_the_policy_or_the_fallback_commands() {
         CommandInterface::Effort,
     ] {
         let spec = robot(interface);
-        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec)] {
+        let mut budgeted = best_of(4, &spec);
+        let settings = Settings {
+            candidates: 4,
+            compute_budget: 1_000_000_000,
+            ..settings()
+        };
+        budgeted.0.tune(&mut Tuning::new(&spec, settings).unwrap());
+        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec), budgeted] {
             assert!(
                 allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0,
                 "the counter counts"

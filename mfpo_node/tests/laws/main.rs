@@ -8,6 +8,7 @@ mod joint_states;
 mod lifecycle;
 mod parameters;
 mod safety;
+mod stages;
 mod status;
 mod support;
 mod system_calls;

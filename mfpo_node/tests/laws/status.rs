@@ -129,6 +129,7 @@ fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
             taken,
             handed_over: taken,
             latency: 300_000,
+            depth: None,
         });
     }
     let level_at = |warn: f64, error: f64| {

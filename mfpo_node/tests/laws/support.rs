@@ -8,7 +8,7 @@ use mfpo_node::control_loop::{ControlLoop, Settings};
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
 use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
-use mfpo_node::weights::{Expected, Policy};
+use mfpo_node::weights::{Expected, Policy, StageSettings};
 use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
 use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::mean_flow::MeanFlow;
@@ -99,20 +99,48 @@ pub fn bundle_with_critics(spec: &RobotSpec, run: &str, version: u64) -> Vec<u8>
     )
 }
 
+/// A sealed bundle whose every action is `sign`, whatever it sees.
+pub fn bundle_of_one_action(spec: &RobotSpec, version: u64, sign: f32) -> Vec<u8> {
+    let subject = Subject::Robot(spec.clone());
+    let actor = actor(&subject, version);
+    let tensors = actor.iter().map(|(name, tensor)| {
+        let tensor = if name == "MLP_0/Dense_2/bias" {
+            (tensor.zeros_like().unwrap() - 1000.0 * f64::from(sign)).unwrap()
+        } else {
+            tensor.clone()
+        };
+        (name.clone(), tensor)
+    });
+    let actor = Parameters::new(tensors.collect());
+    seal_actor(&subject, ("run", version), &actor, None)
+}
+
+fn actor(subject: &Subject, seed: u64) -> Parameters {
+    let action_size = subject.action_size();
+    let sizes = (subject.observation_size(), action_size, action_size);
+    MeanFlow::initialize(seed, sizes, &[16, 16], &Device::Cpu).unwrap()
+}
+
 fn seal_with(
     subject: &Subject,
     (run, version): (&str, u64),
     critics: Option<([&Parameters; 2], CriticManifest)>,
 ) -> Vec<u8> {
-    let action_size = subject.action_size();
-    let sizes = (subject.observation_size(), action_size, action_size);
-    let actor = MeanFlow::initialize(version, sizes, &[16, 16], &Device::Cpu).unwrap();
+    seal_actor(subject, (run, version), &actor(subject, version), critics)
+}
+
+fn seal_actor(
+    subject: &Subject,
+    (run, version): (&str, u64),
+    actor: &Parameters,
+    critics: Option<([&Parameters; 2], CriticManifest)>,
+) -> Vec<u8> {
     seal(&SealRequest {
         subject,
         run,
         version,
         sampling_steps: 2,
-        actor: &actor,
+        actor,
         critics,
         normalizer: None,
         probe_observations: Vec::new(),
@@ -131,6 +159,7 @@ pub fn policy(spec: &RobotSpec, version: u64) -> Box<Policy> {
 pub fn settings() -> Settings {
     Settings {
         candidates: 1,
+        compute_budget: 0,
         seed: 7,
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,
@@ -138,6 +167,7 @@ pub fn settings() -> Settings {
         fade_in: 0.0,
         recovery_inputs: 1,
         enable_timeout: 0,
+        stages: StageSettings::NONE,
         tightening: Tightening::NONE,
     }
 }

@@ -173,6 +173,27 @@ impl PackedMatrix {
         }
     }
 
+    /// The row-major matrix, as it was before it was packed.
+    pub(crate) fn unpacked(&self) -> Vec<f32> {
+        let (inner, columns) = (self.inner, self.columns);
+        let data = self.data.as_slice();
+        let mut matrix = Vec::with_capacity(inner * columns);
+        for k in 0..inner {
+            for first in (0..columns).step_by(PANEL) {
+                let (start, width) = panel_of(first, inner, columns);
+                let count = PANEL.min(columns - first);
+                matrix.extend_from_slice(&data[start + k * width..][..count]);
+            }
+        }
+        matrix
+    }
+
+    /// The packed numbers themselves, to damage one.
+    #[cfg(test)]
+    pub(crate) fn packed_mut(&mut self) -> &mut [f32] {
+        self.data.as_mut_slice()
+    }
+
     /// K, the rows of the matrix.
     pub fn inner(&self) -> usize {
         self.inner

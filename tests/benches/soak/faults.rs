@@ -9,7 +9,7 @@ use mfpo_node::time::MonoTime;
 use mfpo_ros::r2r::rcl_interfaces::msg::{Parameter, ParameterValue};
 use mfpo_ros::r2r::rcl_interfaces::srv::SetParameters;
 use mfpo_ros::r2r::{self, Client, QosProfile};
-use mfpo_tests::rig::{self, Receiver, Robot, Says};
+use mfpo_tests::rig::{Receiver, Robot, Says};
 
 use super::{NAMESPACE, RUN};
 
@@ -53,7 +53,6 @@ type Answer = Pin<Box<dyn Future<Output = r2r::Result<SetParameters::Response>> 
 pub struct Faults {
     parameters: Client<SetParameters::Service>,
     answers: Vec<(Answer, bool)>,
-    rate: f64,
     counts: [u64; ALL.len()],
     /// Until when the robot says what it must not, ns, and until when the policy may be silent.
     bad_until: Option<MonoTime>,
@@ -62,23 +61,22 @@ pub struct Faults {
 
 impl Faults {
     /// Nothing is wrong yet.
-    pub fn new(node: &mut r2r::Node, rate: f64) -> anyhow::Result<Self> {
+    pub fn new(node: &mut r2r::Node) -> anyhow::Result<Self> {
         let service = format!("{NAMESPACE}/control/set_parameters");
         Ok(Self {
             parameters: node.create_client(&service, QosProfile::services_default())?,
             answers: Vec::new(),
-            rate,
             counts: [0; ALL.len()],
             bad_until: None,
             may_miss_until: None,
         })
     }
 
-    /// The next one.
+    /// The next one; `sent` are the newest bundle and the one before.
     pub fn begin(
         &mut self,
         now: MonoTime,
-        version: u64,
+        sent: &[Vec<u8>; 2],
         (receiver, robot): (&Receiver, &Robot),
     ) -> anyhow::Result<()> {
         let which = (self.count() % ALL.len() as u64) as usize;
@@ -92,16 +90,13 @@ impl Faults {
                 }
             }
             Fault::CorruptBundle => {
-                let mut bundle = rig::bundle(RUN, version + 1, self.rate)?;
+                let mut bundle = sent[0].clone();
                 if let Some(last) = bundle.last_mut() {
                     *last ^= 1;
                 }
-                receiver.offer(RUN, version + 1, bundle)?;
+                receiver.offer(RUN, 0, bundle)?;
             }
-            Fault::OlderBundle => {
-                let older = version.saturating_sub(1);
-                receiver.offer(RUN, older, rig::bundle(RUN, older, self.rate)?)?;
-            }
+            Fault::OlderBundle => receiver.offer(RUN, 0, sent[1].clone())?,
             Fault::Parameter(value) => self.set(value)?,
         }
         Ok(())

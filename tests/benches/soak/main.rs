@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::Parser;
 use mfpo_node::time::MonoTime;
-use mfpo_tests::rig::{self, Node, NodeOptions, Receiver, Robot, Sampler, Trainer, machine};
+use mfpo_tests::rig::{self, Bundles, Node, NodeOptions, Receiver, Robot, Sampler, Trainer, machine};
 use serde_json::json;
 
 use faults::Faults;
@@ -161,12 +161,13 @@ fn soak(arguments: &Arguments, folder: &Path) -> anyhow::Result<Soaked> {
         namespace: NAMESPACE.into(),
         trigger: "fixed_rate",
         realtime_priority: arguments.realtime_priority,
-        parameters: Vec::new(),
+        parameters: rig::without_stages(),
     };
     let node = Node::start(folder, &rig::bundle(RUN, 1, arguments.rate)?, &options)?;
     let robot = Robot::start(&[NAMESPACE.into()], arguments.rate);
+    let bundles = Bundles::start(RUN, 2, arguments.rate);
     let soaked = std::thread::scope(|scope| {
-        let soaking = scope.spawn(|| Soak::new(arguments, &node, &robot)?.run());
+        let soaking = scope.spawn(|| Soak::new(arguments, (&node, &robot), bundles)?.run());
         soaking.join()
     });
     robot.end()?;
@@ -185,14 +186,21 @@ struct Soak<'a> {
     sampler: Sampler,
     ledger: Ledger,
     faults: Faults,
+    bundles: Bundles,
     version: u64,
+    /// The bundle that was sent last, and the one before.
+    sent: [Vec<u8>; 2],
     resident: Vec<f64>,
 }
 
 impl<'a> Soak<'a> {
-    fn new(arguments: &'a Arguments, node: &'a Node, robot: &'a Robot) -> anyhow::Result<Self> {
+    fn new(
+        arguments: &'a Arguments,
+        (node, robot): (&'a Node, &'a Robot),
+        bundles: Bundles,
+    ) -> anyhow::Result<Self> {
         let mut receiver = Receiver::new(NAMESPACE)?;
-        let faults = Faults::new(&mut receiver.node, arguments.rate)?;
+        let faults = Faults::new(&mut receiver.node)?;
         receiver.wait_until_active(1.0)?;
         Ok(Self {
             sampler: Sampler::start(node.control_thread_schedstat()),
@@ -202,7 +210,9 @@ impl<'a> Soak<'a> {
             robot,
             receiver,
             faults,
+            bundles,
             version: 1,
+            sent: [Vec::new(), Vec::new()],
             resident: Vec::new(),
         })
     }
@@ -223,8 +233,7 @@ impl<'a> Soak<'a> {
             }
             if now >= next_fault && end.since(now) > 2 * SECOND {
                 next_fault = next_fault.plus(2 * SECOND);
-                self.faults
-                    .begin(now, self.version, (&self.receiver, self.robot))?;
+                self.faults.begin(now, &self.sent, (&self.receiver, self.robot))?;
             }
         }
         let ended = MonoTime::now();
@@ -252,7 +261,9 @@ impl<'a> Soak<'a> {
     fn swap(&mut self) -> anyhow::Result<()> {
         self.version += 1;
         self.ledger.published(self.version);
-        let bundle = rig::bundle(RUN, self.version, self.arguments.rate)?;
+        let bundle = self.bundles.next()?;
+        self.sent.swap(0, 1);
+        self.sent[0].clone_from(&bundle);
         Ok(self.receiver.offer(RUN, self.version, bundle)?)
     }
 

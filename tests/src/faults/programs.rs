@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::outcome::{Outcome, milliseconds};
-use super::stand::{STALE, Stand};
+use super::stand::{Stand, without_stages};
 use super::view::numbers;
 use super::{Row, Scene};
 use crate::bundles::sealed;
@@ -151,10 +151,8 @@ fn simulated_robot() -> Stand {
     let spec = swing_arm();
     let env = TestEnv::alone();
     let policy = env.file("first.safetensors", &sealed(&spec, 1));
-    let parameters = vec![
-        format!("policy:={}", policy.display()),
-        format!("stale_timeout:={STALE}"),
-    ];
+    let mut parameters = without_stages();
+    parameters.push(format!("policy:={}", policy.display()));
     beside_robot(env, parameters)
 }
 
@@ -230,7 +228,10 @@ fn robot_ends(stand: &mut Stand, signal: Signal) -> Outcome {
 /// themselves.
 fn discovery_is_lost(stand: &mut Stand) -> Outcome {
     let seen = |stand: &mut Stand| stand.peer.endpoints("joint_states")["publishers"].take();
-    assert_eq!(seen(stand).as_array().map(Vec::len), Some(1));
+    until("DDS knows the robot", || {
+        let known = seen(stand);
+        (known.as_array().map(Vec::len) == Some(1)).then_some(())
+    });
     let began = last_state(stand);
     stand.others[0].signal(Signal::SIGSTOP);
     let words = ["the fallback commands", "has not reported for"];
@@ -254,10 +255,9 @@ fn discovery_is_lost(stand: &mut Stand) -> Outcome {
 
 /// Robot, node and a trainer whose bundles come by topic.
 fn learning_robot() -> Stand {
-    let mut stand = beside_robot(
-        TestEnv::alone(),
-        vec!["robot:=swing_arm".into(), format!("stale_timeout:={STALE}")],
-    );
+    let mut parameters = without_stages();
+    parameters.push("robot:=swing_arm".into());
+    let mut stand = beside_robot(TestEnv::alone(), parameters);
     let trainer = start_trainer(&stand, &["--seed", "5"], "first");
     stand.others.push(trainer);
     stand

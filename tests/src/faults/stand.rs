@@ -55,7 +55,7 @@ impl Stand {
         let policy = env.file("first.safetensors", bundle);
         let mut parameters: Vec<String> = parameters.iter().map(|p| (*p).to_owned()).collect();
         parameters.push(format!("policy:={}", policy.display()));
-        parameters.push(format!("stale_timeout:={STALE}"));
+        parameters.extend(without_stages());
         let peer = env.peer("");
         let control = start(&env, &parameters);
         let mut stand = Self::around(env, peer, control, spec);
@@ -223,6 +223,13 @@ impl Stand {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// What the node of every row is told: states go stale early, and a good bundle acts at once.
+pub fn without_stages() -> Vec<String> {
+    let stages = ["shadow", "blend", "probation"].map(|stage| format!("swap.{stage}:=0.0"));
+    let stale = format!("stale_timeout:={STALE}");
+    stages.into_iter().chain([stale]).collect()
 }
 
 fn start(env: &TestEnv, parameters: &[String]) -> Process {

@@ -20,8 +20,8 @@ themselves). The test asserts on what the robot received - every command finite,
 of `policy/action` - and writes this table from what it saw: `cargo xtask test --slow`. It fails where something other than a
 time differs from what is written here; a part of the rows runs in `cargo xtask test`.
 
-A policy of 50 Hz, joint states at 100 Hz, `stale_timeout` 0.2 s, `fade_in` 0.2 s, commands in N m unless a row says otherwise,
-no real-time priority. A reaction is the time from the fault (the last good state sent, the bundle sent, the signal) to the
+A policy of 50 Hz, joint states at 100 Hz, `stale_timeout` 0.2 s, `fade_in` 0.2 s, the stages of a swap at 0, commands in N m unless a
+row says otherwise, no real-time priority. A reaction is the time from the fault (the last good state sent, the bundle sent, the signal) to the
 first command or status that answers it, as it arrived at the robot; the times are those of one run on the 2-core machine
 where the table was accepted last. What a real robot does without commands is up to its own timeout; the simulated one brakes.
 ";

@@ -11,9 +11,9 @@ mod sampler;
 mod table;
 mod trainer;
 
-pub use node::{Node, NodeOptions};
+pub use node::{Node, NodeOptions, without_stages};
 pub use receiver::Receiver;
-pub use robot::{JOINTS, Robot, Says, bundle};
+pub use robot::{Bundles, JOINTS, Robot, Says, bundle};
 pub use sampler::{Evidence, Sampler};
 pub use table::{Figures, HEAD, machine, microseconds};
 pub use trainer::Trainer;

@@ -21,6 +21,12 @@ pub struct NodeOptions {
     pub parameters: Vec<String>,
 }
 
+/// Parameters with which a new policy acts at once.
+pub fn without_stages() -> Vec<String> {
+    let stages = ["swap.shadow", "swap.blend", "swap.probation", "fade_in"];
+    stages.map(|stage| format!("{stage}:=0.0")).into()
+}
+
 /// A running node; it ends with this.
 pub struct Node {
     process: Process,
@@ -75,8 +81,7 @@ impl Node {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
         let mut threads = tasks.flatten().filter(|task| {
             let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            // The process has the same name, and its first thread with it.
-            name.trim() == "control" && task.file_name().to_string_lossy() != self.pid.to_string()
+            name.trim() == "control_loop"
         });
         threads.next().map(|task| task.path().join("schedstat"))
     }

@@ -110,6 +110,7 @@ impl Receiver {
             robot: String::new(),
             digest: String::new(),
             data,
+            ..PolicyBundle::default()
         })
     }
 }

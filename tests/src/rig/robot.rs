@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::bail;
@@ -17,6 +18,9 @@ use mfpo_ros::r2r::sensor_msgs::msg::JointState;
 use mfpo_ros::{convert, create_node, qos, time};
 
 use super::go_realtime;
+
+/// Policies that are sealed ahead.
+const AHEAD: usize = 16;
 
 /// Its joints.
 pub const JOINTS: usize = 12;
@@ -155,6 +159,34 @@ pub fn bundle(run: &str, version: u64, rate: f64) -> anyhow::Result<Vec<u8>> {
         normalizer: None,
         probe_observations: Vec::new(),
     })?)
+}
+
+/// Policies of rising versions, sealed ahead of their use by a thread of ordinary priority: whoever publishes them has
+/// real-time priority, and must not compute.
+pub struct Bundles(Receiver<anyhow::Result<Vec<u8>>>);
+
+impl Bundles {
+    /// Those of a run from a version on.
+    pub fn start(run: &'static str, first: u64, rate: f64) -> Self {
+        let (sender, receiver) = sync_channel(AHEAD);
+        std::thread::spawn(move || {
+            // It ends when nobody waits for the next one.
+            for version in first.. {
+                if sender.send(bundle(run, version, rate)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn next(&self) -> anyhow::Result<Vec<u8>> {
+        self.0.recv()?
+    }
 }
 
 fn spec(rate: f64) -> RobotSpec {

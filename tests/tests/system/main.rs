@@ -2,6 +2,8 @@
 
 mod bad_bundles;
 mod bad_input;
+mod control_thread;
+mod dry_run;
 mod faults;
 mod gradient;
 mod lifecycle;
@@ -11,4 +13,5 @@ mod names;
 mod operators;
 mod parameters;
 mod stopping;
+mod swaps;
 mod three_ways;

@@ -149,7 +149,9 @@ impl LearningRobot {
         peer.listen("joint_states", "sensor_msgs/JointState", Qos::Sensor);
         let robot = env.start("robot", &["--rate", "100", "--episode-seconds", "0.5"]);
         // A tick must not be late because the machine paused for a moment; staleness is another test's.
-        let control = env.control(&["robot:=swing_arm"]);
+        // Several policies have to get through all stages of their swaps in a few seconds.
+        let stages = ["swap.shadow:=0.06", "swap.blend:=0.1", "swap.probation:=0.2"];
+        let control = env.control(&[&["robot:=swing_arm"][..], &stages].concat());
         let waiting = peer.status("it waits for a policy", |s| {
             s["state"] == state::WAITING_FOR_POLICY
         });

@@ -9,7 +9,14 @@ use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, TickRecord};
 use crate::safety::{NotEnabled, Outside, Rule, Verdict};
 use crate::time::MonoTime;
-use crate::weights::PolicyIdentity;
+use crate::weights::{Compared, PolicyIdentity, Stage, Why};
+
+mod swap;
+
+pub use swap::Swap;
+
+/// What everything begins with that a dry run says of itself.
+pub const DRY_RUN: &str = "dry run, no command is published: ";
 
 /// Why the loop is in its state.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +83,27 @@ pub enum LoopEvent {
         previous: Option<Arc<PolicyIdentity>>,
         /// Does it take the place of another?
         is_swap: bool,
+        /// The stage of its swap that it is in, where one is left.
+        stage: Option<Stage>,
+    },
+    /// A policy is computed in the shadow of the one that acts.
+    Shadowing(Arc<PolicyIdentity>),
+    /// How it compares; it goes live.
+    Compared(Compared),
+    /// A policy leaves the shadow without having acted.
+    Superseded(Arc<PolicyIdentity>),
+    /// The blend is over.
+    Blended(Option<Stage>),
+    /// The swap is done.
+    Committed,
+    /// A policy was not let through a stage of its swap.
+    Returned {
+        /// That policy.
+        given_up: Arc<PolicyIdentity>,
+        /// The policy that acts from now on.
+        current: Arc<PolicyIdentity>,
+        /// Why.
+        why: Why,
     },
     /// The loop is in another state.
     State(LoopState, Cause),
@@ -130,8 +158,12 @@ pub struct Status {
     pub last_rejection: String,
     /// Does a bundle wait because swaps are frozen?
     pub is_frozen_with_pending: bool,
+    /// Is everything computed, and no command published?
+    pub is_dry_run: bool,
     /// Latency and rate.
     pub figures: Figures,
+    /// The swap that is under way.
+    pub swap: Swap,
     state: Option<LoopState>,
     reason: String,
     /// Why the robot is not ready, of a loop that keeps trying.
@@ -141,6 +173,14 @@ pub struct Status {
 }
 
 impl Status {
+    /// Nothing known yet.
+    pub fn new(is_dry_run: bool) -> Self {
+        Self {
+            is_dry_run,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what one tick took.
     pub fn record(&mut self, record: TickRecord) {
         self.figures.record(record);
@@ -153,6 +193,7 @@ impl Status {
                 current,
                 previous,
                 is_swap,
+                stage,
             } => {
                 let how = if is_swap { "swapped to" } else { "starting with" };
                 tracing::info!(
@@ -162,9 +203,28 @@ impl Status {
                     current.robot,
                     current.latency * 1e6
                 );
+                self.swap.enter(stage, current.version);
                 self.current = Some(current);
                 self.previous = previous;
                 self.just_rejected = false;
+            }
+            LoopEvent::Shadowing(policy) => self.swap.enter(Some(Stage::Shadow), policy.version),
+            LoopEvent::Compared(compared) => swap::log_comparison(&compared),
+            LoopEvent::Superseded(policy) => swap::log_superseded(&policy),
+            LoopEvent::Blended(stage) => self.swap.go_on(stage),
+            LoopEvent::Committed => self.swap.go_on(None),
+            LoopEvent::Returned {
+                given_up,
+                current,
+                why,
+            } => {
+                let joint = |index| self.command_joints.get(index).cloned().unwrap_or_default();
+                let why = swap::explain(&why, joint);
+                self.swap.returned(&given_up, &why);
+                if self.previous.as_ref() == Some(&current) {
+                    self.previous = None;
+                }
+                self.current = Some(current);
             }
             LoopEvent::State(state, cause) => self.enter(state, &cause),
             LoopEvent::Refused { refusal, untold } if untold > 0 => {
@@ -182,6 +242,7 @@ impl Status {
                     current.version,
                     current.run
                 );
+                self.swap.enter(None, 0);
                 self.current = Some(current);
                 self.previous = previous;
             }
@@ -200,7 +261,7 @@ impl Status {
         *self = Self {
             rejections: self.rejections,
             last_rejection: std::mem::take(&mut self.last_rejection),
-            ..Self::default()
+            ..Self::new(self.is_dry_run)
         };
     }
 
@@ -254,11 +315,12 @@ impl Status {
                 let names = self.silent_joints(live, now);
                 format!("waiting for the state of joints [{names}]; commanding nothing")
             }
-            LoopState::Active => "the policy commands the robot".to_owned(),
+            LoopState::Active => format!("the policy commands the robot{}", self.swap.in_words()),
             LoopState::Fallback => format!("the fallback commands the robot: {}", self.reason),
             LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
         };
-        text + frozen
+        let dry_run = if self.is_dry_run { DRY_RUN } else { "" };
+        [dry_run, &text, frozen].concat()
     }
 
     fn silent_joints(&self, live: &Live, now: MonoTime) -> String {

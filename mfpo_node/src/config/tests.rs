@@ -1,6 +1,9 @@
 //! Laws of the parameters: every default is valid, and what is wrong is refused with expected and got.
 
+use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
+
 use super::*;
+use crate::safety::Tightening;
 
 fn set(name: &str, value: Value) -> Result<Config, ParameterError> {
     let mut parameters = Parameters::new(declared());
@@ -44,6 +47,7 @@ fn a_bad_value_is_refused_with_expected_and_got() {
         ("candidates", Value::Integer(0), "whole number from 1 to"),
         ("seed", Value::Integer(-1), "from 0"),
         ("realtime_priority", Value::Integer(100), "from 0 to 99"),
+        ("cpu_affinity", Value::IntegerArray(vec![0, -1]), "got -1"),
         ("stale_timeout", Value::Double(0.0), "above 0"),
         ("stale_timeout", Value::Double(1e9), "0 to 3600"),
         ("limits.velocity_scale", Value::Double(1.5), "0 to 1"),

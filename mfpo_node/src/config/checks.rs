@@ -1,0 +1,97 @@
+//! What a parameter's value must be, and what is said of one that is not.
+
+use mfpo_policy::device::DeviceName;
+use mfpo_policy::sampler::ActionSampler;
+use mfpo_ros::parameters::{ParameterValue as Value, closest};
+
+use super::CommandTopic;
+use super::read::read_keys;
+use crate::realtime::Realtime;
+use crate::safety::FallbackChoice;
+use crate::schedule::Trigger;
+
+pub(super) const MOST_CANDIDATES: i64 = ActionSampler::MOST_CANDIDATES as i64;
+
+pub(super) fn trusted_keys(value: &Value) -> Result<(), String> {
+    read_keys(value).map(|_| ())
+}
+fn one_of(value: &Value, names: &[&'static str]) -> Result<(), String> {
+    match value {
+        Value::String(text) if names.contains(&text.as_str()) => Ok(()),
+        Value::String(text) => Err(format!(
+            "expected one of {}, got '{text}'; did you mean '{}'?",
+            names.join(", "),
+            closest(text, names.iter().copied()).unwrap_or_default()
+        )),
+        other => Err(format!("expected one of {}, got {other:?}", names.join(", "))),
+    }
+}
+
+pub(super) fn trigger(value: &Value) -> Result<(), String> {
+    one_of(value, &Trigger::NAMES)
+}
+
+pub(super) fn fallback(value: &Value) -> Result<(), String> {
+    one_of(value, &FallbackChoice::NAMES)
+}
+
+pub(super) fn command_topic(value: &Value) -> Result<(), String> {
+    one_of(value, &CommandTopic::NAMES)
+}
+
+pub(super) fn device(value: &Value) -> Result<(), String> {
+    match value {
+        Value::String(text) if text.parse::<DeviceName>().is_ok() => Ok(()),
+        other => Err(format!("expected cpu, cuda or cuda:N, got {other:?}")),
+    }
+}
+
+fn in_range(value: &Value, fits: impl Fn(f64) -> bool, expected: &str) -> Result<(), String> {
+    match value {
+        Value::Double(number) if number.is_finite() && fits(*number) => Ok(()),
+        Value::Double(number) => Err(format!("expected {expected}, got {number}")),
+        other => Err(format!("expected {expected}, got {other:?}")),
+    }
+}
+
+pub(super) fn positive(value: &Value) -> Result<(), String> {
+    in_range(value, |number| number > 0.0, "a finite number above 0")
+}
+
+pub(super) fn not_negative(value: &Value) -> Result<(), String> {
+    in_range(value, |number| number >= 0.0, "a finite number from 0")
+}
+
+pub(super) fn not_negative_integer(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(number) if *number >= 0 => Ok(()),
+        other => Err(format!("expected a whole number from 0, got {other:?}")),
+    }
+}
+
+pub(super) fn priority(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(0..=99) => Ok(()),
+        other => Err(format!("expected a whole number from 0 to 99, got {other:?}")),
+    }
+}
+
+pub(super) fn cpus(value: &Value) -> Result<(), String> {
+    let highest = Realtime::MOST_CPUS as i64 - 1;
+    match value {
+        Value::IntegerArray(numbers) => match numbers.iter().find(|n| !(0..=highest).contains(*n)) {
+            None => Ok(()),
+            Some(got) => Err(format!("expected whole numbers from 0 to {highest}, got {got}")),
+        },
+        other => Err(format!("expected whole numbers from 0, got {other:?}")),
+    }
+}
+
+pub(super) fn candidates(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(n) if (1..=MOST_CANDIDATES).contains(n) => Ok(()),
+        other => Err(format!(
+            "expected a whole number from 1 to {MOST_CANDIDATES}, got {other:?}"
+        )),
+    }
+}

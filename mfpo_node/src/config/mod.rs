@@ -1,0 +1,70 @@
+//! Parameters of the node, as the values that they say: [`declared()`] declares them with default, description, range
+//! and check, [`Config::read`] reads them.
+
+mod checks;
+mod declared;
+mod read;
+
+use std::path::PathBuf;
+
+use mfpo_policy::signature::TrustedKeys;
+
+use crate::control_loop::Settings;
+use crate::diagnostics::Thresholds;
+use crate::realtime::Realtime;
+use crate::schedule::Trigger;
+
+pub use declared::declared;
+
+/// How commands are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandTopic {
+    /// `std_msgs/Float64MultiArray`, as ros2_control's forward command controllers read it.
+    Float64MultiArray,
+    /// `trajectory_msgs/JointTrajectory` with one point.
+    JointTrajectory,
+}
+
+impl CommandTopic {
+    const NAMES: [&'static str; 2] = ["float64_multi_array", "joint_trajectory"];
+}
+
+/// Everything that the parameters say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Bundle to start with; without one the node waits for the topic.
+    pub policy: Option<PathBuf>,
+    /// Folder whose newest bundle goes live.
+    pub policy_folder: Option<PathBuf>,
+    /// `cpu` or `cuda[:N]`.
+    pub device: String,
+    /// Control rate, Hz; `None` takes the policy's.
+    pub rate: Option<f64>,
+    /// What makes the loop tick.
+    pub trigger: Trigger,
+    /// What the control loop needs to know besides the policy.
+    pub settings: Settings,
+    /// Does the node configure and activate itself?
+    pub autostart: bool,
+    /// Are bundles of the topic looked at?
+    pub accept_bundles: bool,
+    /// Training runs that may take over from the first one; `*` is any.
+    pub accept_runs: Vec<String>,
+    /// Whose signatures count.
+    pub trusted_keys: TrustedKeys,
+    /// How commands are published.
+    pub command_topic: CommandTopic,
+    /// The robot that a bundle must be for; empty is any.
+    pub robot: String,
+    /// Is everything computed, and nothing commanded?
+    pub dry_run: bool,
+    /// What the control thread asks of the kernel.
+    pub realtime: Realtime,
+    /// When the diagnostics warn.
+    pub thresholds: Thresholds,
+    /// Time from /clock?
+    pub use_sim_time: bool,
+}
+
+#[cfg(test)]
+mod tests;

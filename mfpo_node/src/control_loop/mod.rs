@@ -1,0 +1,461 @@
+//! One joint state becomes one command: watchdog, observation, policy, safety filter. One page, no ROS, no async; a
+//! step allocates nothing, takes no lock and makes no system call. Time and noise come from outside; only a limited
+//! budget looks at the clock itself, which Linux answers in user space (vDSO) with the usual clock sources.
+
+mod decision;
+mod settings;
+
+pub use decision::{Asked, Before, Decision, NotReady, Reason, Tick};
+pub use settings::{CannotControl, Settings, Tuning};
+
+use std::sync::Arc;
+
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::observation::{ActionMap, ObservationBuilder, RobotState};
+use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
+use mfpo_policy::spec::RobotSpec;
+
+use crate::budget::Budget;
+use crate::joint_states::JointStates;
+use crate::safety::fallback::StopAt;
+use crate::safety::{Enable, Fade, Fallback, Recovery, SafeCommand, SafetyFilter, Verdict, Watchdog};
+use crate::time::MonoTime;
+use crate::weights::stages::Stages;
+use crate::weights::{Policy, PolicyIdentity, Slot, Stage, Turn, Why};
+
+/// Two policies blend where they take less than this part of the control period together.
+const BLEND_SHARE: f64 = 0.5;
+
+/// The control loop of one robot.
+pub struct ControlLoop {
+    settings: Settings,
+    period: f64,
+    slot: Slot,
+    watchdog: Watchdog,
+    enable: Enable,
+    recovery: Recovery,
+    is_stopped: bool,
+    observations: ObservationBuilder,
+    noise: NormalNoise,
+    /// Number of the next sequence of noise.
+    draw: u64,
+    budget: Budget,
+    /// What the last action came from.
+    asked: Recipe,
+    stages: Stages,
+    /// What came of the last step, for [`ControlLoop::after`].
+    outcome: Outcome,
+    actions: ActionMap,
+    fade: Fade,
+    fallback: Fallback,
+    safety: SafetyFilter,
+    // What a step writes; as large from the start as it will ever be.
+    state: RobotState,
+    observation: Vec<f32>,
+    normals: Vec<f32>,
+    action: Vec<f32>,
+    /// The action of the policy before or of the one in the shadow.
+    other: Vec<f32>,
+    raw: Vec<f64>,
+}
+
+/// What an action came from, besides the observation.
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    draw: u64,
+    depth: Depth,
+    before: Option<Before>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The policy commanded.
+    Acted,
+    /// The policy gave no action.
+    Failed,
+    /// It was not asked.
+    Idle,
+}
+
+/// A policy has begun to take over from another.
+#[must_use = "free the policy on another thread than the control loop"]
+pub struct Begun {
+    /// What is no longer kept.
+    pub freed: [Option<Box<Policy>>; 2],
+    /// The first stage; `None` when the policy acts alone already.
+    pub stage: Option<Stage>,
+    /// A policy that was in the shadow and will not go live.
+    pub superseded: Option<Arc<PolicyIdentity>>,
+}
+
+/// A swap has got further, between two steps.
+#[must_use = "free the policy on another thread than the control loop"]
+pub struct Progress {
+    /// What came to pass.
+    pub turn: Turn,
+    /// The policy that was given up, where one was.
+    pub given_up: Option<Arc<PolicyIdentity>>,
+    /// What is no longer kept.
+    pub freed: Option<Box<Policy>>,
+}
+
+impl ControlLoop {
+    /// A loop that has commanded nothing yet.
+    ///
+    /// # Errors
+    /// When the settings do not fit the robot.
+    pub fn new(spec: &RobotSpec, policy: Box<Policy>, settings: Settings) -> Result<Self, CannotControl> {
+        let observations = ObservationBuilder::new(spec)?;
+        let tuning = Tuning::new(spec, settings)?;
+        let (size, period) = (spec.action_size(), spec.control_period());
+        Ok(Self {
+            period,
+            slot: Slot::new(policy),
+            watchdog: Watchdog::new(spec.joints.len(), settings.stale_after),
+            enable: Enable::new(settings.enable_timeout),
+            recovery: Recovery::new(settings.recovery_inputs),
+            is_stopped: false,
+            observation: vec![0.0; observations.size()],
+            observations,
+            noise: NormalNoise::new(settings.seed),
+            draw: 0,
+            budget: Budget::new(settings.compute_budget),
+            asked: Recipe {
+                draw: 0,
+                depth: Depth::FIRST,
+                before: None,
+            },
+            stages: Stages::new(settings.stages, size, period),
+            outcome: Outcome::Idle,
+            normals: vec![0.0; ActionSampler::MOST_CANDIDATES * size],
+            actions: ActionMap::new(spec)?,
+            fade: Fade::new(size, settings.fade_in, period),
+            action: vec![0.0; size],
+            other: vec![0.0; size],
+            raw: vec![0.0; size],
+            fallback: tuning.fallback,
+            safety: SafetyFilter::new(spec, tuning.limits),
+            state: RobotState::zeros(spec),
+            settings,
+        })
+    }
+
+    /// Decides what to send now, from the newest joint states.
+    pub fn step(&mut self, states: &JointStates, now: MonoTime) -> Decision<'_> {
+        self.outcome = Outcome::Idle;
+        if let Some(reason) = self.hindrance(states, now) {
+            return self.fall_back(reason);
+        }
+        if let Err(error) = self.ask_policy(now) {
+            self.outcome = Outcome::Failed;
+            return self.fall_back(Reason::Policy(error));
+        }
+        if self.recovery.recovered() {
+            self.fade.start(self.safety.references(&self.state));
+        }
+        self.outcome = Outcome::Acted;
+        let (wanted, blend) = self.fade.blend(&self.raw);
+        Decision::Command(Tick {
+            command: self.safety.enforce(wanted, &self.state),
+            raw: &self.raw,
+            action: &self.action,
+            asked: Some(Asked {
+                observation: &self.observation,
+                draw: self.asked.draw,
+                depth: self.asked.depth,
+                before: self.asked.before,
+            }),
+            blend,
+            fallback: None,
+        })
+    }
+
+    /// Lets the policy begin, as at the start of an episode, where the robot may be commanded; also after a stop.
+    ///
+    /// # Errors
+    /// Why it may not; nothing has changed then.
+    pub fn activate(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
+        self.check_ready(states, now)?;
+        self.safety.restart();
+        self.begin();
+        Ok(())
+    }
+
+    /// Lets the policy take over from the fallback or from a stop, where the robot may be commanded.
+    ///
+    /// # Errors
+    /// Why it may not; nothing has changed then.
+    pub fn resume(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
+        if !self.is_stopped && self.recovery.is_over() {
+            return Ok(());
+        }
+        self.check_ready(states, now)?;
+        self.begin();
+        Ok(())
+    }
+
+    /// The fallback commands from the next step on, until [`ControlLoop::resume`] or [`ControlLoop::activate`].
+    pub fn halt(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// A heartbeat has arrived.
+    pub fn heard_enable(&mut self, permits: bool, now: MonoTime) {
+        self.enable.heard(permits, now);
+    }
+
+    /// Takes over other settings; `tuning` is left with what they replace.
+    pub fn tune(&mut self, tuning: &mut Tuning) {
+        // The seed and the heartbeat stay those of the start.
+        let Settings {
+            seed, enable_timeout, ..
+        } = self.settings;
+        let settings = Settings {
+            seed,
+            enable_timeout,
+            ..tuning.settings
+        };
+        self.watchdog.set_stale_after(settings.stale_after);
+        self.recovery.set_needed(settings.recovery_inputs);
+        self.fade.set_duration(settings.fade_in, self.period);
+        self.budget.set_limit(settings.compute_budget);
+        self.stages.set(settings.stages);
+        self.safety.exchange_limits(&mut tuning.limits);
+        std::mem::swap(&mut self.fallback, &mut tuning.fallback);
+        self.settings = settings;
+    }
+
+    /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back.
+    pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
+        self.stages.forget();
+        self.fade.start(self.safety.references(&self.state));
+        self.slot.swap(policy)
+    }
+
+    /// Another policy begins to take over, stage by stage: [`ControlLoop::after`] tells how it gets on. What was under
+    /// way ends: a policy in the shadow is given up, one that acts already is kept.
+    pub fn begin_swap(&mut self, policy: Box<Policy>) -> Begun {
+        let shadow = self.slot.set_shadow(None);
+        let superseded = shadow.as_ref().map(|policy| Arc::clone(policy.identity()));
+        let freed = if self.outcome == Outcome::Failed {
+            // A policy that gives no action is not to be compared with.
+            self.swap(policy)
+        } else if self.stages.begin() {
+            self.slot.set_shadow(Some(policy))
+        } else {
+            self.go_live(policy)
+        };
+        Begun {
+            freed: [shadow, freed],
+            stage: self.stages.stage(),
+            superseded,
+        }
+    }
+
+    /// What a swap needs between two steps, once the command is on its way; `took` is the time of the last step, s.
+    pub fn after(&mut self, took: f64) -> Option<Progress> {
+        let turn = match self.outcome {
+            Outcome::Idle => None,
+            Outcome::Failed => self.stages.failed(),
+            Outcome::Acted => match self.compute_shadow() {
+                Err(_) => Some(Turn::Return(Why::NoAction)),
+                Ok(()) => self.stages.acted(self.safety.last()?, took),
+            },
+        }?;
+        let (given_up, freed) = match turn {
+            Turn::GoLive(_) => {
+                let policy = self.slot.set_shadow(None)?;
+                (None, self.go_live(policy))
+            }
+            Turn::Blended | Turn::Commit => (None, None),
+            Turn::Return(_) => {
+                let policy = self.give_up()?;
+                (Some(Arc::clone(policy.identity())), Some(policy))
+            }
+        };
+        Some(Progress {
+            turn,
+            given_up,
+            freed,
+        })
+    }
+
+    /// The stage of the swap that is under way.
+    pub fn stage(&self) -> Option<Stage> {
+        self.stages.stage()
+    }
+
+    /// The policy before acts from the next step on; `false` where there is none. A policy in the shadow is given up
+    /// instead, where there is one: [`ControlLoop::give_up`].
+    pub fn roll_back(&mut self) -> bool {
+        let is_done = self.slot.rollback();
+        if is_done {
+            self.stages.forget();
+            self.fade.start(self.safety.references(&self.state));
+        }
+        is_done
+    }
+
+    /// Gives up the policy that is taking over: the one in the shadow, or else the one that acts, which the one before
+    /// takes over from.
+    pub fn give_up(&mut self) -> Option<Box<Policy>> {
+        self.stages.end();
+        if let Some(policy) = self.slot.set_shadow(None) {
+            return Some(policy);
+        }
+        self.fade.start(self.safety.references(&self.state));
+        self.slot.give_up()
+    }
+
+    /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded.
+    pub fn stop(&mut self) -> Option<(&SafeCommand, bool)> {
+        let end = self.fallback.stop(self.safety.last()?.values(), &mut self.raw);
+        let command = self.safety.enforce(&self.raw, &self.state);
+        let there = end == StopAt::Here || command.values().iter().all(|value| *value == 0.0);
+        Some((command, there))
+    }
+
+    /// The policy that acts, and the one before.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// For a swap between two steps.
+    pub fn slot_mut(&mut self) -> &mut Slot {
+        &mut self.slot
+    }
+
+    /// What speaks against asking the policy.
+    fn hindrance(&mut self, states: &JointStates, now: MonoTime) -> Option<Reason> {
+        let verdict = self.watchdog.check(states, now, &mut self.state);
+        let enabled = self.enable.check(now);
+        let is_fit = verdict == Verdict::Fresh && enabled.is_ok() && !self.is_stopped;
+        self.recovery
+            .seen(is_fit, states.oldest().map(|(_, arrived)| arrived));
+        if self.is_stopped {
+            return Some(Reason::Stopped);
+        }
+        if verdict != Verdict::Fresh {
+            return Some(Reason::States(verdict));
+        }
+        if let Err(missing) = enabled {
+            return Some(Reason::NotEnabled(missing));
+        }
+        let (good, needed) = self.recovery.progress();
+        (!self.recovery.is_over()).then_some(Reason::Recovering { good, needed })
+    }
+
+    fn check_ready(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
+        match self.watchdog.check(states, now, &mut self.state) {
+            Verdict::Fresh => {}
+            unfit => return Err(NotReady::States(unfit)),
+        }
+        self.enable.check(now).map_err(NotReady::NotEnabled)?;
+        self.safety.inside(&self.state).map_err(NotReady::Outside)
+    }
+
+    fn begin(&mut self) {
+        self.is_stopped = false;
+        self.stages.restart();
+        self.recovery.recovered();
+        self.state.previous_action.fill(0.0);
+        self.fade.start(self.safety.references(&self.state));
+    }
+
+    /// The policy goes live, in the blend where both can be computed in one tick.
+    fn go_live(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
+        let both = policy.identity().latency + self.slot.current().identity().latency;
+        if self.stages.went_live(both < BLEND_SHARE * self.period) != Some(Stage::Blend) {
+            self.fade.start(self.safety.references(&self.state));
+        }
+        self.slot.swap(policy)
+    }
+
+    /// Computes the policy in the shadow, where there is one, on what the last action came from.
+    fn compute_shadow(&mut self) -> Result<(), SampleError> {
+        let acting = self.slot.current().steps();
+        let Some(shadow) = self.slot.shadow_mut() else {
+            return Ok(());
+        };
+        let depth = shadow.depth_like(self.asked.depth, acting);
+        let (normals, _) = self.normals.split_at(depth.candidates * self.other.len());
+        let began = MonoTime::now();
+        shadow.act(&self.observation, normals, depth, &mut self.other)?;
+        let took = MonoTime::now().since(began) as f64 * 1e-9;
+        self.stages.compare(&self.action, &self.other, took);
+        Ok(())
+    }
+
+    /// Observation, noise, action, and the command that the policy wants.
+    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
+        let candidates = self.settings.candidates;
+        let count = (candidates * self.action.len()).min(self.normals.len());
+        let (normals, _) = self.normals.split_at_mut(count);
+        self.observations.build(&self.state, &mut self.observation);
+        // Every tick has a sequence of its own, so that it can be repeated without those before it.
+        self.noise.begin(self.draw);
+        self.noise.fill(normals);
+        let (policy, before) = self.slot.both_mut();
+        let observation = &self.observation;
+        let depth = if self.budget.is_limited() {
+            self.budget.begin(taken);
+            let budget = &mut self.budget;
+            let allows = &mut |next| budget.allows(next);
+            let depth = policy.act_within(observation, normals, candidates, &mut self.action, allows);
+            self.budget.end();
+            depth?
+        } else {
+            let depth = policy.full_depth(candidates);
+            policy.act(observation, normals, depth, &mut self.action)?;
+            depth
+        };
+        self.asked = Recipe {
+            draw: self.draw,
+            depth,
+            before: None,
+        };
+        self.draw += 1;
+        if let (Some(weight), Some(before)) = (self.stages.weight(), before) {
+            let depth = before.depth_like(depth, policy.steps());
+            let normals = normals
+                .get(..depth.candidates * self.other.len())
+                .unwrap_or_default();
+            // Where the policy before gives no action any more, the new one acts alone.
+            if before.act(observation, normals, depth, &mut self.other).is_ok() {
+                mix(&mut self.action, &self.other, weight);
+                self.asked.before = Some(Before { weight, depth });
+            }
+        }
+        self.actions.command(&self.action, &mut self.raw);
+        self.state.previous_action.copy_from_slice(&self.action);
+        Ok(())
+    }
+
+    fn fall_back(&mut self, reason: Reason) -> Decision<'_> {
+        let Some(last) = self.safety.last() else {
+            return Decision::Wait(reason);
+        };
+        self.recovery.fell();
+        let velocities = self.state.velocities.as_slice();
+        self.fallback
+            .command(last.values(), velocities, self.watchdog.fresh(), &mut self.raw);
+        // The policy starts anew afterwards, as at the beginning of an episode.
+        self.state.previous_action.fill(0.0);
+        Decision::Command(Tick {
+            command: self.safety.enforce(&self.raw, &self.state),
+            raw: &self.raw,
+            action: &self.action,
+            asked: None,
+            blend: 0.0,
+            fallback: Some(reason),
+        })
+    }
+}
+
+/// `action = before + weight (action - before)`: the one formula that the loop and a replay share.
+pub fn mix(action: &mut [f32], before: &[f32], weight: f64) {
+    for (action, before) in action.iter_mut().zip(before) {
+        *action = before + weight as f32 * (*action - before);
+    }
+}

@@ -1,0 +1,91 @@
+//! What a loop is told besides the policy, and whether it fits the robot.
+
+use mfpo_policy::spec::{RobotSpec, SpecError};
+
+use crate::safety::fallback::DoesNotFit;
+use crate::safety::{Fallback, FallbackChoice, Limits, Tightening, TooTight};
+use crate::weights::StageSettings;
+
+/// What the loop needs to know besides the policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Actions sampled at each tick, of which the critics choose.
+    pub candidates: usize,
+    /// From the state taken to the end of sampling, ns: as many steps and candidates as fit; 0 takes all of them.
+    pub compute_budget: u64,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// A joint whose newest state is older is stale, ns.
+    pub stale_after: u64,
+    /// What to command when the policy must not act.
+    pub fallback: FallbackChoice,
+    /// N m s/rad; 0 is automatic.
+    pub damping: f64,
+    /// Time over which the policy fades in, s; 0 is at once.
+    pub fade_in: f64,
+    /// Good inputs after which the policy takes over from the fallback; 0 waits for an explicit start.
+    pub recovery_inputs: u64,
+    /// How long a heartbeat permits motion, ns; 0 needs none.
+    pub enable_timeout: u64,
+    /// How a policy takes over from another.
+    pub stages: StageSettings,
+    /// Limits below those of the spec.
+    pub tightening: Tightening,
+}
+
+/// Why a loop could not be made for a robot.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotControl {
+    /// The spec is not valid.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The fallback that was asked for does not fit the robot.
+    #[error(transparent)]
+    Fallback(#[from] DoesNotFit),
+    /// The limits leave a joint no room.
+    #[error(transparent)]
+    Limits(#[from] TooTight),
+    /// States would be stale between two ticks.
+    #[error(
+        "parameter stale_timeout is {got} s; expected at least the policy's control period, {expected} s: raise it"
+    )]
+    StaleTimeout {
+        /// The control period, s.
+        expected: f64,
+        /// The parameter, s.
+        got: f64,
+    },
+}
+
+/// Settings that fit a robot, with all that they need: made where there is time, taken over between two steps.
+#[derive(Debug)]
+pub struct Tuning {
+    pub(super) settings: Settings,
+    pub(super) fallback: Fallback,
+    pub(super) limits: Limits,
+}
+
+impl Tuning {
+    /// Checks settings against a robot.
+    ///
+    /// # Errors
+    /// When they do not fit it.
+    pub fn new(spec: &RobotSpec, settings: Settings) -> Result<Self, CannotControl> {
+        if settings.stale_after < spec.control_period_ns {
+            return Err(CannotControl::StaleTimeout {
+                expected: spec.control_period(),
+                got: settings.stale_after as f64 * 1e-9,
+            });
+        }
+        Ok(Self {
+            settings,
+            fallback: Fallback::new(spec, settings.fallback, settings.damping)?,
+            limits: Limits::new(spec, &settings.tightening)?,
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

@@ -1,0 +1,423 @@
+//! The stages of a swap: in the shadow a policy is computed and compared while the one before acts; in the blend both
+//! act, its weight rising; on probation it acts alone and is returned from when limits trip more often or it takes
+//! longer than the one before did. Bookkeeping only: the control loop computes, and asks here what comes next. Ticks
+//! that the fallback commands count for no stage.
+
+use crate::safety::{Rule, SafeCommand};
+
+/// Time over which the habits of a policy are averaged, s.
+const HABIT: f64 = 1.0;
+/// A habit is known after so many ticks.
+const FEWEST: u64 = 10;
+/// A tick is not slow below this part of the control period, whatever the policy before took.
+const SLOW_SHARE: f64 = 0.1;
+/// A policy in the shadow must answer within this part of the control period, as when its bundle was checked.
+const LATENCY_SHARE: f64 = 0.5;
+/// Part of the ticks on probation that may be slow.
+const SLOW_TICKS: f64 = 0.2;
+
+/// How long each stage takes, and what ends it early.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageSettings {
+    /// In the shadow, s; 0 leaves the stage out.
+    pub shadow: f64,
+    /// Blending, s; 0 leaves the stage out.
+    pub blend: f64,
+    /// On probation, s; 0 leaves the stage out.
+    pub probation: f64,
+    /// Part of the ticks on probation in which a limit may trip beyond those of the policy before.
+    pub interventions_rise: f64,
+    /// A tick on probation is slow when it takes so many times as long as the policy before did on average.
+    pub latency_factor: f64,
+}
+
+impl StageSettings {
+    /// No stages: a policy acts from the next tick on.
+    pub const NONE: Self = Self {
+        shadow: 0.0,
+        blend: 0.0,
+        probation: 0.0,
+        interventions_rise: 1.0,
+        latency_factor: f64::INFINITY,
+    };
+}
+
+/// A stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Computed and compared, not acted upon.
+    Shadow,
+    /// Part of the action.
+    Blend,
+    /// Acts, and is watched.
+    Probation,
+}
+
+impl Stage {
+    /// Its name in the status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Blend => "blend",
+            Self::Probation => "probation",
+        }
+    }
+}
+
+/// Why a policy was not let through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Why {
+    /// It gave no action.
+    NoAction,
+    /// It takes too long, s.
+    Slow {
+        /// On average.
+        got: f64,
+        /// At most.
+        expected: f64,
+    },
+    /// Limits trip more often.
+    Interventions {
+        /// The rule that tripped most.
+        rule: Rule,
+        /// The commanded joint on which it did.
+        joint: usize,
+        /// Part of the ticks with an intervention.
+        got: f64,
+        /// The same of the policy before.
+        before: f64,
+    },
+    /// Ticks take longer, s.
+    Latency {
+        /// Its average.
+        got: f64,
+        /// The average of the policy before.
+        before: f64,
+    },
+}
+
+/// How a policy in the shadow compares.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Compared {
+    /// Ticks compared.
+    pub ticks: u64,
+    /// Root mean square of the difference between the two actions' components, `[-1, 1]` each.
+    pub rms: f64,
+    /// The largest difference of a component.
+    pub largest: f64,
+    /// Average time of the policy in the shadow, s.
+    pub latency: f64,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Turn {
+    /// The policy in the shadow has been compared and goes live.
+    GoLive(Compared),
+    /// The blend is over.
+    Blended,
+    /// Probation is over: the swap is done.
+    Commit,
+    /// The policy is not let through.
+    Return(Why),
+}
+
+/// A running average that is exact at first.
+#[derive(Debug, Clone, Copy, Default)]
+struct Average {
+    count: u64,
+    mean: f64,
+}
+
+impl Average {
+    fn add(&mut self, value: f64, least_part: f64) {
+        self.count += 1;
+        let part = (1.0 / self.count as f64).max(least_part);
+        self.mean += part * (value - self.mean);
+    }
+}
+
+/// What the acting policy is used to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Habits {
+    /// Part of the ticks in which a limit trips.
+    interventions: Average,
+    /// Time of a tick, s.
+    latency: Average,
+}
+
+impl Habits {
+    fn are_known(&self) -> bool {
+        self.interventions.count >= FEWEST
+    }
+}
+
+#[derive(Debug)]
+enum Under {
+    Nothing,
+    Shadow {
+        squares: f64,
+        components: u64,
+        compared: Compared,
+    },
+    Blend {
+        tick: u64,
+    },
+    Probation {
+        ticks: u64,
+        tripped: u64,
+        slow: u64,
+        latency: Average,
+    },
+}
+
+/// The swap that is under way, if one is.
+#[derive(Debug)]
+pub struct Stages {
+    settings: StageSettings,
+    period: f64,
+    under: Under,
+    habits: Habits,
+    /// Interventions on probation: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
+    trips: Vec<u32>,
+}
+
+impl Stages {
+    /// Nothing under way, for `commanded` joints and one tick every `period`, s.
+    pub fn new(settings: StageSettings, commanded: usize, period: f64) -> Self {
+        Self {
+            settings,
+            period,
+            under: Under::Nothing,
+            habits: Habits::default(),
+            trips: vec![0; commanded * Rule::NAMES.len()],
+        }
+    }
+
+    /// Other settings; a stage that is under way goes on with them.
+    pub fn set(&mut self, settings: StageSettings) {
+        self.settings = settings;
+    }
+
+    /// The stage that is under way.
+    pub fn stage(&self) -> Option<Stage> {
+        match self.under {
+            Under::Nothing => None,
+            Under::Shadow { .. } => Some(Stage::Shadow),
+            Under::Blend { .. } => Some(Stage::Blend),
+            Under::Probation { .. } => Some(Stage::Probation),
+        }
+    }
+
+    /// Weight of the new policy in the coming action, during a blend.
+    pub fn weight(&self) -> Option<f64> {
+        match self.under {
+            Under::Blend { tick } => Some((tick + 1) as f64 / (self.ticks(self.settings.blend) + 1) as f64),
+            _ => None,
+        }
+    }
+
+    /// A swap begins; `true` where it begins in the shadow, `false` where the policy goes live at once.
+    pub fn begin(&mut self) -> bool {
+        self.under = Under::Nothing;
+        let has_shadow = self.ticks(self.settings.shadow) > 0;
+        if has_shadow {
+            self.under = Under::Shadow {
+                squares: 0.0,
+                components: 0,
+                compared: Compared::default(),
+            };
+        }
+        has_shadow
+    }
+
+    /// The new policy goes live; `fits` says whether both can be computed in one tick. Tells the stage that follows.
+    pub fn went_live(&mut self, fits: bool) -> Option<Stage> {
+        self.under = Under::Nothing;
+        if fits && self.ticks(self.settings.blend) > 0 {
+            self.under = Under::Blend { tick: 0 };
+        } else {
+            self.begin_probation();
+        }
+        self.stage()
+    }
+
+    /// Nothing is under way any more.
+    pub fn end(&mut self) {
+        self.under = Under::Nothing;
+    }
+
+    /// Another policy acts, whose habits nobody knows.
+    pub fn forget(&mut self) {
+        self.under = Under::Nothing;
+        self.habits = Habits::default();
+    }
+
+    /// The blend is cut short: the robot begins anew.
+    pub fn restart(&mut self) {
+        if let Under::Blend { .. } = self.under {
+            self.begin_probation();
+        }
+    }
+
+    /// The policy in the shadow has answered: both actions, and the time it took, s.
+    pub fn compare(&mut self, acting: &[f32], shadow: &[f32], latency: f64) {
+        let Under::Shadow {
+            squares,
+            components,
+            compared,
+        } = &mut self.under
+        else {
+            return;
+        };
+        for (a, b) in acting.iter().zip(shadow) {
+            let difference = f64::from((a - b).abs());
+            *squares += difference * difference;
+            *components += 1;
+            compared.largest = compared.largest.max(difference);
+        }
+        compared.ticks += 1;
+        compared.rms = (*squares / (*components).max(1) as f64).sqrt();
+        compared.latency += (latency - compared.latency) / compared.ticks as f64;
+    }
+
+    /// The policy has commanded and taken so long, s: what comes next.
+    pub fn acted(&mut self, command: &SafeCommand, took: f64) -> Option<Turn> {
+        let tripped = command.interventions() > 0;
+        if !matches!(self.under, Under::Blend { .. } | Under::Probation { .. }) {
+            let part = self.period / HABIT;
+            self.habits.interventions.add(f64::from(u8::from(tripped)), part);
+            self.habits.latency.add(took, part);
+        }
+        match self.stage()? {
+            Stage::Shadow => self.judge_shadow(),
+            Stage::Blend => self.blended(),
+            Stage::Probation => self.judge_probation(command, took),
+        }
+    }
+
+    /// The new policy gave no action: on probation or in the blend it is returned from.
+    pub fn failed(&mut self) -> Option<Turn> {
+        matches!(self.under, Under::Blend { .. } | Under::Probation { .. })
+            .then_some(Turn::Return(Why::NoAction))
+    }
+
+    fn judge_shadow(&self) -> Option<Turn> {
+        let Under::Shadow { compared, .. } = self.under else {
+            return None;
+        };
+        if compared.ticks < self.ticks(self.settings.shadow) {
+            return None;
+        }
+        let expected = LATENCY_SHARE * self.period;
+        Some(if compared.latency > expected {
+            Turn::Return(Why::Slow {
+                got: compared.latency,
+                expected,
+            })
+        } else {
+            Turn::GoLive(compared)
+        })
+    }
+
+    fn blended(&mut self) -> Option<Turn> {
+        let of = self.ticks(self.settings.blend);
+        let Under::Blend { tick } = &mut self.under else {
+            return None;
+        };
+        *tick += 1;
+        if *tick < of {
+            return None;
+        }
+        self.begin_probation();
+        Some(Turn::Blended)
+    }
+
+    fn begin_probation(&mut self) {
+        let is_judged = self.habits.are_known() && self.ticks(self.settings.probation) > 0;
+        self.trips.fill(0);
+        self.under = if is_judged {
+            Under::Probation {
+                ticks: 0,
+                tripped: 0,
+                slow: 0,
+                latency: Average::default(),
+            }
+        } else {
+            Under::Nothing
+        };
+    }
+
+    fn judge_probation(&mut self, command: &SafeCommand, took: f64) -> Option<Turn> {
+        let of = self.ticks(self.settings.probation);
+        let (settings, before) = (self.settings, self.habits);
+        let is_slow = took > settings.latency_factor * before.latency.mean && took > SLOW_SHARE * self.period;
+        let Under::Probation {
+            ticks,
+            tripped,
+            slow,
+            latency,
+        } = &mut self.under
+        else {
+            return None;
+        };
+        *ticks += 1;
+        *tripped += u64::from(command.interventions() > 0);
+        *slow += u64::from(is_slow);
+        latency.add(took, 0.0);
+        for (joint, rule) in command.rules().iter().enumerate() {
+            let index = rule.map(|rule| joint * Rule::NAMES.len() + rule as usize);
+            if let Some(trips) = index.and_then(|index| self.trips.get_mut(index)) {
+                *trips += 1;
+            }
+        }
+        // What is beyond the habit of the policy before adds up; where it can no longer be made good, the end need not be
+        // waited for.
+        let beyond = *tripped as f64 - before.interventions.mean * *ticks as f64;
+        if beyond > settings.interventions_rise * of as f64 {
+            let got = *tripped as f64 / *ticks as f64;
+            let (rule, joint) = self.worst();
+            return Some(Turn::Return(Why::Interventions {
+                rule,
+                joint,
+                got,
+                before: before.interventions.mean,
+            }));
+        }
+        if *slow as f64 > SLOW_TICKS * of as f64 {
+            return Some(Turn::Return(Why::Latency {
+                got: latency.mean,
+                before: before.latency.mean,
+            }));
+        }
+        if *ticks < of {
+            return None;
+        }
+        // What it did on probation are the habits that the next one is compared with.
+        self.habits = Habits {
+            interventions: Average {
+                count: *ticks,
+                mean: *tripped as f64 / *ticks as f64,
+            },
+            latency: *latency,
+        };
+        self.under = Under::Nothing;
+        Some(Turn::Commit)
+    }
+
+    /// Rule and joint that tripped most.
+    fn worst(&self) -> (Rule, usize) {
+        let most = self.trips.iter().enumerate().max_by_key(|(_, trips)| **trips);
+        let index = most.map_or(0, |(index, _)| index);
+        let rules = Rule::NAMES.len();
+        (
+            Rule::ALL.get(index % rules).copied().unwrap_or(Rule::Finite),
+            index / rules,
+        )
+    }
+
+    /// Ticks in so many seconds; at least one where it is not 0.
+    fn ticks(&self, seconds: f64) -> u64 {
+        (seconds / self.period).ceil() as u64
+    }
+}

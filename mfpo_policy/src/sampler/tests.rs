@@ -1,0 +1,117 @@
+use super::*;
+use crate::critic::ValueSupport;
+use crate::noise::NormalNoise;
+
+const SIZES: (usize, usize) = (5, 3);
+const MOST: usize = 20;
+
+fn drawn(seed: u64, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    NormalNoise::new(seed).fill(&mut values);
+    values
+}
+
+/// A policy of two steps with random weights and critics.
+fn sampler() -> ActionSampler {
+    let (observation, action) = SIZES;
+    let actor = MeanFlow::initialize(1, (observation, action, action), &[32, 32], &Device::Cpu).unwrap();
+    let support = ValueSupport {
+        minimum: -10.0,
+        maximum: 10.0,
+        atoms: 21,
+    };
+    let critics = [2, 3].map(|seed| {
+        let sizes = (observation, action, support.atoms);
+        let parameters = Critic::initialize(seed, sizes, &[32, 32], &Device::Cpu).unwrap();
+        Critic::load(&parameters, support).unwrap()
+    });
+    let networks = PolicyNetworks {
+        actor: MeanFlow::load(&actor, action).unwrap(),
+        critics: Some(critics),
+        clipped_double_q: true,
+        steps: 2,
+        normalizer: None,
+    };
+    ActionSampler::new(&networks, &Device::Cpu).unwrap()
+}
+
+/// An action, how far the sampler was asked to go for it, and the value.
+fn within(sampler: &mut ActionSampler, stages: usize) -> (Vec<f32>, Sampled) {
+    let mut action = vec![0.0; SIZES.1];
+    let mut left = stages;
+    let sampled = sampler
+        .sample_within(
+            &drawn(5, SIZES.0),
+            &drawn(6, MOST * SIZES.1),
+            MOST,
+            &mut action,
+            &mut |_| {
+                left = left.saturating_sub(1);
+                left > 0
+            },
+        )
+        .unwrap();
+    (action, sampled)
+}
+
+#[test]
+fn the_same_depth_gives_the_same_bits_again() {
+    let mut sampler = sampler();
+    let noise = drawn(6, MOST * SIZES.1);
+    let expected = [(1, 1), (2, 1), (2, 9), (2, 17), (2, 20)];
+    for (stages, (steps, candidates)) in (1..).zip(expected) {
+        let (action, sampled) = within(&mut sampler, stages);
+        let depth = Depth {
+            steps,
+            candidates,
+            in_stages: true,
+        };
+        assert_eq!(sampled.depth, depth);
+        let mut again = vec![0.0; SIZES.1];
+        let used = &noise[..candidates * SIZES.1];
+        let value = sampler
+            .sample_at(&drawn(5, SIZES.0), used, sampled.depth, &mut again)
+            .unwrap();
+        assert_eq!((action, sampled.value), (again, value), "{stages} stages");
+    }
+    assert_ne!(within(&mut sampler, 1).0, within(&mut sampler, 2).0);
+    assert_ne!(
+        within(&mut sampler, 2).0,
+        within(&mut sampler, 5).0,
+        "the critics choose another"
+    );
+}
+
+#[test]
+fn the_first_answer_is_the_flow_in_one_step() {
+    let mut sampler = sampler();
+    let actor = MeanFlow::initialize(1, (SIZES.0, SIZES.1, SIZES.1), &[32, 32], &Device::Cpu).unwrap();
+    let actor = MeanFlow::load(&actor, SIZES.1).unwrap();
+    let (observation, noise) = (drawn(5, SIZES.0), drawn(6, SIZES.1));
+    let rows = |values: &[f32]| Tensor::from_slice(values, (1, values.len()), &Device::Cpu).unwrap();
+    let expected = sample(&actor, &rows(&observation), &rows(&noise), 1).unwrap();
+    let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+    let mut action = vec![0.0; SIZES.1];
+    sampler
+        .sample_at(&observation, &noise, Depth::FIRST, &mut action)
+        .unwrap();
+    for (got, expected) in action.iter().zip(&expected) {
+        assert!((got - expected).abs() < 1e-5, "{action:?} {expected:?}");
+    }
+}
+
+#[test]
+fn a_depth_that_the_policy_does_not_have_is_refused_by_name() {
+    let depth = Depth {
+        steps: 3,
+        candidates: 1,
+        in_stages: false,
+    };
+    let error = sampler()
+        .sample_at(&drawn(5, SIZES.0), &drawn(6, SIZES.1), depth, &mut [0.0; SIZES.1])
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "3 steps and 1 candidates were asked for; expected 1 step and 1 candidate, or 2 steps"
+    );
+}
