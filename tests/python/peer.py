@@ -1,7 +1,8 @@
 """A ROS 2 program made of rclpy that does what lines of JSON on standard input say.
 
 Each line holds one order and is answered by one line `{"answer": ...}` or `{"error": ...}`. What arrives on a topic
-is told as `{"topic": ..., "message": ...}`. Numbers that JSON lacks are strings: "nan", "inf".
+is told as `{"topic": ..., "at": ..., "message": ...}`. Numbers that JSON lacks are strings: "nan", "inf". Times are
+seconds of the monotonic clock, which all programs of a machine share.
 """
 
 import array
@@ -14,6 +15,7 @@ import threading
 import time
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -121,6 +123,7 @@ class Robot:
         self.node = rclpy.create_node("peer", namespace=namespace)
         self.publishers = {}
         self.timers = {}
+        self.sent = {}
         self.heard = []
 
     def fill(self, message, values):
@@ -134,6 +137,8 @@ class Robot:
         """The value of a field."""
         if value == "now":
             return self.node.get_clock().now().to_msg()
+        if isinstance(value, dict) and "now" in value:
+            return (self.node.get_clock().now() + Duration(seconds=value["now"])).to_msg()
         if isinstance(value, dict) and "file" in value:
             with open(value["file"], "rb") as file:
                 return array.array("B", file.read())
@@ -147,8 +152,8 @@ class Robot:
         return value
 
     def publisher(self, order):
-        """The publisher of an order's topic, made once."""
-        key = (order["topic"], order["type"])
+        """The publisher of an order's topic, made once; another one for each name that it goes by."""
+        key = (order["topic"], order["type"], order.get("as"))
         if key not in self.publishers:
             kind = interface(order["type"])
             self.publishers[key] = self.node.create_publisher(kind, order["topic"], QOS[order["qos"]])
@@ -161,30 +166,43 @@ class Robot:
         self.node.create_subscription(
             interface(order["type"]),
             topic,
-            lambda message: tell(topic=topic, message=plain(message)),
+            lambda message: tell(topic=topic, at=time.monotonic(), message=plain(message)),
             QOS[order["qos"]],
         )
 
     def publish(self, order):
-        """Sends one message once somebody else listens."""
+        """Sends one message, or several at once, when somebody else listens; tells when."""
         publisher = self.publisher(order)
         end = time.monotonic() + PATIENCE
         while publisher.get_subscription_count() <= self.heard.count(order["topic"]):
             if time.monotonic() > end:
                 raise TimeoutError(f"nobody listens to {order['topic']}")
             time.sleep(0.01)
-        publisher.publish(self.fill(interface(order["type"])(), order["message"]))
+        message = self.fill(interface(order["type"])(), order["message"])
+        at = time.monotonic()
+        for _ in range(order.get("times", 1)):
+            publisher.publish(message)
+        return at
 
     def repeat(self, order):
-        """Sends a message again and again, in place of what was repeated under that name; a rate of 0 ends it."""
-        running = self.timers.pop(order["name"], None)
+        """Sends a message again and again, in place of what was repeated under that name; a rate of 0 ends it.
+
+        Tells when the last one of before was sent.
+        """
+        name = order["name"]
+        running = self.timers.pop(name, None)
         if running:
             self.node.destroy_timer(running)
+        last = self.sent.get(name)
         if order["hz"] > 0:
             publisher, kind = self.publisher(order), interface(order["type"])
-            self.timers[order["name"]] = self.node.create_timer(
-                1.0 / order["hz"], lambda: publisher.publish(self.fill(kind(), order["message"]))
-            )
+
+            def send():
+                self.sent[name] = time.monotonic()
+                publisher.publish(self.fill(kind(), order["message"]))
+
+            self.timers[name] = self.node.create_timer(1.0 / order["hz"], send)
+        return last
 
     def call(self, order):
         """Calls a service and returns its answer."""

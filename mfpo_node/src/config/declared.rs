@@ -126,7 +126,8 @@ fn control() -> Vec<Declared> {
         Declared::new(
             "realtime_priority",
             Value::Integer(0),
-            "SCHED_FIFO priority of the control thread, 1 to 99; 0 leaves it to the ordinary scheduler",
+            "SCHED_FIFO priority of the control thread, 1 to 99, and one less of the middleware's threads; 0 leaves them to \
+             the ordinary scheduler",
         )
         .check(priority, "from 0 to 99")
         .range(Range::Integer(0, 99)),

@@ -4,6 +4,7 @@ mod bad_bundles;
 mod bad_input;
 mod control_thread;
 mod dry_run;
+mod faults;
 mod gradient;
 mod large_bundles;
 mod lifecycle;
