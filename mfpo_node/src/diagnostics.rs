@@ -125,7 +125,9 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         LoopState::Active => timing(sources, regularity.as_ref()),
         LoopState::Fallback => (Level::Error, status.message(live, now)),
         LoopState::WaitingForPolicy | LoopState::WaitingForStates => (Level::Warn, status.message(live, now)),
-        LoopState::Inactive | LoopState::Stopped => (Level::Ok, status.message(live, now)),
+        LoopState::Inactive | LoopState::Stopped | LoopState::Probing => {
+            (Level::Ok, status.message(live, now))
+        }
     };
     let message = if status.is_dry_run && status.state(live) == LoopState::Active {
         format!("{DRY_RUN}{message}")
@@ -309,6 +311,7 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
         value("fallbacks", read(&live.fallbacks)),
         value("fallback_ticks", read(&live.fallback_ticks)),
         value("interventions", read(&live.interventions)),
+        value("robot_description", &status.robot_description),
     ];
     let counts = live.interventions_by_rule();
     let by_joint = counts.chunks(Rule::NAMES.len()).zip(&status.command_joints);
@@ -321,6 +324,7 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
             Level::Error,
             format!("the fallback commands the robot: {}", status.reason()),
         ),
+        _ if status.is_contradicted => (Level::Error, status.robot_description.clone()),
         _ => (
             Level::Ok,
             format!(

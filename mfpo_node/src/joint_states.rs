@@ -6,6 +6,9 @@
 //!   order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot
 //!   that restarts may restart its clock). One that jumps ahead of the time that has passed is refused, unless the
 //!   next one confirms it: then the robot's clock was set, and not a single stamp wrong.
+//! - A position that is further from the last one than the joint can have moved is refused, unless the next message
+//!   confirms it: then the robot was set elsewhere (a simulator's reset), and it is not two publishers that contradict
+//!   each other.
 //! - A position that comes again with the same stamp is no news: a driver that repeats its last message goes stale.
 //! - An absent velocity (no array, or NaN, as ros2_control's broadcaster writes) is the difference of the last two
 //!   positions over the difference of their stamps (of their arrivals where stamps are 0 or equal), from the second
@@ -24,6 +27,10 @@ use crate::time::MonoTime;
 const SHORTEST_DIFFERENCE: f64 = 1e-4;
 /// A stamp that is ahead of the last one by this much more than the time between their arrivals is in the future, ns.
 const FURTHEST_AHEAD: i64 = 500_000_000;
+/// A joint may be faster than its limit by this factor before a position is one that it cannot have reached ...
+const FASTER: f64 = 4.0;
+/// ... and the time between two positions longer than it seems, s.
+const LONGER: f64 = 0.05;
 
 /// One `sensor_msgs/JointState`, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +95,21 @@ pub enum Refusal {
         /// How far behind, ms.
         behind_ms: f64,
     },
+    /// Further from the last position than the joint can have moved.
+    #[error(
+        "joint state refused: joint '{joint}' is {by:.3} rad from where it was, {ms:.1} ms after that; expected at most \
+         {expected:.3}: do two publishers contradict each other? A second one like it is taken as a robot that was set elsewhere"
+    )]
+    Jump {
+        /// The joint.
+        joint: String,
+        /// Distance from the last position, rad.
+        by: f64,
+        /// Time since, ms.
+        ms: f64,
+        /// The largest distance, rad.
+        expected: f64,
+    },
     /// Ahead of the time that has passed.
     #[error(
         "joint state refused: its stamp is {ahead_ms:.3} ms ahead of joint '{joint}'s last one and of the time since; a \
@@ -112,17 +134,20 @@ impl Refusal {
             Self::NoKnownJoint { .. } => 4,
             Self::OutOfOrder { .. } => 5,
             Self::Ahead { .. } => 6,
+            Self::Jump { .. } => 7,
         }
     }
 
     /// Number of kinds.
-    pub const KINDS: usize = 7;
+    pub const KINDS: usize = 8;
 }
 
 /// What is known of one joint.
 #[derive(Debug, Clone, Copy, Default)]
 struct Joint {
     continuous: bool,
+    /// Its velocity limit, rad/s.
+    velocity_max: f64,
     position: f64,
     stamp: i64,
     received: Option<MonoTime>,
@@ -144,6 +169,8 @@ pub struct JointStates {
     stale_after: u64,
     /// The stamp that was refused last because it was ahead, ns.
     ahead: Option<i64>,
+    /// The joint and its position that were refused last because of a jump.
+    jumped: Option<(usize, f64)>,
 }
 
 impl JointStates {
@@ -152,6 +179,7 @@ impl JointStates {
         let names: Vec<String> = spec.joints.iter().map(|j| j.name.clone()).collect();
         let joint = |j: &mfpo_policy::spec::JointSpec| Joint {
             continuous: j.position_min.is_none() && j.position_max.is_none(),
+            velocity_max: j.velocity_max,
             ..Joint::default()
         };
         Self {
@@ -163,6 +191,7 @@ impl JointStates {
             names,
             stale_after,
             ahead: None,
+            jumped: None,
         }
     }
 
@@ -185,6 +214,7 @@ impl JointStates {
         self.find_targets(&message)?;
         self.check_values(&message, now)?;
         self.check_stamp(&message, now)?;
+        self.check_jump(&message, now)?;
         for (i, target) in self.targets.iter().enumerate() {
             let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) else {
                 continue;
@@ -348,9 +378,53 @@ impl JointStates {
         }
         Ok(())
     }
+
+    /// Refuses a position that a joint cannot have reached once; where the next one is there as well, the robot was set
+    /// elsewhere.
+    fn check_jump(&mut self, message: &JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+        let refused = self.jumped.take();
+        for ((target, name), position) in self.targets.iter().zip(message.names).zip(message.positions) {
+            let Some((index, joint)) = target.and_then(|t| Some((t, self.joints.get(t)?))) else {
+                continue;
+            };
+            if joint.is_stale(now, self.stale_after) {
+                continue;
+            }
+            let elapsed = joint.elapsed(message.stamp, now);
+            let expected = joint.velocity_max * (FASTER * elapsed + LONGER);
+            let by = joint.short_way(position - joint.position).abs();
+            if by <= expected {
+                continue;
+            }
+            let is_confirmed =
+                refused.is_some_and(|(j, p)| j == index && joint.short_way(position - p).abs() <= expected);
+            if is_confirmed {
+                return Ok(());
+            }
+            self.jumped = Some((index, *position));
+            return Err(Refusal::Jump {
+                joint: name.clone(),
+                by,
+                ms: 1e3 * elapsed,
+                expected,
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Joint {
+    /// Time since its last position, s: by the stamps or by the arrivals, whichever is longer.
+    fn elapsed(&self, stamp: i64, now: MonoTime) -> f64 {
+        let by_arrival = self.received.map_or(0, |received| now.since(received));
+        let by_stamp = if stamp > 0 && self.stamp > 0 {
+            stamp.saturating_sub(self.stamp).max(0).unsigned_abs()
+        } else {
+            0
+        };
+        by_arrival.max(by_stamp) as f64 * 1e-9
+    }
+
     /// By how much a stamp is further from this joint's last one than their arrivals are, ns.
     fn ahead(&self, stamp: i64, now: MonoTime) -> i64 {
         match self.received {

@@ -7,7 +7,8 @@
 //! unconfigured | inactive | active --shutdown--> finalized
 //! ```
 //!
-//! Commands leave only in the state `active`. What a transition does is elsewhere; here is only what may follow what.
+//! Commands leave only in the state `active`, and during a probe in the state `inactive`. What a transition does is
+//! elsewhere; here is only what may follow what.
 
 use thiserror::Error;
 

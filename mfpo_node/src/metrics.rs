@@ -26,6 +26,8 @@ pub enum LoopState {
     Stopped = 4,
     /// The life cycle is not active; nothing is commanded.
     Inactive = 5,
+    /// The life cycle is inactive; single joints are probed.
+    Probing = 6,
 }
 
 impl LoopState {
@@ -36,6 +38,7 @@ impl LoopState {
             3 => Self::Fallback,
             4 => Self::Stopped,
             5 => Self::Inactive,
+            6 => Self::Probing,
             _ => Self::WaitingForPolicy,
         }
     }

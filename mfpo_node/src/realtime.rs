@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use mfpo_ros::realtime::raise_middleware;
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
@@ -45,10 +46,15 @@ impl Realtime {
         }
         if self.priority > 0 {
             match go_first(self.priority) {
-                Ok(()) => tracing::info!(
-                    "the control thread runs with real-time priority {}",
-                    self.priority
-                ),
+                Ok(()) => {
+                    // Joint states come on the middleware's threads: they go just behind this one.
+                    let raised = raise_middleware(self.priority.saturating_sub(1).max(1));
+                    tracing::info!(
+                        "the control thread runs with real-time priority {}, and {raised} threads of the middleware \
+                         just behind it",
+                        self.priority
+                    );
+                }
                 Err(error) => tracing::warn!(
                     "real-time priority {} is not permitted ({}); going on without. To permit it, {}",
                     self.priority,

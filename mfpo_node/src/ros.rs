@@ -4,10 +4,13 @@
 
 mod bundles;
 mod control_thread;
+mod description;
 mod life;
 mod messages;
 mod policies;
+mod probing;
 mod qos_overrides;
+mod recorded;
 mod requests;
 mod running;
 mod service;
@@ -26,12 +29,14 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, declared};
 use crate::metrics::TickRecord;
+use crate::recording::{Note, Recorder};
 use crate::status::LoopEvent;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::ControlThread;
 use messages::Stamps;
 use qos_overrides::{End, Overrides};
+use recorded::facts;
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
 
@@ -69,8 +74,22 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         bundles,
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
+        descriptions: if config.use_robot_description {
+            let profile =
+                overrides.profile("robot_description", End::Subscription, qos::ROBOT_DESCRIPTION)?;
+            Some(Inbox::subscribe(&mut node, "robot_description", profile)?)
+        } else {
+            None
+        },
     };
-    let outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
+    let mut outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
+    let recorder = config.recording.clone().map(|settings| {
+        let namespace = node.namespace().context("reading the node's namespace")?;
+        let facts = facts(&config, &parameters, &outputs.node, &namespace);
+        Recorder::start(settings, facts).context("starting the recorder's thread")
+    });
+    let recorder = recorder.transpose()?;
+    outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
 
     let (to_loop, orders) = RingBuffer::new(8);
     let (retire, retired) = RingBuffer::new(16);
@@ -109,11 +128,19 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let controlled = thread.join();
     drop(spin);
     drop(takes_bundles);
-    match (served, controlled) {
-        (Ok(()), Ok(())) => Ok(()),
-        (Err(_), _) => anyhow::bail!("the service panicked; the robot was stopped"),
-        (_, Err(_)) => anyhow::bail!("the control thread panicked; the robot was told to stop"),
+    let ended = match (served, controlled) {
+        (Ok(()), Ok(())) => Ok("the node was asked to end"),
+        (Err(_), _) => Err("the service panicked; the robot was stopped"),
+        (_, Err(_)) => Err("the control thread panicked; the robot was told to stop"),
+    };
+    if let Some((recording, thread)) = recorder {
+        let (Ok(why) | Err(why)) = ended;
+        recording.note(Note::End(why.to_owned()));
+        if thread.join().is_err() {
+            tracing::warn!("the recorder panicked; its last recording may be unfinished");
+        }
     }
+    ended.map(|_| ()).map_err(anyhow::Error::msg)
 }
 
 /// Begins to take bundles.
@@ -154,6 +181,7 @@ fn outputs(
         rosout: Rosout::new(node, log)?,
         stamps,
         node: name.trim_start_matches('/').to_owned(),
+        recording: None,
     })
 }
 

@@ -10,6 +10,7 @@ pub mod node;
 pub mod parameter_server;
 pub mod parameters;
 pub mod qos;
+pub mod realtime;
 pub mod rosout;
 pub mod shutdown;
 pub mod spin;

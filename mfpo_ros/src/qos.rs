@@ -22,6 +22,8 @@ pub const POLICY_STATUS: QosProfile = QosProfile::default().reliable().transient
 /// `policy/bundle`: latched, only the newest.
 pub const POLICY_BUNDLE: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);
 
+/// `robot_description`: latched, as robot_state_publisher has it.
+pub const ROBOT_DESCRIPTION: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);
 /// `policy/bundle_chunk`: latched, as many parts as the largest bundle is cut into, so that whoever comes later gets all.
 pub const POLICY_BUNDLE_CHUNK: QosProfile = QosProfile::default().reliable().transient_local().keep_last(256);
 

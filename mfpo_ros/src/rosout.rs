@@ -142,8 +142,8 @@ impl Rosout {
         })
     }
 
-    /// Publishes what waits.
-    pub fn forward(&self) {
+    /// Publishes what waits, and shows each line to `also`.
+    pub fn forward(&self, also: &mut dyn FnMut(&Log)) {
         let lost = self.queue.take_lost();
         if lost > 0 {
             self.publish(
@@ -161,6 +161,7 @@ impl Rosout {
             };
             // A log that cannot be published cannot be logged either.
             let _ = self.publisher.publish(&message);
+            also(&message);
         }
     }
 

@@ -11,12 +11,13 @@ use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::eval::{EvalArgs, open_bundle};
 use crate::film::FilmSize;
+use crate::guard::GuardArgs;
 use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{Announce, BundleSink, run_id};
 use crate::state::State;
-use crate::{eval, inspect, rollout, seeds, train};
+use crate::{eval, guard, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
@@ -37,6 +38,8 @@ enum Command {
     Train(TrainArgs),
     /// Measure a bundle in simulation, and film it
     Eval(EvalArgs),
+    /// Measure how well the policy's own signals tell that its sensors or motors fail
+    Guard(GuardArgs),
     /// Print what a bundle says about itself
     Inspect {
         /// The bundle, a safetensors file
@@ -180,6 +183,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => eval::run(&args),
+        Command::Guard(args) => guard::run(&args),
         Command::Inspect { file } => run_inspect(&file),
         Command::Keygen(args) => keys::keygen(&args),
         Command::Sign(args) => keys::sign(&args),

@@ -103,7 +103,10 @@ pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
 }
 
 /// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.
-fn task_of(subject: &Subject, name: Option<&str>) -> anyhow::Result<Box<dyn Env>> {
+///
+/// # Errors
+/// When there is no such task, or the bundle does not fit it.
+pub fn task_of(subject: &Subject, name: Option<&str>) -> anyhow::Result<Box<dyn Env>> {
     let name = name.unwrap_or(subject.name());
     let mut options = EnvOptions::evaluate();
     if let Subject::Task(task) = subject

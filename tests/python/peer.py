@@ -1,7 +1,8 @@
 """A ROS 2 program made of rclpy that does what lines of JSON on standard input say.
 
 Each line holds one order and is answered by one line `{"answer": ...}` or `{"error": ...}`. What arrives on a topic
-is told as `{"topic": ..., "message": ...}`. Numbers that JSON lacks are strings: "nan", "inf".
+is told as `{"topic": ..., "at": ..., "message": ...}`. Numbers that JSON lacks are strings: "nan", "inf". Times are
+seconds of the monotonic clock, which all programs of a machine share.
 """
 
 import array
@@ -14,6 +15,7 @@ import threading
 import time
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -54,6 +56,64 @@ def plain(value):
     return [plain(each) for each in value]
 
 
+class Simulated:
+    """Two joints that do what `commands` says, 100 times a second, and whose states may be wrong.
+
+    `names` are those that the states give to the true joints `elbow` and `wrist`; `reads` is what each is multiplied
+    with there, `obeys` the same of its commands (in the order wrist, elbow).
+    """
+
+    PERIOD = 0.01
+
+    def __init__(self, node, order):
+        self.interface, self.names = order["interface"], order["names"]
+        self.reads, self.obeys = order["reads"], order["obeys"]
+        self.positions, self.velocities = list(order["start"]), [0.0, 0.0]
+        self.goals, self.pushes = list(order["start"]), [0.0, 0.0]
+        self.commands, self.heard = [0.0, 0.0], float("-inf")
+        self.node = node
+        kind = interface("sensor_msgs/JointState")
+        self.message = kind(name=self.names)
+        self.publisher = node.create_publisher(kind, "joint_states", QOS["sensor"])
+        node.create_subscription(interface("std_msgs/Float64MultiArray"), "commands", self.obey, QOS["reliable"])
+        node.create_timer(self.PERIOD, self.step)
+
+    def obey(self, message):
+        """Takes a command over."""
+        self.commands = [told * obeys for told, obeys in zip(reversed(message.data), self.obeys)]
+        self.heard = time.monotonic()
+        if self.interface == "position":
+            self.goals = list(self.commands)
+
+    def push(self, order):
+        """Somebody moves a joint by hand, over half a second."""
+        self.pushes[order["joint"]] = order["by"]
+        if self.interface != "position":
+            raise ValueError("only joints that hold their position can be moved by hand here")
+
+    def step(self):
+        """One period."""
+        for joint in range(2):
+            before, told = self.positions[joint], self.commands[joint]
+            if time.monotonic() - self.heard > 0.2:
+                told = 0.0
+            if self.interface == "position":
+                bit = math.copysign(min(abs(self.pushes[joint]), 0.01), self.pushes[joint])
+                self.pushes[joint] -= bit
+                self.goals[joint] += bit
+                self.positions[joint] += 0.2 * (self.goals[joint] - before)
+            elif self.interface == "velocity":
+                self.positions[joint] += self.PERIOD * told
+            else:
+                self.velocities[joint] += self.PERIOD * (20.0 * told - 0.5 * self.velocities[joint])
+                self.positions[joint] += self.PERIOD * self.velocities[joint]
+            self.velocities[joint] = (self.positions[joint] - before) / self.PERIOD
+        self.message.header.stamp = self.node.get_clock().now().to_msg()
+        self.message.position = [reads * value for reads, value in zip(self.reads, self.positions)]
+        self.message.velocity = [reads * value for reads, value in zip(self.reads, self.velocities)]
+        self.publisher.publish(self.message)
+
+
 class Robot:
     """The node and what it is busy with."""
 
@@ -63,6 +123,7 @@ class Robot:
         self.node = rclpy.create_node("peer", namespace=namespace)
         self.publishers = {}
         self.timers = {}
+        self.sent = {}
         self.heard = []
 
     def fill(self, message, values):
@@ -76,6 +137,8 @@ class Robot:
         """The value of a field."""
         if value == "now":
             return self.node.get_clock().now().to_msg()
+        if isinstance(value, dict) and "now" in value:
+            return (self.node.get_clock().now() + Duration(seconds=value["now"])).to_msg()
         if isinstance(value, dict) and "file" in value:
             with open(value["file"], "rb") as file:
                 return array.array("B", file.read())
@@ -89,8 +152,8 @@ class Robot:
         return value
 
     def publisher(self, order):
-        """The publisher of an order's topic, made once."""
-        key = (order["topic"], order["type"])
+        """The publisher of an order's topic, made once; another one for each name that it goes by."""
+        key = (order["topic"], order["type"], order.get("as"))
         if key not in self.publishers:
             kind = interface(order["type"])
             self.publishers[key] = self.node.create_publisher(kind, order["topic"], QOS[order["qos"]])
@@ -103,30 +166,43 @@ class Robot:
         self.node.create_subscription(
             interface(order["type"]),
             topic,
-            lambda message: tell(topic=topic, message=plain(message)),
+            lambda message: tell(topic=topic, at=time.monotonic(), message=plain(message)),
             QOS[order["qos"]],
         )
 
     def publish(self, order):
-        """Sends one message once somebody else listens."""
+        """Sends one message, or several at once, when somebody else listens; tells when."""
         publisher = self.publisher(order)
         end = time.monotonic() + PATIENCE
         while publisher.get_subscription_count() <= self.heard.count(order["topic"]):
             if time.monotonic() > end:
                 raise TimeoutError(f"nobody listens to {order['topic']}")
             time.sleep(0.01)
-        publisher.publish(self.fill(interface(order["type"])(), order["message"]))
+        message = self.fill(interface(order["type"])(), order["message"])
+        at = time.monotonic()
+        for _ in range(order.get("times", 1)):
+            publisher.publish(message)
+        return at
 
     def repeat(self, order):
-        """Sends a message again and again, in place of what was repeated under that name; a rate of 0 ends it."""
-        running = self.timers.pop(order["name"], None)
+        """Sends a message again and again, in place of what was repeated under that name; a rate of 0 ends it.
+
+        Tells when the last one of before was sent.
+        """
+        name = order["name"]
+        running = self.timers.pop(name, None)
         if running:
             self.node.destroy_timer(running)
+        last = self.sent.get(name)
         if order["hz"] > 0:
             publisher, kind = self.publisher(order), interface(order["type"])
-            self.timers[order["name"]] = self.node.create_timer(
-                1.0 / order["hz"], lambda: publisher.publish(self.fill(kind(), order["message"]))
-            )
+
+            def send():
+                self.sent[name] = time.monotonic()
+                publisher.publish(self.fill(kind(), order["message"]))
+
+            self.timers[name] = self.node.create_timer(1.0 / order["hz"], send)
+        return last
 
     def call(self, order):
         """Calls a service and returns its answer."""
@@ -140,6 +216,26 @@ class Robot:
         if not done.wait(PATIENCE):
             raise TimeoutError(f"service {order['service']} does not answer")
         return plain(future.result())
+
+    def begin(self, order):
+        """Calls a service whose answer is asked for later."""
+        kind = interface(order["type"], "srv")
+        client = self.node.create_client(kind, order["service"])
+        if not client.wait_for_service(PATIENCE):
+            raise TimeoutError(f"no service {order['service']}")
+        self.begun = client.call_async(self.fill(kind.Request(), order["request"]))
+
+    def end(self, _order):
+        """The answer of `begin`, once it is there."""
+        return plain(self.begun.result()) if self.begun.done() else None
+
+    def simulate(self, order):
+        """Becomes a robot."""
+        self.simulated = Simulated(self.node, order)
+
+    def push(self, order):
+        """Somebody moves a joint of that robot by hand."""
+        self.simulated.push(order)
 
     def lifecycle_node(self, order):
         """Starts a managed node of rcl itself, to compare with."""

@@ -6,9 +6,11 @@
 
 pub mod bundles;
 mod environment;
+pub mod faults;
 pub mod peer;
 mod process;
 mod programs;
+pub mod rig;
 mod turn;
 mod witness;
 

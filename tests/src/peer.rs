@@ -7,6 +7,7 @@ use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::{PATIENCE, Process, TestEnv, repository, until};
@@ -31,6 +32,31 @@ impl Qos {
         }
     }
 }
+
+/// A simulated robot of two joints, right or wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Simulated {
+    /// What its states call elbow and wrist.
+    pub names: [&'static str; 2],
+    /// What they multiply their positions and velocities with.
+    pub reads: [f64; 2],
+    /// What they multiply their commands with.
+    pub obeys: [f64; 2],
+    /// Where they are at the start, rad.
+    pub start: [f64; 2],
+}
+
+impl Simulated {
+    /// As the policy expects it.
+    pub const RIGHT: Self = Self {
+        names: ["elbow", "wrist"],
+        reads: [1.0, 1.0],
+        obeys: [1.0, 1.0],
+        start: [0.0, 0.0],
+    };
+}
+/// The field that the arrival of a message is added as; no message has one of this name.
+const ARRIVED: &str = "_arrived";
 
 /// Everything that has arrived, by topic.
 type Arrived = Arc<Mutex<HashMap<String, Vec<Value>>>>;
@@ -70,17 +96,32 @@ impl Peer {
         self.ask(json!({"do": "listen", "topic": topic, "type": kind, "qos": qos.name()}));
     }
 
-    /// Publishes once, when somebody listens.
-    pub fn publish(&mut self, topic: &str, kind: &str, qos: Qos, message: Value) {
-        self.ask(
+    /// Publishes once, when somebody listens, and tells when ([`now`]).
+    pub fn publish(&mut self, topic: &str, kind: &str, qos: Qos, message: Value) -> f64 {
+        let at = self.ask(
             json!({"do": "publish", "topic": topic, "type": kind, "qos": qos.name(), "message": message}),
         );
+        at.as_f64().expect("a time")
     }
 
-    /// Publishes the file of a bundle on `policy/bundle`. Nothing but the file says what it holds.
-    pub fn offer(&mut self, bundle: &Path) {
+    /// Publishes the file of a bundle on `policy/bundle`, and tells when ([`now`]). Nothing but the file says what it
+    /// holds.
+    pub fn offer(&mut self, bundle: &Path) -> f64 {
+        self.offer_to("policy/bundle", bundle)
+    }
+
+    /// [`Peer::offer`] on a topic of another name.
+    pub fn offer_to(&mut self, topic: &str, bundle: &Path) -> f64 {
         let message = json!({"stamp": "now", "data": {"file": bundle}});
-        self.publish("policy/bundle", "mfpo_msgs/PolicyBundle", Qos::Latched, message);
+        self.publish(topic, "mfpo_msgs/PolicyBundle", Qos::Latched, message)
+    }
+
+    /// Publishes `times` equal messages on `joint_states` at once.
+    pub fn burst_of_states(&mut self, message: &Value, times: u32) {
+        self.ask(
+            json!({"do": "publish", "topic": "joint_states", "type": "sensor_msgs/JointState",
+            "qos": "sensor", "message": message, "times": times}),
+        );
     }
 
     /// Publishes `message` on `joint_states` 100 times a second from now on, in place of what was repeated under
@@ -103,11 +144,13 @@ impl Peer {
         self.repeat(name, &Value::Null, 0);
     }
 
-    fn repeat(&mut self, name: &str, message: &Value, hz: u32) {
-        self.ask(
-            json!({"do": "repeat", "name": name, "topic": "joint_states", "hz": hz,
+    /// [`Peer::repeat_states`] at any rate, 0 ends it; tells when the last one of before was sent ([`now`]).
+    pub fn repeat(&mut self, name: &str, message: &Value, hz: u32) -> Option<f64> {
+        let last = self.ask(
+            json!({"do": "repeat", "name": name, "as": name, "topic": "joint_states", "hz": hz,
             "type": "sensor_msgs/JointState", "qos": "sensor", "message": message}),
         );
+        last.as_f64()
     }
 
     /// States of both joints of `two_joints`, at rest.
@@ -118,6 +161,32 @@ impl Peer {
     /// Calls a service.
     pub fn call(&mut self, service: &str, kind: &str, request: Value) -> Value {
         self.ask(json!({"do": "call", "service": service, "type": kind, "request": request}))
+    }
+
+    /// Begins to call a service whose answer is long in coming: [`Peer::answered`].
+    pub fn begin(&mut self, service: &str, kind: &str, request: Value) {
+        self.ask(json!({"do": "begin", "service": service, "type": kind, "request": request}));
+    }
+
+    /// Waits for the answer to [`Peer::begin`].
+    pub fn answered(&mut self) -> Value {
+        until("the service answers", || {
+            let answer = self.ask(json!({"do": "end"}));
+            (!answer.is_null()).then_some(answer)
+        })
+    }
+
+    /// Becomes a robot of the joints `elbow` and `wrist` with commands of this interface, whose states may be wrong.
+    pub fn simulate(&mut self, interface: &str, robot: &Simulated) {
+        self.ask(
+            json!({"do": "simulate", "interface": interface, "names": robot.names, "reads": robot.reads,
+            "obeys": robot.obeys, "start": robot.start}),
+        );
+    }
+
+    /// Somebody moves a joint of that robot by hand.
+    pub fn push(&mut self, joint: usize, by: f64) {
+        self.ask(json!({"do": "push", "joint": joint, "by": by}));
     }
 
     /// Sets one parameter of `/control`: success and reason. `value` as in rcl_interfaces/ParameterValue.
@@ -258,6 +327,22 @@ pub mod state {
     pub const STOPPED: u8 = 4;
     /// The life cycle is not active.
     pub const INACTIVE: u8 = 5;
+    /// Single joints are probed.
+    pub const PROBING: u8 = 6;
+}
+
+/// Seconds of the monotonic clock, which all programs of a machine share.
+///
+/// # Panics
+/// When the machine has no such clock.
+pub fn now() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a monotonic clock");
+    time.tv_sec() as f64 + 1e-9 * time.tv_nsec() as f64
+}
+
+/// When a message arrived at the peer, by [`now`].
+pub fn arrived(message: &Value) -> f64 {
+    message[ARRIVED].as_f64().unwrap_or(f64::NAN)
 }
 
 /// A `sensor_msgs/JointState` stamped when it is sent.
@@ -288,7 +373,9 @@ fn read(output: impl BufRead, answers: &Sender<Value>, arrived: &Arrived) {
         match line["topic"].as_str().map(str::to_owned) {
             Some(topic) => {
                 let mut all = arrived.lock().unwrap_or_else(PoisonError::into_inner);
-                all.entry(topic).or_default().push(line["message"].take());
+                let mut message = line["message"].take();
+                message[ARRIVED] = line["at"].take();
+                all.entry(topic).or_default().push(message);
             }
             // The test may have ended.
             None => drop(answers.send(line)),

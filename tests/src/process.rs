@@ -84,6 +84,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the kernel says of a thread that it has started under that name: a field of `/proc/PID/task/ID/status`.
     pub fn thread(&self, name: &str, field: &str) -> Option<String> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;

@@ -7,6 +7,7 @@ use mfpo_ros::parameters::{ParameterValue as Value, closest};
 use super::CommandTopic;
 use super::read::read_keys;
 use crate::realtime::Realtime;
+use crate::recording::Mode;
 use crate::safety::FallbackChoice;
 use crate::schedule::Trigger;
 
@@ -29,6 +30,10 @@ fn one_of(value: &Value, names: &[&'static str]) -> Result<(), String> {
 
 pub(super) fn trigger(value: &Value) -> Result<(), String> {
     one_of(value, &Trigger::NAMES)
+}
+
+pub(super) fn record_mode(value: &Value) -> Result<(), String> {
+    one_of(value, &Mode::NAMES)
 }
 
 pub(super) fn fallback(value: &Value) -> Result<(), String> {
@@ -66,6 +71,14 @@ pub(super) fn not_negative_integer(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(number) if *number >= 0 => Ok(()),
         other => Err(format!("expected a whole number from 0, got {other:?}")),
+    }
+}
+
+/// Room for four files of a megabyte.
+pub(super) fn megabytes(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(number) if *number >= 4 => Ok(()),
+        other => Err(format!("expected a whole number from 4, got {other:?}")),
     }
 }
 

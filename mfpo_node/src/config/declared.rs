@@ -3,8 +3,8 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, not_negative, not_negative_integer,
-    positive, priority, trigger, trusted_keys,
+    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, megabytes, not_negative,
+    not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -16,7 +16,16 @@ fn text(value: &str) -> Value {
 
 /// The parameters at their defaults.
 pub fn declared() -> Vec<Declared> {
-    let groups = [policies(), swaps(), control(), safety(), limits(), diagnostics()];
+    let groups = [
+        policies(),
+        swaps(),
+        control(),
+        safety(),
+        limits(),
+        probe(),
+        recording(),
+        diagnostics(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -117,7 +126,8 @@ fn control() -> Vec<Declared> {
         Declared::new(
             "realtime_priority",
             Value::Integer(0),
-            "SCHED_FIFO priority of the control thread, 1 to 99; 0 leaves it to the ordinary scheduler",
+            "SCHED_FIFO priority of the control thread, 1 to 99, and one less of the middleware's threads; 0 leaves them to \
+             the ordinary scheduler",
         )
         .check(priority, "from 0 to 99")
         .range(Range::Integer(0, 99)),
@@ -248,6 +258,11 @@ fn limits() -> Vec<Declared> {
     let largest = Range::Double(0.0, 1e6);
     vec![
         Declared::new(
+            "use_robot_description",
+            Value::Bool(true),
+            "Whether the limits of the robot's own description (topic robot_description, URDF) tighten the policy's",
+        ),
+        Declared::new(
             "limits.position_margin",
             Value::Double(0.0),
             "Kept away from each position limit of the policy's robot [rad]",
@@ -287,6 +302,89 @@ fn limits() -> Vec<Declared> {
         .check(not_negative, "from 0")
         .range(largest)
         .at_run_time(),
+    ]
+}
+
+/// How `~/probe` moves joints.
+fn probe() -> Vec<Declared> {
+    let number = |name, default, most, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(positive, "above 0")
+            .range(Range::Double(0.0, most))
+            .at_run_time()
+    };
+    vec![
+        Declared::new(
+            "probe.allowed",
+            Value::Bool(false),
+            "Whether ~/probe may move joints; by hand it moves nothing and needs no permission",
+        )
+        .at_run_time(),
+        number(
+            "probe.amplitude",
+            0.05,
+            0.5,
+            "How far ~/probe moves a joint [rad or m]",
+        ),
+        number("probe.seconds", 1.0, 10.0, "Time in which it moves that far [s]"),
+        number(
+            "probe.effort",
+            0.1,
+            1.0,
+            "Part of a joint's effort limit that ~/probe uses on a robot with effort commands [1]",
+        ),
+        number(
+            "probe.by_hand",
+            0.3,
+            3.0,
+            "How far an operator is asked to move each joint by hand [rad or m]",
+        ),
+        number(
+            "probe.by_hand_timeout",
+            20.0,
+            LONGEST,
+            "How long the operator has for each joint [s]",
+        ),
+    ]
+}
+
+/// What is kept of what the node did.
+fn recording() -> Vec<Declared> {
+    let seconds = |name, default, description| {
+        Declared::new(name, Value::Double(default), description)
+            .check(positive, "above 0")
+            .range(Range::Double(0.0, LONGEST))
+    };
+    vec![
+        Declared::new(
+            "record.folder",
+            text(""),
+            "Folder for recordings (MCAP) of every tick and the policies that acted; empty records nothing",
+        ),
+        Declared::new(
+            "record.mode",
+            text("continuous"),
+            "When they are written: continuous, or before_fault (the seconds before something goes wrong and a few after)",
+        )
+        .check(record_mode, "continuous or before_fault"),
+        seconds(
+            "record.seconds",
+            30.0,
+            "What before_fault keeps of the time before something goes wrong [s]",
+        ),
+        seconds("record.seconds_after", 2.0, "What before_fault keeps of the time after it [s]"),
+        seconds(
+            "record.file_seconds",
+            600.0,
+            "Time after which one recording ends and the next begins [s]",
+        ),
+        Declared::new(
+            "record.megabytes_max",
+            Value::Integer(4000),
+            "What the node's recordings may take in the folder [MB]; the oldest are removed",
+        )
+        .check(megabytes, "from 4")
+        .range(Range::Integer(4, 10_000_000)),
     ]
 }
 

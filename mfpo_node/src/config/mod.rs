@@ -11,7 +11,9 @@ use mfpo_policy::signature::TrustedKeys;
 
 use crate::control_loop::Settings;
 use crate::diagnostics::Thresholds;
+use crate::probe::ProbeSettings;
 use crate::realtime::Realtime;
+use crate::recording;
 use crate::schedule::Trigger;
 
 pub use declared::declared;
@@ -58,14 +60,20 @@ pub struct Config {
     pub command_topic: CommandTopic,
     /// The robot that a bundle must be for; empty is any.
     pub robot: String,
+    /// Do the limits of the robot's own description count?
+    pub use_robot_description: bool,
     /// Is everything computed, and nothing commanded?
     pub dry_run: bool,
     /// What the control thread asks of the kernel.
     pub realtime: Realtime,
+    /// How joints are probed.
+    pub probe: ProbeSettings,
     /// When the diagnostics warn.
     pub thresholds: Thresholds,
     /// Time from /clock?
     pub use_sim_time: bool,
+    /// What is recorded, and where; `None` is nothing.
+    pub recording: Option<recording::Settings>,
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
 use super::{CommandTopic, Config};
 use crate::control_loop::Settings;
 use crate::diagnostics::{Threshold, Thresholds};
+use crate::probe::ProbeSettings;
 use crate::realtime::Realtime;
+use crate::recording;
 use crate::safety::{FallbackChoice, Tightening};
 use crate::schedule::Trigger;
 use crate::weights::StageSettings;
@@ -39,11 +41,20 @@ impl Config {
                 _ => None,
             })?,
             robot: read.text("robot")?,
+            use_robot_description: read.flag("use_robot_description")?,
             dry_run: read.flag("dry_run")?,
             realtime: Realtime {
                 priority: read.whole("realtime_priority")?,
                 lock_memory: read.flag("lock_memory")?,
                 cpu_affinity: read.indices("cpu_affinity")?,
+            },
+            probe: ProbeSettings {
+                is_allowed: read.flag("probe.allowed")?,
+                amplitude: read.number("probe.amplitude")?,
+                seconds: read.number("probe.seconds")?,
+                effort: read.number("probe.effort")?,
+                by_hand: read.number("probe.by_hand")?,
+                by_hand_timeout: read.number("probe.by_hand_timeout")?,
             },
             thresholds: Thresholds {
                 periodicity_mean_error: read.threshold("periodicity.mean_error")?,
@@ -52,6 +63,7 @@ impl Config {
                 execution_deviation: read.threshold("execution_time.standard_deviation")?,
             },
             use_sim_time: read.flag("use_sim_time")?,
+            recording: read.recording()?,
         })
     }
 }
@@ -104,6 +116,20 @@ impl Read<'_> {
                 acceleration_max: self.limit("limits.acceleration_max")?,
             },
         })
+    }
+
+    fn recording(&self) -> Result<Option<recording::Settings>, ParameterError> {
+        let Some(folder) = self.path("record.folder")? else {
+            return Ok(None);
+        };
+        Ok(Some(recording::Settings {
+            folder,
+            mode: self.named("record.mode", recording::Mode::from_name)?,
+            before: self.nanoseconds("record.seconds")?,
+            after: self.nanoseconds("record.seconds_after")?,
+            file_time: self.nanoseconds("record.file_seconds")?,
+            most_bytes: self.whole("record.megabytes_max")? * 1_000_000,
+        }))
     }
 
     /// A limit; 0 is none.

@@ -10,6 +10,8 @@ pub use settings::{CannotControl, Settings, Tuning};
 
 use std::sync::Arc;
 
+pub mod probing;
+
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::observation::{ActionMap, ObservationBuilder, RobotState};
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};

@@ -1,12 +1,14 @@
 //! The control thread: it spins its node inline, drains the joint states at every wake-up, and ticks. What it has to
 //! tell goes into rings that it never waits on; policies arrive in a ring and leave in one, to be freed elsewhere.
 
+mod probing;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mfpo_ros::{Inbox, qos, shutdown};
+use mfpo_ros::{Inbox, qos, shutdown, time};
 
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
@@ -16,13 +18,18 @@ use r2r::sensor_msgs::msg::JointState;
 use r2r::std_msgs::msg::Bool;
 
 use super::running::{Mode, Refusals, Running};
+pub use probing::ProbeEnd;
+
 use crate::config::Config;
 use crate::control_loop::{ControlLoop, Decision, Tuning};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
+use crate::probe::Probe;
 use crate::realtime::Realtime;
+use crate::recording::tick::STOPPING;
+use crate::recording::{TickContext, TickTap};
 use crate::schedule::Trigger;
-use crate::status::LoopEvent;
+use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
 use crate::weights::Policy;
 
@@ -47,6 +54,18 @@ pub struct Robot {
     pub live: Arc<Live>,
     /// The policy's period, ns.
     pub period: u64,
+    /// Where its ticks are recorded.
+    pub tap: Option<TickTap>,
+}
+
+impl Robot {
+    /// The recording hears which policies there are, before one of them is asked.
+    fn note_policies(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            let slot = self.control.slot();
+            tap.acts(slot.current().identity(), slot.previous().map(Policy::identity));
+        }
+    }
 }
 
 /// What the service tells the loop; each is carried out at a tick boundary.
@@ -75,6 +94,8 @@ pub enum Order {
     Resume,
     /// Other settings.
     Tune(Box<Tuning>),
+    /// Probe the joints of a robot that is not commanded.
+    Probe(Box<Probe>),
     /// Give up the robot.
     Forget,
 }
@@ -87,6 +108,13 @@ pub enum Retired {
     Robot(Box<Robot>),
     /// Settings that others replaced.
     Tuning(Box<Tuning>),
+    /// A probe that has ended, to be judged.
+    Probe {
+        /// With what it has seen.
+        probe: Box<Probe>,
+        /// How it ended.
+        end: ProbeEnd,
+    },
 }
 
 /// The loop's ends of the rings.
@@ -272,7 +300,9 @@ impl ControlThread {
         let now = MonoTime::now();
         let Some(running) = &mut self.running else {
             // The service sends the robot first, and nothing to one that is given up.
-            if let Order::Start { robot, autostart } = order {
+            if let Order::Probe(probe) = order {
+                self.begin_probe(probe, now);
+            } else if let Order::Start { robot, autostart } = order {
                 self.commands.prepare(robot.control.slot().current().spec());
                 self.running = Some(Running::new(robot, self.trigger, self.records));
                 self.went_live(false, None);
@@ -301,11 +331,17 @@ impl ControlThread {
                 };
                 self.rings.tell(event);
             }
+            Order::Probe(probe) => self.begin_probe(probe, now),
             Order::Halt => {
                 running.halt(&mut self.rings.tell);
+                self.end_probe(ProbeEnd::Hindered(Cause::Stopped), now);
                 self.rings.tell(LoopEvent::Halted);
             }
             Order::Deactivate => {
+                if running.mode.is_probing() {
+                    self.end_probe(ProbeEnd::Overtaken, now);
+                    return self.carry_out(Order::Deactivate);
+                }
                 if running.begin_stop(now) {
                     return;
                 }
@@ -350,6 +386,10 @@ impl ControlThread {
                 self.after_tick();
             }
             Mode::Active => {}
+            Mode::Probing { .. } if running.schedule.is_due(now, running.complete) => {
+                self.step_of_a_probe(now)
+            }
+            Mode::Probing { .. } => {}
             Mode::Stopping { began } if running.schedule.is_due(now, running.complete) => {
                 self.step_of_a_stop(now, began);
             }
@@ -360,10 +400,12 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
+        running.robot.note_policies();
         let Robot {
             control,
             states,
             live,
+            tap,
             ..
         } = &mut *running.robot;
         let standing = running.standing;
@@ -406,6 +448,18 @@ impl ControlThread {
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = tap {
+                    let context = TickContext {
+                        sequence: times.sequence,
+                        stamp: time::nanoseconds(&self.action.stamp),
+                        oldest: times.oldest,
+                        taken,
+                        decided,
+                        handed_over,
+                        missed,
+                    };
+                    tap.note(&tick, context);
+                }
                 match &tick.fallback {
                     None => standing.news(LoopState::Active, None),
                     reason => standing.news(LoopState::Fallback, reason.as_ref()),
@@ -428,6 +482,14 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_other(
+                        STOPPING,
+                        command,
+                        command.values(),
+                        other_context(&self.action, now),
+                    );
+                }
                 there || now.since(began) > LONGEST_STOP
             }
             None => true,
@@ -452,6 +514,14 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
+                if let Some(tap) = &mut running.robot.tap {
+                    tap.note_other(
+                        STOPPING,
+                        command,
+                        command.values(),
+                        other_context(&self.action, next),
+                    );
+                }
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;
@@ -461,5 +531,18 @@ impl ControlThread {
             }
         }
         running.enter(LoopState::Stopped, &mut self.rings.tell);
+    }
+}
+
+/// When a command of a stop or of a probe was sent, for the recording.
+fn other_context(sent: &PolicyAction, now: MonoTime) -> TickContext {
+    TickContext {
+        sequence: sent.sequence,
+        stamp: time::nanoseconds(&sent.stamp),
+        oldest: (time::nanoseconds(&sent.state_stamp), now),
+        taken: now,
+        decided: now,
+        handed_over: now,
+        missed: 0,
     }
 }

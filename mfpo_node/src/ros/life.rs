@@ -19,7 +19,7 @@ use crate::status::{LoopEvent, Rest};
 use crate::time::MonoTime;
 
 /// The control loop looks at its orders a hundred times a second; a stop may ramp for a second.
-const LONGEST_ANSWER: u64 = Duration::from_secs(3).as_nanos() as u64;
+pub const LONGEST_ANSWER: u64 = Duration::from_secs(3).as_nanos() as u64;
 
 /// Who waits for an answer.
 pub enum Waiting {
@@ -70,6 +70,14 @@ impl Service {
                 self.load(request);
                 Ok(())
             }
+            Query::Probe(request) => {
+                self.probe(request);
+                Ok(())
+            }
+            Query::SaveRecording(request) => {
+                self.save_recording(request);
+                Ok(())
+            }
         };
         told(answered);
     }
@@ -113,7 +121,8 @@ impl Service {
 
     /// Is the robot to be commanded as soon as it is ready?
     pub fn wants_to_start(&self) -> bool {
-        self.autostart && !self.is_held && self.life.state() == State::Inactive
+        let may = !self.is_held && self.described.contradiction().is_none();
+        self.autostart && may && self.life.state() == State::Inactive
     }
 
     /// Why nothing is on its way to command the robot, where that is so.
@@ -257,6 +266,15 @@ impl Service {
                 self.wait_for(asked, waiting);
                 self.conclude(Outcome::Failure, "no policy is loaded");
             }
+            Goal::Activate if self.is_probing() => {
+                self.wait_for(asked, waiting);
+                self.conclude(Outcome::Failure, "a probe is under way; ~/stop ends it");
+            }
+            Goal::Activate if self.described.contradiction().is_some() => {
+                let reason = self.described.contradiction().unwrap_or_default().to_owned();
+                self.wait_for(asked, waiting);
+                self.conclude(Outcome::Failure, &reason);
+            }
             Goal::Activate => self.ask(Order::Activate { persistent: false }, asked, waiting),
             Goal::Deactivate => {
                 self.is_held = true;
@@ -293,6 +311,10 @@ impl Service {
         } else if self.is_waiting_for(Goal::CleanUp) || self.is_waiting_for(Goal::ShutDown) {
             let outcome = self.forget();
             self.conclude(outcome, "everything is given up");
+        } else if let Ok(transition) = self.life.begin(Goal::Deactivate) {
+            // It began to command just when it was no longer allowed to.
+            self.tell_transition(transition);
+            self.finish(Outcome::Success);
         }
     }
 
@@ -383,7 +405,7 @@ fn description(transition: Transition) -> msg::TransitionDescription {
 }
 
 /// Answers a `std_srvs/Trigger`.
-fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
+pub fn respond(request: ServiceRequest<Trigger::Service>, success: bool, message: String) {
     told(request.respond(Trigger::Response { success, message }));
 }
 

@@ -231,6 +231,7 @@ pub fn status_message(status: &Status, live: &Live, life: lifecycle::State, now:
         joint_names: status.joint_names.clone(),
         joint_ages: live.joint_ages(now),
         dry_run: status.is_dry_run,
+        robot_description: status.robot_description.clone(),
         ..Default::default()
     }
 }

@@ -285,7 +285,7 @@ impl Service {
     }
 
     /// Hands a checked policy to the control loop.
-    fn install(&mut self, policy: Box<Policy>) -> anyhow::Result<()> {
+    fn install(&mut self, mut policy: Box<Policy>) -> anyhow::Result<()> {
         let settings = self.config.settings;
         if settings.candidates > 1 && !policy.identity().has_critics {
             anyhow::bail!(
@@ -297,6 +297,7 @@ impl Service {
         if self.orders.is_full() {
             anyhow::bail!("the control loop has not taken over the last policies yet");
         }
+        self.record_policy(&mut policy);
         let order = if self.has_robot {
             self.expected.went_live(&policy);
             self.status.swap.begin();
@@ -305,19 +306,28 @@ impl Service {
             let spec = Arc::clone(policy.spec());
             let identity = Arc::clone(policy.identity());
             let live = Arc::new(Live::with_commanded(spec.joints.len(), spec.action_size()));
-            let control = ControlLoop::new(&spec, policy, settings)?;
+            self.spec = Some(Arc::clone(&spec));
+            self.reconsider_description();
+            let control = self.described.limited(&spec).map_err(anyhow::Error::msg);
+            let control = control
+                .and_then(|limited| Ok(ControlLoop::new(&limited, policy, settings)?))
+                .inspect_err(|_| self.spec = None)?;
             self.expected.went_live_as(&spec, &identity);
             self.status.joint_names = spec.joints.iter().map(|j| j.name.clone()).collect();
             self.status.command_joints = spec.action.joints.iter().map(|a| a.joint.clone()).collect();
             self.live = Arc::clone(&live);
             self.has_robot = true;
-            self.spec = Some(Arc::clone(&spec));
             Order::Start {
                 robot: Box::new(Robot {
                     control,
                     states: JointStates::new(&spec, settings.stale_after),
                     live,
                     period: spec.control_period_ns,
+                    tap: self
+                        .outputs
+                        .recording
+                        .as_ref()
+                        .map(|recording| recording.robot(&spec)),
                 }),
                 autostart: self.wants_to_start(),
             }
@@ -334,6 +344,7 @@ impl Service {
         }
         self.has_robot = false;
         self.spec = None;
+        self.described.forget_robot();
         self.live = Arc::new(Live::new(0));
         self.expected.forget();
         Status::forget(&mut self.status);

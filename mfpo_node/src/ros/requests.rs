@@ -8,7 +8,7 @@ use mfpo_ros::RosError;
 
 use super::r2r;
 use r2r::lifecycle_msgs::srv::{ChangeState, GetAvailableStates, GetAvailableTransitions, GetState};
-use r2r::mfpo_msgs::srv::LoadPolicy;
+use r2r::mfpo_msgs::srv::{LoadPolicy, Probe};
 use r2r::std_srvs::srv::Trigger;
 use r2r::{Node, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
 
@@ -26,6 +26,10 @@ pub enum Query {
     Stop(ServiceRequest<Trigger::Service>),
     /// Load a bundle; answered when it is checked.
     Load(ServiceRequest<LoadPolicy::Service>),
+    /// Probe the joints; answered when the last one is done.
+    Probe(ServiceRequest<Probe::Service>),
+    /// Save what was recorded so far.
+    SaveRecording(ServiceRequest<Trigger::Service>),
 }
 
 /// Carried out one after the other, and answered when it is done.
@@ -62,6 +66,8 @@ impl Operators {
                 serve(node, "get_transition_graph", Query::Graph)?,
                 serve(node, "stop", Query::Stop)?,
                 serve(node, "load_policy", Query::Load)?,
+                serve(node, "probe", Query::Probe)?,
+                serve(node, "save_recording", Query::SaveRecording)?,
             ]),
             commands: select_all([
                 serve(node, "change_state", Command::ChangeState)?,

@@ -9,6 +9,7 @@ use r2r::sensor_msgs::msg::JointState;
 use crate::control_loop::{NotReady, Reason, Tuning};
 use crate::joint_states::{JointStateMessage, Refusal};
 use crate::metrics::{LoopState, add};
+use crate::probe::{self, Probe};
 use crate::schedule::{Schedule, Trigger};
 use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
@@ -25,6 +26,11 @@ pub enum Mode {
     Starting,
     /// It commands at each deadline.
     Active,
+    /// A probe is under way.
+    Probing {
+        /// Does it command?
+        moves: bool,
+    },
     /// It brings the robot to a stop.
     Stopping {
         /// Since when.
@@ -35,7 +41,15 @@ pub enum Mode {
 impl Mode {
     /// Do commands leave?
     pub fn is_commanding(self) -> bool {
-        matches!(self, Self::Active | Self::Stopping { .. })
+        matches!(
+            self,
+            Self::Active | Self::Stopping { .. } | Self::Probing { moves: true }
+        )
+    }
+
+    /// Is a probe under way?
+    pub fn is_probing(self) -> bool {
+        matches!(self, Self::Probing { .. })
     }
 }
 
@@ -76,6 +90,8 @@ pub struct Running {
     pub next: u64,
     /// Time of the last step, s.
     pub took: f64,
+    /// The probe that is under way.
+    pub probe: Option<Box<Probe>>,
     trigger: Trigger,
     knows_unknown: bool,
     /// Why the robot was not ready, as it was told last.
@@ -97,6 +113,7 @@ impl Running {
             earlier: 0,
             next,
             took: 0.0,
+            probe: None,
             trigger,
             knows_unknown: false,
             told: None,
@@ -155,6 +172,17 @@ impl Running {
         }
         self.rest();
         false
+    }
+
+    /// Begins a probe at the next deadline.
+    pub fn begin_probing(&mut self, probe: Box<Probe>) {
+        self.schedule = Schedule::new(self.trigger, self.robot.period);
+        self.mode = Mode::Probing {
+            moves: probe.mode() == probe::Mode::Move,
+        };
+        self.probe = Some(probe);
+        self.told = None;
+        self.complete = true;
     }
 
     /// Commands nothing from now on; no deadline is to be waited for any more.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::spec::RobotSpec;
+use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::Rosout;
@@ -19,16 +20,20 @@ use tokio::time::MissedTickBehavior;
 
 use super::bundles::Arrived;
 use super::control_thread::{Order, Retired};
+use super::description::Described;
 use super::life::Pending;
 use super::messages::{Stamps, diagnostics_message, status_message};
 use super::policies::{Checked, Origin};
+use super::probing::Probing;
 use super::r2r;
+use super::recorded::Saving;
 use super::requests::Operators;
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::mfpo_msgs::msg::PolicyStatus;
 use r2r::mfpo_msgs::srv::LoadPolicy;
+use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
 
 use crate::config::Config;
@@ -36,6 +41,7 @@ use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, TickRecord};
+use crate::recording::Recording;
 use crate::status::{LoopEvent, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
@@ -69,6 +75,8 @@ pub struct Inputs {
     pub parameters: ParameterServer,
     /// What operators ask for.
     pub operators: Operators,
+    /// Topic `robot_description`, where it is listened to.
+    pub descriptions: Option<Inbox<StringMessage>>,
 }
 
 /// What the service publishes.
@@ -85,6 +93,8 @@ pub struct Outputs {
     pub stamps: Stamps,
     /// The node's name, as diagnostics carry it.
     pub node: String,
+    /// The recorder, where something is recorded.
+    pub recording: Option<Recording>,
 }
 
 /// Serves everything but the control loop.
@@ -97,6 +107,9 @@ pub struct Service {
     pub(super) is_held: bool,
     pub(super) pending: Option<Pending>,
     pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    pub(super) saves: Vec<Saving>,
+    /// Refusals that the recorder knows of.
+    pub(super) recorded_rejections: u64,
     pub(super) expected: Expected,
     pub(super) offers: Offers,
     pub(super) runs: Runs,
@@ -116,8 +129,10 @@ pub struct Service {
     pub(super) outputs: Outputs,
     last_published: Option<(MonoTime, Shown)>,
     last_diagnosed: Option<MonoTime>,
+    pub(super) described: Described,
+    pub(super) probing: Option<Probing>,
     /// The loop has not been told of the newest settings yet.
-    is_retuned: bool,
+    pub(super) is_retuned: bool,
 }
 
 /// What is worth a status at once.
@@ -145,6 +160,7 @@ impl Service {
         expected.trusted_keys = config.trusted_keys.clone();
         expected.allow_downgrade = config.allow_downgrade;
         expected.device = config.device.parse::<DeviceName>()?.open()?;
+        expected.keeps_bundles = outputs.recording.is_some();
         Ok(Self {
             autostart: config.autostart,
             offers: Offers::new(config.accept_bundles),
@@ -155,6 +171,8 @@ impl Service {
             is_held: false,
             pending: None,
             stops: Vec::new(),
+            saves: Vec::new(),
+            recorded_rejections: 0,
             expected,
             loads: VecDeque::new(),
             looked_at: None,
@@ -170,6 +188,8 @@ impl Service {
             outputs,
             last_published: None,
             last_diagnosed: None,
+            described: Described::default(),
+            probing: None,
             is_retuned: false,
             config,
         })
@@ -203,6 +223,7 @@ impl Service {
             mut bundles,
             mut parameters,
             mut operators,
+            mut descriptions,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -210,6 +231,7 @@ impl Service {
         loop {
             let is_busy = self.is_busy();
             tokio::select! {
+                Some(description) = next(&mut descriptions) => self.describe(&description.data),
                 Some(arrived) = bundles.recv() => self.arrived(arrived),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),
@@ -227,7 +249,7 @@ impl Service {
         }
         self.look();
         self.publish(MonoTime::now());
-        self.outputs.rosout.forward();
+        self.forward_log();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
@@ -248,6 +270,7 @@ impl Service {
                 Retired::Policy(policy) => drop(policy),
                 Retired::Robot(robot) => drop(robot),
                 Retired::Tuning(tuning) => drop(tuning),
+                Retired::Probe { probe, end } => self.probed(&probe, &end),
             }
         }
     }
@@ -269,13 +292,15 @@ impl Service {
             Ok(config) => self.take_over(config),
             Err(error) => tracing::error!("the parameters cannot be read: {error}"),
         }
+        self.record_parameters(&self.parameters);
     }
 
     /// Do the parameters fit the robot and the policy that acts?
     fn fits(&self, parameters: &Parameters) -> Result<(), String> {
         let config = Config::read(parameters).map_err(|error| error.to_string())?;
         let Some(spec) = &self.spec else { return Ok(()) };
-        Tuning::new(spec, config.settings).map_err(|error| error.to_string())?;
+        let limited = self.described.limited(spec)?;
+        Tuning::new(&limited, config.settings).map_err(|error| error.to_string())?;
         let candidates = config.settings.candidates;
         let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
             return Ok(());
@@ -309,10 +334,14 @@ impl Service {
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
+        if self.described.contradiction().is_some() {
+            self.reconsider_description();
+        }
         self.retune();
     }
 
-    fn retune(&mut self) {
+    /// Tells the loop of the newest settings and limits.
+    pub fn retune(&mut self) {
         if !self.is_retuned || self.orders.is_full() {
             return;
         }
@@ -321,7 +350,11 @@ impl Service {
             self.is_retuned = false;
             return;
         };
-        match Tuning::new(spec, self.config.settings) {
+        let tuning = self
+            .described
+            .limited(spec)
+            .and_then(|limited| Tuning::new(&limited, self.config.settings).map_err(|e| e.to_string()));
+        match tuning {
             Ok(tuning) => self.is_retuned = self.order(Order::Tune(Box::new(tuning))).is_err(),
             Err(error) => {
                 tracing::error!("the settings do not fit the robot: {error}");
@@ -342,9 +375,12 @@ impl Service {
         }
         let now = MonoTime::now();
         self.give_up_waiting(now);
+        self.give_up_probing(now);
         self.retune();
         self.status.rest = self.rest();
+        self.status.by_hand = self.config.probe.by_hand;
         self.status.competing_runs = self.runs.competing(now);
+        self.look_after_recording();
         let shown = self.shown(now);
         let is_due = match &self.last_published {
             None => true,
@@ -360,7 +396,7 @@ impl Service {
             self.last_diagnosed = Some(now);
             self.publish_diagnostics(now);
         }
-        self.outputs.rosout.forward();
+        self.forward_log();
     }
 
     fn shown(&self, now: MonoTime) -> Shown {
@@ -380,6 +416,7 @@ impl Service {
         if let Err(error) = self.outputs.status.publish(&message) {
             tracing::warn!("policy/status could not be published: {error}");
         }
+        self.record_status(&message);
         self.last_published = Some((now, self.shown(now)));
     }
 
@@ -398,6 +435,14 @@ impl Service {
         if let Err(error) = self.outputs.diagnostics.publish(&message) {
             tracing::warn!("/diagnostics could not be published: {error}");
         }
+    }
+}
+
+/// The next message of a topic, where it is listened to; never, otherwise.
+async fn next<T: r2r::WrappedTypesupport + Send + 'static>(inbox: &mut Option<Inbox<T>>) -> Option<T> {
+    match inbox {
+        None => std::future::pending().await,
+        Some(inbox) => inbox.next().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What stands between a policy and a motor. Only this module makes a [`SafeCommand`], and `ros.rs` publishes
 //! nothing else, so that a command which passed no limit does not compile.
 
+pub mod description;
 pub mod enable;
 pub mod fade;
 pub mod fallback;
@@ -8,6 +9,7 @@ pub mod limits;
 pub mod recovery;
 pub mod watchdog;
 
+pub use description::{BadDescription, NoRoom, RobotDescription};
 pub use enable::{Enable, NotEnabled};
 pub use fade::Fade;
 pub use fallback::{Fallback, FallbackChoice};

@@ -7,6 +7,7 @@ use mfpo_ros::parameters::closest;
 use crate::control_loop::{NotReady, Reason};
 use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, TickRecord};
+use crate::probe::Mode;
 use crate::safety::{NotEnabled, Outside, Rule, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
@@ -137,6 +138,13 @@ pub enum LoopEvent {
     },
     /// There is no policy to go back to.
     NothingBefore,
+    /// A joint is probed from now on.
+    Probing {
+        /// Its index in the spec.
+        joint: usize,
+        /// Who moves it.
+        mode: Mode,
+    },
 }
 
 /// The state of the node in words and numbers.
@@ -160,14 +168,22 @@ pub struct Status {
     pub competing_runs: Vec<String>,
     /// Does a bundle wait because swaps are frozen?
     pub is_frozen_with_pending: bool,
+    /// What the robot's own description does to the limits, or what is wrong with it.
+    pub robot_description: String,
+    /// Does it contradict the policy's robot?
+    pub is_contradicted: bool,
     /// Is everything computed, and no command published?
     pub is_dry_run: bool,
+    /// How far an operator is asked to move a joint, rad (m).
+    pub by_hand: f64,
     /// Latency and rate.
     pub figures: Figures,
     /// The swap that is under way.
     pub swap: Swap,
     state: Option<LoopState>,
     reason: String,
+    /// What the probe does.
+    probed: String,
     /// Why the robot is not ready, of a loop that keeps trying.
     not_ready: String,
     /// No bundle has gone live since one was refused.
@@ -248,6 +264,10 @@ impl Status {
                 self.current = Some(current);
                 self.previous = previous;
             }
+            LoopEvent::Probing { joint, mode } => {
+                self.probed = self.explain_probing(joint, mode);
+                tracing::info!("probe: {}", self.probed);
+            }
             LoopEvent::Halted => tracing::warn!("stopped by ~/stop until ~/start"),
             LoopEvent::Resumed => tracing::info!("started again: the policy takes over"),
             // The life cycle tells of these.
@@ -263,6 +283,7 @@ impl Status {
         *self = Self {
             rejections: self.rejections,
             last_rejection: std::mem::take(&mut self.last_rejection),
+            by_hand: self.by_hand,
             ..Self::new(self.is_dry_run)
         };
     }
@@ -301,6 +322,9 @@ impl Status {
             ""
         };
         let text = match live.state() {
+            LoopState::WaitingForStates | LoopState::Inactive if self.is_contradicted => {
+                format!("not active: {}; commanding nothing", self.robot_description)
+            }
             LoopState::WaitingForPolicy | LoopState::WaitingForStates | LoopState::Inactive
                 if self.rest.is_some() =>
             {
@@ -320,6 +344,7 @@ impl Status {
             LoopState::Active => format!("the policy commands the robot{}", self.swap.in_words()),
             LoopState::Fallback => format!("the fallback commands the robot: {}", self.reason),
             LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
+            LoopState::Probing => format!("probe: {}", self.probed),
         };
         let dry_run = if self.is_dry_run { DRY_RUN } else { "" };
         [dry_run, &text, frozen].concat()
@@ -359,6 +384,18 @@ impl Status {
             LoopState::WaitingForPolicy => tracing::info!("waiting for a policy; commanding nothing"),
             LoopState::Stopped => tracing::info!("stopped; the last safe command has been sent"),
             LoopState::Inactive => tracing::info!("inactive; commanding nothing"),
+            LoopState::Probing => tracing::info!("a probe begins"),
+        }
+    }
+
+    fn explain_probing(&self, joint: usize, mode: Mode) -> String {
+        let name = self.name(joint);
+        match mode {
+            Mode::Move => format!("joint '{name}' is moved a little"),
+            Mode::ByHand => format!(
+                "move joint '{name}' by hand by about {} rad (m) in its positive direction, and hold it there",
+                self.by_hand
+            ),
         }
     }
 
@@ -405,7 +442,8 @@ impl Status {
         }
     }
 
-    fn explain(&self, cause: &Cause) -> String {
+    /// Why the loop is in its state, in words.
+    pub fn explain(&self, cause: &Cause) -> String {
         match cause {
             Cause::None => String::new(),
             Cause::States(verdict) => self.explain_verdict(verdict),

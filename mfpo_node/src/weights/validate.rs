@@ -155,6 +155,8 @@ pub struct Policy {
     sampler: ActionSampler,
     identity: Arc<PolicyIdentity>,
     spec: Arc<RobotSpec>,
+    /// The file, where somebody wants it.
+    bundle: Option<Arc<[u8]>>,
 }
 
 impl Policy {
@@ -227,6 +229,11 @@ impl Policy {
         &self.identity
     }
 
+    /// The file that it was read from, once, where [`Expected::keeps_bundles`] says so.
+    pub fn take_bundle(&mut self) -> Option<Arc<[u8]>> {
+        self.bundle.take()
+    }
+
     /// The robot spec that it was made for.
     pub fn spec(&self) -> &Arc<RobotSpec> {
         &self.spec
@@ -252,6 +259,8 @@ pub struct Expected {
     pub trusted_keys: TrustedKeys,
     /// Where policies run.
     pub device: Device,
+    /// Does a policy keep the file that it was read from?
+    pub keeps_bundles: bool,
     live: Option<(Arc<RobotSpec>, Arc<PolicyIdentity>)>,
     newest: HashMap<String, u64>,
 }
@@ -268,6 +277,7 @@ impl Expected {
             allow_downgrade: false,
             trusted_keys: TrustedKeys::default(),
             device: Device::Cpu,
+            keeps_bundles: false,
             live: None,
             newest: HashMap::new(),
         }
@@ -278,7 +288,8 @@ impl Expected {
     /// # Errors
     /// The first check that fails, with expected and got.
     pub fn validate(&self, bytes: &[u8]) -> Result<Policy, Refused> {
-        self.validate_opened(&bundle::open(bytes)?)
+        let policy = self.validate_opened(&bundle::open(bytes)?)?;
+        Ok(self.with_bundle(policy, bytes))
     }
 
     /// [`Expected::validate`]; `None` for the policy that is live already: publishing it again is no mistake. Where the
@@ -297,7 +308,15 @@ impl Expected {
         if self.is_live(bundle.digest()) {
             return Ok(None);
         }
-        self.validate_opened(&bundle).map(Some)
+        let policy = self.validate_opened(&bundle)?;
+        Ok(Some(self.with_bundle(policy, bytes)))
+    }
+
+    fn with_bundle(&self, policy: Policy, bytes: &[u8]) -> Policy {
+        Policy {
+            bundle: self.keeps_bundles.then(|| Arc::from(bytes)),
+            ..policy
+        }
     }
 
     /// Is the policy that was handed over last the one of this digest?
@@ -340,6 +359,7 @@ impl Expected {
             }),
             sampler,
             spec: Arc::new(spec.clone()),
+            bundle: None,
         })
     }
 

@@ -56,14 +56,14 @@ fn activation_needs_the_robot_inside_its_limits_and_names_the_joint() {
         (0, Rule::Position, 1.2)
     );
     assert_eq!((outside.low, outside.high), (-1.0, 1.0));
-    send(&mut states, at(1.0), &["a", "b"], &[0.0, 0.0], &[0.0, 2.5]).unwrap();
-    let NotReady::Outside(outside) = control.activate(&states, at(1.0)).unwrap_err() else {
+    send(&mut states, at(1000.0), &["a", "b"], &[0.0, 0.0], &[0.0, 2.5]).unwrap();
+    let NotReady::Outside(outside) = control.activate(&states, at(1000.0)).unwrap_err() else {
         panic!("accepted")
     };
     assert_eq!((outside.joint, outside.rule), (1, Rule::Velocity));
     // A sensor at its stop reads a little more than the limit.
-    report(&mut states, 2.0, [1.0005, 0.0]);
-    control.activate(&states, at(2.0)).unwrap();
+    report(&mut states, 2000.0, [1.0005, 0.0]);
+    control.activate(&states, at(2000.0)).unwrap();
 }
 
 #[test]

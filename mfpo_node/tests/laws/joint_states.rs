@@ -106,7 +106,7 @@ fn a_velocity_that_is_nan_is_absent_as_ros2_control_means_it() {
 fn positions_and_velocities_may_come_from_two_publishers() {
     let mut states = states();
     for ms in [0.0, 10.0] {
-        send(&mut states, at(ms), &["a", "b"], &[0.1 * ms, 0.0], &[]).unwrap();
+        send(&mut states, at(ms), &["a", "b"], &[0.01 * ms, 0.0], &[]).unwrap();
         send(&mut states, at(ms + 1.0), &["a", "b"], &[], &[7.0, 8.0]).unwrap();
     }
     assert_eq!(states.fresh_velocity(0, at(11.0)), Some(7.0));
@@ -252,6 +252,46 @@ fn a_stamp_in_the_future_is_refused_once_and_then_taken_as_a_clock_that_was_set(
     assert_eq!(refusal, None);
     assert!(velocity.is_some_and(|v| (v - 1.0).abs() < 1e-9), "{velocity:?}");
     assert_eq!(apply(60.0, 60_160, 0.06).0, None);
+}
+
+#[test]
+fn a_position_out_of_reach_is_refused_once_and_then_taken_as_a_robot_that_was_set_elsewhere() {
+    let mut states = states();
+    let mut apply =
+        |ms: f64, position: f64| send(&mut states, at(ms), &["a", "b"], &[position, 0.0], &[0.0; 2]);
+    apply(0.0, 0.1).unwrap();
+    // 2 rad/s: within 10 ms it can have gone 0.18 rad at the very most.
+    apply(10.0, 0.27).unwrap();
+    let refusal = apply(20.0, 0.9).unwrap_err();
+    assert!(matches!(refusal, Refusal::Jump { .. }), "{refusal:?}");
+    assert!(
+        refusal
+            .to_string()
+            .contains("joint 'a' is 0.630 rad from where it was"),
+        "{refusal}"
+    );
+    apply(30.0, 0.91).unwrap();
+    apply(40.0, 0.92).unwrap();
+}
+
+#[test]
+fn of_two_publishers_that_contradict_each_other_the_first_one_counts() {
+    let mut states = states();
+    for turn in 0..20 {
+        let ms = 10.0 * f64::from(turn);
+        send(&mut states, at(ms), &["a", "b"], &[0.1, 0.0], &[0.0; 2]).unwrap();
+        let second = send(&mut states, at(ms + 5.0), &["a", "b"], &[0.8, 0.0], &[0.0; 2]);
+        assert!(matches!(second, Err(Refusal::Jump { .. })), "{second:?}");
+    }
+    assert_eq!(written(&states, 200.0).0.positions[0], 0.1);
+}
+
+#[test]
+fn a_joint_that_is_stale_may_be_anywhere() {
+    let mut states = states();
+    send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.0], &[0.0; 2]).unwrap();
+    let later = 1.0 + STALE_AFTER as f64 / MS as f64;
+    send(&mut states, at(later), &["a", "b"], &[-0.9, 3.0], &[0.0; 2]).unwrap();
 }
 
 proptest! {

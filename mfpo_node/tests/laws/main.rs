@@ -4,14 +4,18 @@
 mod activation;
 mod bundles;
 mod control_loop;
+mod description;
 mod joint_states;
 mod lifecycle;
 mod parameters;
+mod probe;
+mod recording;
 mod safety;
 mod stages;
 mod status;
 mod support;
 mod system_calls;
+mod tick_ring;
 
 #[global_allocator]
 static COUNTING: support::CountingAllocator = support::CountingAllocator;

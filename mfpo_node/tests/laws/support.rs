@@ -6,6 +6,7 @@ use std::cell::Cell;
 use candle_core::Device;
 use mfpo_node::control_loop::{ControlLoop, Settings};
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
+use mfpo_node::probe::ProbeSettings;
 use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy, StageSettings};
@@ -169,6 +170,17 @@ pub fn settings() -> Settings {
         enable_timeout: 0,
         stages: StageSettings::NONE,
         tightening: Tightening::NONE,
+    }
+}
+
+pub fn probing() -> ProbeSettings {
+    ProbeSettings {
+        is_allowed: true,
+        amplitude: 0.05,
+        seconds: 1.0,
+        effort: 0.1,
+        by_hand: 0.3,
+        by_hand_timeout: 5.0,
     }
 }
 

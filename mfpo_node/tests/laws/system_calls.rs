@@ -2,10 +2,11 @@
 //! `exit` and `sigreturn` (seccomp's strict mode) and then steps; one that asks the kernel for anything is killed.
 
 use mfpo_node::joint_states::{JointStateMessage, JointStates};
+use mfpo_node::probe::{Mode, Probe};
 use mfpo_node::time::MonoTime;
 use mfpo_policy::spec::CommandInterface;
 
-use super::support::{at, best_of, control_loop, robot};
+use super::support::{at, best_of, control_loop, probing, robot, send};
 
 const SECCOMP_MODE_STRICT: libc::c_ulong = 1;
 
@@ -80,5 +81,27 @@ fn a_step_makes_no_system_call_whether_the_policy_or_the_fallback_commands() {
             });
             assert_eq!(ended.code(), Some(0), "{interface:?}: {ended}");
         }
+    }
+}
+
+#[test]
+fn a_step_of_a_probe_makes_no_system_call() {
+    for interface in [
+        CommandInterface::Position,
+        CommandInterface::Velocity,
+        CommandInterface::Effort,
+    ] {
+        let spec = robot(interface);
+        let (mut control, mut states) = control_loop(&spec);
+        let mut probe = Probe::new(&spec, Mode::Move, &[], probing()).unwrap();
+        send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+        control.begin_probe(Mode::Move, &states, at(0.0)).unwrap();
+        let ended = without_system_calls(|| {
+            for _ in 0..1000 {
+                drop(control.probe(&mut probe, &states, at(1.0)));
+            }
+            u8::from(probe.joint().is_some())
+        });
+        assert_eq!(ended.code(), Some(0), "{interface:?}: {ended}");
     }
 }

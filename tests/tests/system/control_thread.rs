@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use mfpo_policy::spec::CommandInterface;
 use mfpo_tests::bundles::{sealed, two_joints};
-use mfpo_tests::{Process, TestEnv, assert_says};
+use mfpo_tests::{Process, TestEnv, assert_says, until};
 
 /// Far more than the node would lock by chance, KiB.
 const MUCH: u64 = 20_000;
@@ -29,9 +29,8 @@ fn cpus(list: &str) -> BTreeSet<usize> {
 fn the_control_thread_alone_stays_on_the_processors_it_is_given() {
     let env = TestEnv::new();
     let control = env.control(&[]);
-    control.says(&["waiting for a policy"]);
-    let list = control.thread("control_loop", "Cpus_allowed_list");
-    let all = cpus(&list.expect("a list"));
+    let list = || control.thread("control_loop", "Cpus_allowed_list");
+    let all = cpus(&until("the control thread runs", list));
     drop(control);
     let last = *all.last().expect("a processor");
     let control = env.control(&[&format!("cpu_affinity:=[{last}]")]);

@@ -30,14 +30,15 @@ fn messages() -> Vec<(&'static str, Value)> {
                 "latency_p50": 1e-4, "latency_p99": 2e-4, "latency_max": 3e-4, "joint_names": ["a", "b"],
                 "joint_ages": [0.25, "inf"], "steps_mean": 2.0, "candidates_mean": 3.5, "swap_stage": "blend",
                 "staged_version": 13, "swap_returns": 14, "last_swap_return": "why", "dry_run": true,
-                "robot_description": "urdf"}),
+                "robot_description": "tightens"}),
         ),
         (
             "PolicyAction",
             json!({"stamp": stamp, "sequence": 1, "state_stamp": stamp, "state_age": 0.5, "run": "run",
                 "version": 2, "steps": 3, "candidates": 4, "action": [0.5, -1.0], "command_raw": [0.1, 0.2],
                 "command": [0.3, 0.4], "interventions": 5, "blend": 0.5, "fallback": true, "compute_time": 1e-5,
-                "in_stages": true, "draw": 6, "previous_run": "before", "previous_version": 7, "policy_weight": 0.25}),
+                "in_stages": true, "draw": 6, "previous_run": "before", "previous_version": 7, "policy_weight": 0.25,
+                "dry_run": true}),
         ),
         (
             "EpisodeResult",
@@ -71,6 +72,7 @@ fn every_message_has_its_fields_and_arrives_unchanged_in_another_process() {
         "FALLBACK",
         "STOPPED",
         "INACTIVE",
+        "PROBING",
     ];
     let told = receiver.fields("mfpo_msgs/PolicyStatus", &names);
     for (value, name) in names.iter().enumerate() {

@@ -1,0 +1,561 @@
+//! `guard`: how well the policy's own signals tell that the observation is not what the policy knows. A policy that was
+//! trained as a flow has three at hand: how far the answer in one step is from the answer in all steps, how far
+//! candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes whose
+//! sensors or motors fail on the way give the detections; the curve of one over the other is drawn.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::sampler::{ActionSampler, Depth};
+use mfpo_sim::Env;
+use mfpo_sim::env::evaluation_seed;
+use plotters::prelude::*;
+use serde_json::{Value, json};
+
+use crate::eval::{open_bundle, task_of};
+use crate::plot::{FONT, PlotError, SIZE, register_font};
+
+/// Candidates that the spread is measured over and the critics choose from.
+const CANDIDATES: usize = 8;
+/// A signal beyond its threshold in so many ticks in a row is an alarm.
+const IN_A_ROW: usize = 3;
+/// A detection counts when it comes within this time of the fault, s.
+const IN_TIME: f64 = 0.5;
+/// False alarms an hour that the table is made at.
+const RATES: [f64; 3] = [60.0, 10.0, 1.0];
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct GuardArgs {
+    /// The bundle, a safetensors file with critics
+    bundle: PathBuf,
+    /// Task to measure it on [default: the bundle's own]
+    #[arg(long)]
+    task: Option<String>,
+    /// Episodes without a fault, and of each fault
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..))]
+    episodes: u64,
+    /// Another seed, other starts
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Draw the curve
+    #[arg(long, value_name = "FILE.png")]
+    out: Option<PathBuf>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What fails on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nothing.
+    None,
+    /// One component of the observation has the other sign.
+    Flipped,
+    /// One component stays as it is.
+    Frozen,
+    /// One component is in degrees.
+    Degrees,
+    /// Two components have changed places.
+    Swapped,
+    /// Every component has noise of 0.5.
+    Noisy,
+    /// Actions have a third of their effect.
+    Weak,
+}
+
+impl Fault {
+    const ALL: [Self; 6] = [
+        Self::Flipped,
+        Self::Frozen,
+        Self::Degrees,
+        Self::Swapped,
+        Self::Noisy,
+        Self::Weak,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Flipped => "sign flipped",
+            Self::Frozen => "frozen",
+            Self::Degrees => "degrees",
+            Self::Swapped => "swapped",
+            Self::Noisy => "noisy",
+            Self::Weak => "weak motor",
+        }
+    }
+
+    /// What the policy sees of an observation; `held` is the one at the onset.
+    fn distort(self, observation: &mut [f32], held: &[f32], component: usize, noise: &mut NormalNoise) {
+        let other = (component + 1) % observation.len();
+        match self {
+            Self::None | Self::Weak => {}
+            Self::Flipped => observation[component] = -observation[component],
+            Self::Frozen => observation[component] = held[component],
+            Self::Degrees => observation[component] *= 180.0 / std::f32::consts::PI,
+            Self::Swapped => observation.swap(component, other),
+            Self::Noisy => {
+                let mut draw = vec![0.0; observation.len()];
+                noise.fill(&mut draw);
+                for (value, draw) in observation.iter_mut().zip(draw) {
+                    *value += 0.5 * draw;
+                }
+            }
+        }
+    }
+}
+
+/// The names of the signals; each is larger where the policy is less at home.
+const SIGNALS: [&str; 3] = [
+    "one step against all",
+    "spread of candidates",
+    "critics' value (negative)",
+];
+
+/// One episode: the signals of each tick, when the fault began, and the return.
+#[derive(Clone)]
+struct Episode {
+    signals: Vec<[f64; SIGNALS.len()]>,
+    onset: usize,
+    total: f64,
+}
+
+/// What episodes are run with.
+struct Measurement {
+    env: Box<dyn Env>,
+    sampler: ActionSampler,
+    seed: u64,
+}
+
+/// Measures the signals of a bundle.
+///
+/// # Errors
+/// When the bundle is refused, holds no critics, or an episode cannot be run.
+pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
+    let bundle = open_bundle(&args.bundle)?;
+    let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let sampler = bundle.sampler(&Device::Cpu)?;
+    if !sampler.has_critics() {
+        bail!("{} holds no critics; expected some", args.bundle.display());
+    }
+    ensure!(
+        sampler.steps() > 1,
+        "the policy takes one step; expected more, to compare with one"
+    );
+    let period = bundle.manifest().subject.control_period();
+    let title = format!(
+        "{}, {} version {}",
+        env.spec().name,
+        bundle.manifest().run,
+        bundle.manifest().version
+    );
+    let mut measurement = Measurement {
+        env,
+        sampler,
+        seed: args.seed,
+    };
+    let nominal = measurement.episodes(Fault::None, 0..args.episodes)?;
+    let faults = Fault::ALL
+        .into_iter()
+        .map(|fault| {
+            Ok((
+                fault,
+                measurement.episodes(fault, args.episodes..2 * args.episodes)?,
+            ))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let results: Vec<Signal> = (0..SIGNALS.len())
+        .map(|index| Signal::of(index, &nominal, &faults, period))
+        .collect();
+    if args.json {
+        println!("{}", summary(&results, &nominal, &faults));
+    } else {
+        println!(
+            "{title}: {} episodes without a fault and of each; an alarm is {IN_A_ROW} ticks in a row",
+            args.episodes
+        );
+        tell(&results, &nominal, &faults);
+    }
+    match &args.out {
+        Some(path) => Ok(draw(&title, &results, path)?),
+        None => Ok(()),
+    }
+}
+
+impl Measurement {
+    fn episodes(&mut self, fault: Fault, indices: std::ops::Range<u64>) -> anyhow::Result<Vec<Episode>> {
+        indices
+            .map(|index| {
+                self.episode(fault, index)
+                    .with_context(|| format!("episode {index}, {}", fault.name()))
+            })
+            .collect()
+    }
+
+    fn episode(&mut self, fault: Fault, index: u64) -> anyhow::Result<Episode> {
+        let mut noise = NormalNoise::new(self.seed);
+        noise.begin(index);
+        let mut observation = self.env.reset(evaluation_seed(self.seed, index))?;
+        let length = self.env.spec().max_episode_steps.min(400);
+        // Onset and component from the index, so that every fault meets the same ones.
+        let onset = length / 5 + (index as usize * 7919) % (length / 5).max(1);
+        let component = index as usize % observation.len();
+        let mut held = observation.clone();
+        let mut episode = Episode {
+            signals: Vec::new(),
+            onset,
+            total: 0.0,
+        };
+        for tick in 0..length {
+            if tick < onset {
+                held.clone_from(&observation);
+            } else {
+                fault.distort(&mut observation, &held, component, &mut noise);
+            }
+            let (mut action, signals) = self.ask(&observation, &mut noise)?;
+            episode.signals.push(signals);
+            if fault == Fault::Weak && tick >= onset {
+                action.iter_mut().for_each(|a| *a *= 0.33);
+            }
+            let step = self.env.step(&action)?;
+            episode.total += step.reward;
+            if step.terminated || step.truncated {
+                break;
+            }
+            observation = step.observation;
+        }
+        Ok(episode)
+    }
+
+    /// The action that the robot would get (one candidate), and the signals.
+    fn ask(
+        &mut self,
+        observation: &[f32],
+        noise: &mut NormalNoise,
+    ) -> anyhow::Result<(Vec<f32>, [f64; SIGNALS.len()])> {
+        let size = self.sampler.action_size();
+        let mut draws = vec![0.0; CANDIDATES * size];
+        noise.fill(&mut draws);
+        let all = self.sampler.steps();
+        let mut answers = Vec::with_capacity(CANDIDATES);
+        for draw in draws.chunks(size) {
+            let mut action = vec![0.0; size];
+            let depth = Depth {
+                steps: all,
+                candidates: 1,
+                in_stages: false,
+            };
+            self.sampler.sample_at(observation, draw, depth, &mut action)?;
+            answers.push(action);
+        }
+        let mut quick = vec![0.0; size];
+        self.sampler
+            .sample_at(observation, &draws[..size], Depth::FIRST, &mut quick)?;
+        let mut best = vec![0.0; size];
+        let value = self
+            .sampler
+            .sample_into(observation, &draws, CANDIDATES, &mut best)?;
+        let action = answers.swap_remove(0);
+        let signals = [
+            root_mean_square(action.iter().zip(&quick).map(|(a, b)| f64::from(a - b))),
+            spread(&answers),
+            -f64::from(value.unwrap_or(f32::NAN)),
+        ];
+        Ok((action, signals))
+    }
+}
+
+fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), v| (sum + v * v, count + 1));
+    (sum / f64::from(count.max(1))).sqrt()
+}
+
+/// Standard deviation of the candidates, root mean square over the components.
+fn spread(answers: &[Vec<f32>]) -> f64 {
+    let size = answers.first().map_or(0, Vec::len);
+    root_mean_square((0..size).map(|i| {
+        let column = || answers.iter().map(|a| f64::from(a[i]));
+        let mean = column().sum::<f64>() / answers.len() as f64;
+        root_mean_square(column().map(|v| v - mean))
+    }))
+}
+
+/// The first tick from `from` on at which a signal has been above the threshold often enough in a row.
+fn alarm(episode: &Episode, signal: usize, threshold: f64, from: usize) -> Option<usize> {
+    let mut in_a_row = 0;
+    for (tick, signals) in episode.signals.iter().enumerate().skip(from) {
+        in_a_row = if signals[signal] > threshold {
+            in_a_row + 1
+        } else {
+            0
+        };
+        if in_a_row == IN_A_ROW {
+            return Some(tick);
+        }
+    }
+    None
+}
+
+/// Alarms of an episode that nothing is wrong with; after one, the count in a row begins anew.
+fn alarms(episode: &Episode, signal: usize, threshold: f64) -> u64 {
+    let (mut count, mut from) = (0, 0);
+    while let Some(tick) = alarm(episode, signal, threshold, from) {
+        count += 1;
+        from = tick + 1;
+    }
+    count
+}
+
+/// What a threshold gives.
+struct Point {
+    /// False alarms an hour.
+    rate: f64,
+    /// By fault: share detected in time, and the median time to the alarm of those detected at all, s.
+    faults: Vec<(f64, f64)>,
+}
+
+impl Point {
+    /// Share of all faults that is detected in time.
+    fn detected(&self) -> f64 {
+        self.faults.iter().map(|(share, _)| share).sum::<f64>() / self.faults.len().max(1) as f64
+    }
+}
+
+/// One signal at all thresholds, from many false alarms to none.
+struct Signal {
+    name: &'static str,
+    points: Vec<Point>,
+}
+
+impl Signal {
+    fn of(index: usize, nominal: &[Episode], faults: &[(Fault, Vec<Episode>)], period: f64) -> Self {
+        let mut values: Vec<f64> = nominal
+            .iter()
+            .flat_map(|e| e.signals.iter().map(|s| s[index]))
+            .collect();
+        values.sort_by(f64::total_cmp);
+        let hours = values.len() as f64 * period / 3600.0;
+        // From the median to the largest value, ever finer towards the end.
+        let quantiles = (0..=60).map(|k| 1.0 - 0.5 * (1.0 - f64::from(k) / 60.0).powi(4));
+        let points = quantiles.map(|quantile| {
+            let last = values.len().saturating_sub(1);
+            let threshold = values
+                .get((quantile * last as f64) as usize)
+                .copied()
+                .unwrap_or(f64::NAN);
+            let false_alarms: u64 = nominal.iter().map(|e| alarms(e, index, threshold)).sum();
+            let faults = faults
+                .iter()
+                .map(|(_, episodes)| detections(episodes, index, threshold, period));
+            Point {
+                rate: false_alarms as f64 / hours,
+                faults: faults.collect(),
+            }
+        });
+        Self {
+            name: SIGNALS[index],
+            points: points.collect(),
+        }
+    }
+
+    /// The point with at most so many false alarms an hour that detects most.
+    fn at(&self, rate: f64) -> Option<&Point> {
+        let allowed = self.points.iter().filter(|point| point.rate <= rate);
+        allowed.max_by(|a, b| a.detected().total_cmp(&b.detected()))
+    }
+}
+
+fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) -> (f64, f64) {
+    let mut delays: Vec<f64> = episodes
+        .iter()
+        .filter_map(|episode| {
+            let tick = alarm(episode, signal, threshold, episode.onset)?;
+            Some((tick + 1 - episode.onset) as f64 * period)
+        })
+        .collect();
+    delays.sort_by(f64::total_cmp);
+    let reached = episodes.iter().filter(|e| e.signals.len() > e.onset).count();
+    let in_time = delays.iter().filter(|delay| **delay <= IN_TIME).count();
+    let median = delays.get(delays.len() / 2).copied().unwrap_or(f64::INFINITY);
+    (in_time as f64 / reached.max(1) as f64, median)
+}
+
+fn mean_return(episodes: &[Episode]) -> f64 {
+    episodes.iter().map(|e| e.total).sum::<f64>() / episodes.len().max(1) as f64
+}
+
+fn tell(results: &[Signal], nominal: &[Episode], faults: &[(Fault, Vec<Episode>)]) {
+    println!("return without a fault: {:.1}", mean_return(nominal));
+    let returns: Vec<String> = faults
+        .iter()
+        .map(|(fault, e)| format!("{} {:.1}", fault.name(), mean_return(e)))
+        .collect();
+    println!("return with one: {}", returns.join(", "));
+    for rate in RATES {
+        println!(
+            "\nat most {rate} false alarms an hour: detected within {IN_TIME} s (median time to the alarm, s)"
+        );
+        print!("{:<28}", "");
+        faults
+            .iter()
+            .for_each(|(fault, _)| print!(" {:>14}", fault.name()));
+        println!();
+        for signal in results {
+            print!("{:<28}", signal.name);
+            match signal.at(rate) {
+                None => print!(" no threshold"),
+                Some(point) => {
+                    for (share, median) in &point.faults {
+                        print!(" {:>5.0} % ({median:>4.2})", share * 100.0);
+                    }
+                }
+            }
+            println!();
+        }
+    }
+}
+
+fn summary(results: &[Signal], nominal: &[Episode], faults: &[(Fault, Vec<Episode>)]) -> Value {
+    let point = |point: &Point| {
+        let by_fault = faults.iter().zip(&point.faults).map(|((fault, _), (share, median))| {
+            json!({"fault": fault.name(), "detected": share, "median_s": median.is_finite().then_some(median)})
+        });
+        json!({"false_alarms_per_hour": point.rate, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
+    };
+    let signals = results.iter().map(|signal| {
+        json!({"signal": signal.name, "points": signal.points.iter().map(point).collect::<Vec<_>>()})
+    });
+    json!({"return": mean_return(nominal), "in_a_row": IN_A_ROW, "in_time_s": IN_TIME, "signals": signals.collect::<Vec<_>>()})
+}
+
+const COLOURS: [RGBColor; SIGNALS.len()] = [
+    RGBColor(31, 98, 168),
+    RGBColor(214, 106, 26),
+    RGBColor(110, 168, 120),
+];
+/// What has no false alarm at all is drawn here, an hour.
+const NONE_AT: f64 = 0.1;
+
+fn draw(title: &str, results: &[Signal], path: &Path) -> Result<(), PlotError> {
+    register_font();
+    draw_chart(title, results, path).map_err(|error| PlotError {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+fn draw_chart(title: &str, results: &[Signal], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, (FONT, 26))
+        .margin(20)
+        .x_label_area_size(55)
+        .y_label_area_size(80)
+        .build_cartesian_2d((NONE_AT..100_000.0).log_scale(), 0.0..1.0)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.10))
+        .x_desc("false alarms an hour")
+        .y_desc(format!("faults detected within {IN_TIME} s"))
+        .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
+        .label_style((FONT, 20))
+        .axis_desc_style((FONT, 22))
+        .draw()?;
+    for (signal, colour) in results.iter().zip(COLOURS) {
+        let points = signal.points.iter().map(|p| (p.rate.max(NONE_AT), p.detected()));
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(3)).point_size(3))?
+            .label(signal.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .legend_area_size(34)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.25))
+        .label_font((FONT, 20))
+        .margin(12)
+        .draw()?;
+    Ok(root.present()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn episode(values: &[f64], onset: usize) -> Episode {
+        Episode {
+            signals: values.iter().map(|v| [*v, 0.0, -v]).collect(),
+            onset,
+            total: 0.0,
+        }
+    }
+
+    #[test]
+    fn an_alarm_needs_ticks_in_a_row_and_counts_from_the_onset() {
+        let episode = episode(&[9.0, 9.0, 9.0, 0.0, 9.0, 9.0, 0.0, 9.0, 9.0, 9.0], 3);
+        assert_eq!(alarm(&episode, 0, 1.0, 0), Some(2));
+        assert_eq!(alarm(&episode, 0, 1.0, episode.onset), Some(9));
+        assert_eq!(
+            alarm(&episode, 0, 9.0, 0),
+            None,
+            "at the threshold is not beyond it"
+        );
+        assert_eq!(alarms(&episode, 0, 1.0), 2);
+    }
+
+    #[test]
+    fn a_signal_that_tells_faults_from_nothing_detects_all_of_them_without_a_false_alarm() {
+        let nominal: Vec<_> = (0..20)
+            .map(|k| episode(&[0.1 * f64::from(k % 3); 50], 0))
+            .collect();
+        let mut loud = vec![0.1; 10];
+        loud.extend([5.0; 40]);
+        let faults = vec![
+            (Fault::Noisy, vec![episode(&loud, 10); 1]),
+            (Fault::Frozen, vec![episode(&[0.1; 50], 10)]),
+        ];
+        let signal = Signal::of(0, &nominal, &faults, 0.02);
+        let best = signal.at(0.0).expect("a threshold without false alarms");
+        assert_eq!(best.faults[0], (1.0, 0.06), "three ticks of 20 ms");
+        assert_eq!(best.faults[1], (0.0, f64::INFINITY));
+        assert_eq!(best.detected(), 0.5);
+        let blind = Signal::of(1, &nominal, &faults, 0.02);
+        assert_eq!(blind.at(0.0).map(Point::detected), Some(0.0));
+    }
+
+    #[test]
+    fn each_fault_changes_what_it_says_and_nothing_else() {
+        let seen = [1.0, 2.0, 3.0];
+        let distorted = |fault: Fault| {
+            let mut observation = seen;
+            fault.distort(&mut observation, &[7.0; 3], 2, &mut NormalNoise::new(1));
+            observation
+        };
+        assert_eq!(distorted(Fault::None), seen);
+        assert_eq!(distorted(Fault::Weak), seen);
+        assert_eq!(distorted(Fault::Flipped), [1.0, 2.0, -3.0]);
+        assert_eq!(distorted(Fault::Frozen), [1.0, 2.0, 7.0]);
+        assert_eq!(distorted(Fault::Swapped), [3.0, 2.0, 1.0]);
+        assert!((distorted(Fault::Degrees)[2] - 171.887).abs() < 1e-3);
+        assert!(
+            distorted(Fault::Noisy)
+                .iter()
+                .zip(seen)
+                .all(|(got, seen)| *got != seen)
+        );
+    }
+
+    #[test]
+    fn spread_is_the_deviation_of_the_candidates() {
+        assert_eq!(spread(&[vec![1.0, 0.0], vec![-1.0, 0.0]]), (0.5f64).sqrt());
+        assert_eq!(spread(&[vec![0.3], vec![0.3]]), 0.0);
+    }
+}

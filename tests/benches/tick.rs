@@ -1,0 +1,332 @@
+//! `bench tick`: joint state published -> command received, over real DDS, with a `control` process of its own.
+//!
+//! A thread publishes the states of 12 joints at a fixed rate; another one receives `commands` and `policy/action`. A
+//! command belongs to the state that its `policy/action` names: the noise of the policy makes every command different,
+//! so that the two are matched by value. On-state mode gives the round trip, fixed-rate mode the lateness of the
+//! deadlines; each with and without real-time priority.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Parser;
+use hdrhistogram::Histogram;
+use mfpo_node::metrics::latencies;
+use mfpo_node::time::MonoTime;
+use mfpo_ros::r2r::mfpo_msgs::msg::{PolicyAction, PolicyStatus};
+use mfpo_ros::time;
+use mfpo_tests::rig::{self, Figures, HEAD, Node, NodeOptions, Receiver, Robot, Trainer, machine};
+use serde_json::{Value, json};
+
+/// The robot publishes for this long before anything is measured, s.
+const WARM_UP: f64 = 1.0;
+/// The status that counts the last tick comes within this time, ns.
+const LAST_STATUS: u64 = 700_000_000;
+
+/// Measures what a tick takes over real DDS.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "tick", version)]
+struct Arguments {
+    /// Rates of the joint states, Hz.
+    #[arg(long, value_delimiter = ',', default_value = "500,1000")]
+    rates: Vec<f64>,
+    /// Samples of each rate in on-state mode; at least 30000 for a meaningful p99.9.
+    #[arg(long, default_value_t = 30_000)]
+    samples: usize,
+    /// Samples of each rate in fixed-rate mode; 0 leaves it out.
+    #[arg(long, default_value_t = 30_000)]
+    fixed_samples: usize,
+    /// Real-time priorities of the control thread, 1 to 99; 0 is none.
+    #[arg(long, value_delimiter = ',', default_value = "50,0")]
+    priorities: Vec<u64>,
+    /// A trainer learns beside it, with nice 19, on every core.
+    #[arg(long)]
+    trainer: bool,
+    /// Another parameter of the node, as NAME:=VALUE; may be given again.
+    #[arg(long = "parameter")]
+    parameters: Vec<String>,
+    /// The headline's rate, Hz; its first priority counts.
+    #[arg(long, default_value_t = 500.0)]
+    headline: f64,
+    /// End with one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// `cargo bench` says this to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    rig::isolate();
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench tick: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trainer = arguments
+        .trainer
+        .then(|| Trainer::start(folder.path()))
+        .transpose()?;
+    println!("{}", machine());
+    println!(
+        "12 joints, 128-128 policy, T = 1, {}; us",
+        Trainer::described(trainer.is_some())
+    );
+    println!("{HEAD}  missed");
+    let mut results = Vec::new();
+    for &rate in &arguments.rates {
+        for &realtime_priority in &arguments.priorities {
+            for (trigger, samples) in [
+                ("on_state", arguments.samples),
+                ("fixed_rate", arguments.fixed_samples),
+            ] {
+                let case = Case {
+                    parameters: &arguments.parameters,
+                    realtime_priority,
+                    rate,
+                    trigger,
+                    samples,
+                };
+                if samples > 0 {
+                    results.extend(case.measure(folder.path())?.report(&case));
+                }
+            }
+        }
+    }
+    if arguments.json {
+        println!("{}", summary(&results, arguments));
+    }
+    Ok(())
+}
+
+/// One line that a program can read: the headline's case at the top, all cases below.
+fn summary(results: &[Value], arguments: &Arguments) -> Value {
+    let is_headline = |case: &&Value| {
+        case["what"] == "round_trip"
+            && (case["rate_hz"].as_f64().unwrap_or(0.0) - arguments.headline).abs() < 1e-9
+    };
+    let headline = results.iter().find(is_headline).or(results.first());
+    let mut line = headline.cloned().unwrap_or_else(|| json!({}));
+    line["machine"] = json!(machine());
+    line["trainer"] = json!(arguments.trainer);
+    line["results"] = json!(results);
+    line
+}
+
+struct Case<'a> {
+    parameters: &'a [String],
+    realtime_priority: u64,
+    rate: f64,
+    trigger: &'static str,
+    samples: usize,
+}
+
+struct Measured {
+    round_trip: Histogram<u64>,
+    compute: Histogram<u64>,
+    /// Number of each deadline, and when its command was with rmw, ns.
+    ticks: Vec<(u64, i64)>,
+    unmatched: usize,
+    status: PolicyStatus,
+    /// Missed ticks of the start, which are not measured.
+    missed_before: u64,
+    /// The node's own 99th percentile of each second, state taken -> command handed to rmw, s.
+    node_p99: Vec<f64>,
+}
+
+impl Case<'_> {
+    fn measure(&self, folder: &Path) -> anyhow::Result<Measured> {
+        let options = NodeOptions {
+            namespace: "/bench".into(),
+            trigger: self.trigger,
+            realtime_priority: self.realtime_priority,
+            parameters: self.parameters.to_vec(),
+        };
+        let bundle = rig::bundle("bench", 1, self.rate)?;
+        let _node = Node::start(folder, &bundle, &options)?;
+        let robot = Robot::start(&[options.namespace], self.rate);
+        // On a thread of its own, which keeps its priority for itself.
+        let measured = std::thread::scope(|scope| scope.spawn(|| self.receive()).join());
+        robot.end()?;
+        match measured {
+            Ok(measured) => measured,
+            Err(_) => bail!("the receiver panicked"),
+        }
+    }
+
+    /// Receives until enough commands have been matched to the states they answer.
+    fn receive(&self) -> anyhow::Result<Measured> {
+        let mut receiver = Receiver::new("/bench")?;
+        receiver.wait_until_active(WARM_UP)?;
+        let mut measured = Measured::new(&receiver.status);
+        let mut arrivals = Arrivals::default();
+        let began = MonoTime::now();
+        let limit = (20.0 + 3.0 * self.samples as f64 / self.rate) * 1e9;
+        let mut enough_at = None;
+        loop {
+            let arrivals = std::cell::RefCell::new(&mut arrivals);
+            receiver.pump(
+                Duration::from_millis(10),
+                |command, now| arrivals.borrow_mut().note(&command.data, now),
+                |action, _| measured.take(action, &mut arrivals.borrow_mut()),
+            );
+            measured.look_at(&receiver.status);
+            let now = MonoTime::now();
+            let is_enough = measured.round_trip.len() >= self.samples as u64;
+            if is_enough && now.since(*enough_at.get_or_insert(now)) > LAST_STATUS {
+                return Ok(measured);
+            }
+            if now.since(began) as f64 > limit {
+                bail!(
+                    "only {} of {} samples came in time at {} Hz; the node says: '{}'",
+                    measured.round_trip.len(),
+                    self.samples,
+                    self.rate,
+                    receiver.status.message
+                );
+            }
+        }
+    }
+}
+
+/// Commands that have arrived and whose `policy/action` has not.
+#[derive(Default)]
+struct Arrivals {
+    by_value: HashMap<Vec<u64>, MonoTime>,
+    order: VecDeque<Vec<u64>>,
+}
+
+impl Arrivals {
+    fn note(&mut self, command: &[f64], now: MonoTime) {
+        let key = key(command);
+        self.order.push_back(key.clone());
+        self.by_value.insert(key, now);
+        if self.order.len() > 1_000
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_value.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, command: &[f64]) -> Option<MonoTime> {
+        self.by_value.remove(&key(command))
+    }
+}
+
+fn key(command: &[f64]) -> Vec<u64> {
+    command.iter().map(|value| value.to_bits()).collect()
+}
+
+impl Measured {
+    fn new(status: &PolicyStatus) -> Self {
+        Self {
+            round_trip: latencies(),
+            compute: latencies(),
+            ticks: Vec::new(),
+            unmatched: 0,
+            missed_before: status.missed_ticks,
+            status: status.clone(),
+            node_p99: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, action: &PolicyAction, arrivals: &mut Arrivals) {
+        let arrival = arrivals.take(&action.command);
+        if action.fallback {
+            return;
+        }
+        let Some(arrival) = arrival else {
+            self.unmatched += 1;
+            return;
+        };
+        let published = MonoTime::from_nanos(time::nanoseconds(&action.state_stamp).unsigned_abs());
+        self.round_trip.saturating_record(arrival.since(published));
+        self.compute.saturating_record((action.compute_time * 1e9) as u64);
+        self.ticks
+            .push((action.sequence, time::nanoseconds(&action.stamp)));
+    }
+
+    /// The node's percentiles change once a second.
+    fn look_at(&mut self, status: &PolicyStatus) {
+        if status.latency_p99 != self.status.latency_p99 {
+            self.node_p99.push(status.latency_p99);
+        }
+        if status.ticks != self.status.ticks {
+            self.status = status.clone();
+        }
+    }
+
+    /// Deadline -> command with rmw, where the earliest command of all counts as on time: the deadlines are
+    /// `first + k * period`, and the record of a tick holds k.
+    fn lateness(&self, rate: f64) -> Histogram<u64> {
+        let mut histogram = latencies();
+        let offset = |(index, stamp): &(u64, i64)| stamp - (*index as f64 * 1e9 / rate).round() as i64;
+        let earliest = self.ticks.iter().map(offset).min().unwrap_or_default();
+        for tick in &self.ticks {
+            histogram.saturating_record((offset(tick) - earliest).unsigned_abs());
+        }
+        histogram
+    }
+
+    fn report(&self, case: &Case<'_>) -> Vec<Value> {
+        let lateness = self.lateness(case.rate);
+        let (what, histogram) = match case.trigger {
+            "on_state" => ("round_trip", &self.round_trip),
+            _ => ("lateness", &lateness),
+        };
+        let priority = match case.realtime_priority {
+            0 => "no priority".to_owned(),
+            priority => format!("priority {priority}"),
+        };
+        let name = |what| format!("{} Hz {}, {priority}: {what}", case.rate, case.trigger);
+        let figures = Figures::of(histogram);
+        println!("{} {:>7}", figures.row(&name(what)), self.missed());
+        let compute = Figures::of(&self.compute);
+        println!("{}", compute.row(&name("compute")));
+        let (node_p99, worst) = self.node_share();
+        println!(
+            "    state taken -> command with rmw: p99 {node_p99:.1} us (median of the seconds), {worst:.1} us (worst second)"
+        );
+        let mut line = figures.json();
+        let more = json!({
+            "what": what, "trigger": case.trigger, "rate_hz": case.rate,
+            "realtime_priority": case.realtime_priority, "missed_ticks": self.missed(),
+            "ticks": self.status.ticks, "node_p99_us": node_p99, "node_p99_worst_second_us": worst,
+            "unmatched": self.unmatched,
+        });
+        merge(&mut line, more);
+        let mut rest = compute.json();
+        let more = json!({
+            "what": "compute", "trigger": case.trigger, "rate_hz": case.rate,
+            "realtime_priority": case.realtime_priority,
+        });
+        merge(&mut rest, more);
+        vec![line, rest]
+    }
+
+    fn missed(&self) -> u64 {
+        self.status.missed_ticks - self.missed_before
+    }
+
+    /// The node's own 99th percentile: the median over the seconds, and the worst second, us.
+    fn node_share(&self) -> (f64, f64) {
+        let mut sorted = self.node_p99.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
+        (1e6 * median, 1e6 * sorted.last().copied().unwrap_or(f64::NAN))
+    }
+}
+
+fn merge(line: &mut Value, more: Value) {
+    if let (Value::Object(line), Value::Object(more)) = (line, more) {
+        line.extend(more);
+    }
+}

@@ -1,0 +1,366 @@
+//! Programs that end, are killed, come back, or lose sight of each other.
+
+use std::time::Duration;
+
+use mfpo_policy::spec::CommandInterface;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::outcome::{Outcome, milliseconds};
+use super::stand::{Stand, without_stages};
+use super::view::numbers;
+use super::{Row, Scene};
+use crate::bundles::sealed;
+use crate::peer::{arrived, now, state};
+use crate::{Qos, TestEnv, until};
+
+/// A participant of DDS that says nothing for so long is given up by the others (Fast DDS: 20 s), s.
+const LEASE: f64 = 20.0;
+
+pub(super) fn scenes() -> Vec<Scene> {
+    let scene = |start: fn() -> Stand, rows| Scene {
+        title: "Programs and the network",
+        start,
+        rows,
+    };
+    vec![
+        scene(
+            || Stand::of(CommandInterface::Effort, &[]),
+            vec![
+                Row::new("the node gets SIGTERM", node_is_ended).quick(),
+                Row::new(
+                    "the node is killed (SIGKILL) and comes back without a policy of its own",
+                    node_comes_back,
+                ),
+            ],
+        ),
+        scene(
+            simulated_robot,
+            vec![
+                Row::new("the node is killed (SIGKILL)", node_is_killed),
+                Row::new("the robot gets SIGTERM and comes back", |s| {
+                    robot_ends(s, Signal::SIGTERM)
+                }),
+                Row::new(
+                    "robot and node lose each other in DDS (robot stopped for 25 s, longer than the lease)",
+                    discovery_is_lost,
+                ),
+                Row::new("the robot is killed (SIGKILL) and comes back", |s| {
+                    robot_ends(s, Signal::SIGKILL)
+                }),
+            ],
+        ),
+        scene(
+            learning_robot,
+            vec![
+                Row::new("the trainer is killed (SIGKILL)", |s| {
+                    trainer_ends(s, Signal::SIGKILL)
+                }),
+                Row::new("the trainer comes back as a new run", trainer_comes_back_anew),
+                Row::new(
+                    "the trainer goes on with its run (train --resume)",
+                    trainer_resumes,
+                ),
+                Row::new("the trainer gets SIGTERM", |s| trainer_ends(s, Signal::SIGTERM)),
+            ],
+        ),
+    ]
+}
+
+/// Waits until no command has come for a while.
+fn commands_have_ended(stand: &Stand) {
+    until("commands have ended", || {
+        let before = stand.peer.count("commands");
+        std::thread::sleep(Duration::from_millis(300));
+        (stand.peer.count("commands") == before).then_some(())
+    });
+}
+
+fn node_is_ended(stand: &mut Stand) -> Outcome {
+    let asked = now();
+    stand.control.signal(Signal::SIGTERM);
+    let zero = until("the last safe command arrives", || {
+        let last = stand.peer.newest("commands")?;
+        let is_zero = numbers(&last["data"]).iter().all(|v| *v == 0.0);
+        is_zero.then(|| arrived(&last))
+    });
+    assert_eq!(stand.control.ended().code(), Some(0), "it ends in good order");
+    commands_have_ended(stand);
+    let view = stand.view();
+    let last = view.commands.last().map(|c| numbers(&c["data"]));
+    assert_eq!(last, Some(vec![0.0, 0.0]), "the last safe command is the last");
+    let status = stand.peer.newest("policy/status").unwrap_or_default();
+    assert_eq!(status["state"], state::STOPPED);
+    let log = stand.says(&["stopped; the last safe command has been sent"]);
+    let back = comes_back(stand);
+    Outcome {
+        sees: "the policy's commands until the signal, then one of zero effort, then nothing".into(),
+        reaction: Some(zero - asked),
+        recovers: format!("when the node is started again ({back})"),
+        log,
+    }
+}
+
+/// Starts the node again; how long it takes until the policy commands, in words.
+fn comes_back(stand: &mut Stand) -> String {
+    let started = now();
+    stand.restart_control();
+    let acts = stand.acts(started);
+    stand.says(&["every joint reports: the policy commands the robot"]);
+    milliseconds(acts - started)
+}
+
+/// The newest bundle is with whoever has published it, and comes to whoever comes later.
+fn node_comes_back(stand: &mut Stand) -> Outcome {
+    stand.next_good_bundle();
+    stand.begin();
+    let killed = kill(stand);
+    let last = stand.peer.newest("commands").unwrap_or_default();
+    stand.parameters.retain(|p| !p.starts_with("policy:="));
+    let back = comes_back(stand);
+    let log = stand.says(&["starting with policy version"]);
+    let status = stand.waits_until_active();
+    assert_eq!(status["version"], stand.version, "the newest one acts again");
+    Outcome {
+        sees: "nothing more from the signal on: its own command timeout has to act".into(),
+        reaction: Some(arrived(&last) - killed).map(|s| s.max(0.0)),
+        recovers: format!(
+            "when the node is started again: the newest bundle comes from its publisher ({back})"
+        ),
+        log,
+    }
+}
+
+fn kill(stand: &mut Stand) -> f64 {
+    let killed = now();
+    stand.control.signal(Signal::SIGKILL);
+    assert!(!stand.control.ended().success());
+    commands_have_ended(stand);
+    let view = stand.view();
+    let last = view.commands.last().map(arrived).unwrap_or_default();
+    assert!(
+        last < killed + 0.1,
+        "a command came {} s after the end",
+        last - killed
+    );
+    killed
+}
+
+/// The simulated robot `swing_arm`, commanded by a policy with random weights.
+fn simulated_robot() -> Stand {
+    let spec = swing_arm();
+    let env = TestEnv::alone();
+    let policy = env.file("first.safetensors", &sealed(&spec, 1));
+    let mut parameters = without_stages();
+    parameters.push(format!("policy:={}", policy.display()));
+    beside_robot(env, parameters)
+}
+
+fn swing_arm() -> mfpo_policy::spec::RobotSpec {
+    let arm = mfpo_sim::registry::robot("swing_arm").expect("the task");
+    arm.spec().clone()
+}
+
+fn beside_robot(env: TestEnv, parameters: Vec<String>) -> Stand {
+    let mut peer = env.peer("");
+    peer.listen("joint_states", "sensor_msgs/JointState", Qos::Sensor);
+    let robot = start_robot(&env);
+    let words: Vec<&str> = parameters.iter().map(String::as_str).collect();
+    let control = env.control(&words);
+    let mut stand = Stand::around(env, peer, control, swing_arm());
+    stand.parameters = parameters;
+    stand.others.push(robot);
+    stand
+}
+
+fn start_robot(env: &TestEnv) -> crate::Process {
+    env.start("robot", &["--rate", "100", "--episode-seconds", "60"])
+}
+
+/// The simulated robot brakes on its own when commands end.
+fn node_is_killed(stand: &mut Stand) -> Outcome {
+    let killed = kill(stand);
+    // Its own timeout is 100 ms.
+    let states = stand.peer.messages("joint_states", 0);
+    let late = states.iter().filter(|s| arrived(s) > killed + 0.2);
+    let mut seen = 0;
+    for moment in late {
+        let (velocity, effort) = (numbers(&moment["velocity"])[0], numbers(&moment["effort"])[0]);
+        assert!(velocity * effort <= 1e-9, "it does not brake: {moment}");
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen} states tell of it");
+    let back = comes_back(stand);
+    Outcome {
+        sees: "nothing more from the signal on; the simulated robot's own timeout (100 ms) lets it brake"
+            .into(),
+        reaction: None,
+        recovers: format!("when the node is started again ({back})"),
+        log: String::new(),
+    }
+}
+
+/// When the last state of the robot arrived.
+fn last_state(stand: &Stand) -> f64 {
+    stand
+        .peer
+        .newest("joint_states")
+        .map_or(f64::NAN, |state| arrived(&state))
+}
+
+fn robot_ends(stand: &mut Stand, signal: Signal) -> Outcome {
+    stand.others[0].signal(signal);
+    stand.others[0].ended();
+    let began = last_state(stand);
+    let words = ["the fallback commands", "has not reported for"];
+    let outcome = stand.falls_back(began, &words, |stand| {
+        let started = now();
+        stand.others[0] = start_robot(&stand.env);
+        started
+    });
+    let recovers = outcome
+        .recovers
+        .replace("with the first good state", "when the robot is started again");
+    Outcome { recovers, ..outcome }
+}
+
+/// A stopped process says nothing: for the others it has left the network. Both sides find each other again by
+/// themselves.
+fn discovery_is_lost(stand: &mut Stand) -> Outcome {
+    let seen = |stand: &mut Stand| stand.peer.endpoints("joint_states")["publishers"].take();
+    until("DDS knows the robot", || {
+        let known = seen(stand);
+        (known.as_array().map(Vec::len) == Some(1)).then_some(())
+    });
+    let began = last_state(stand);
+    stand.others[0].signal(Signal::SIGSTOP);
+    let words = ["the fallback commands", "has not reported for"];
+    let outcome = stand.falls_back(began, &words, |stand| {
+        until("DDS has given up the robot", || {
+            let left = seen(stand);
+            (left.as_array().map(Vec::len) == Some(0)).then_some(())
+        });
+        assert!(now() - began > LEASE - 5.0, "that was not the lease");
+        std::thread::sleep(Duration::from_secs_f64((began + 25.0 - now()).max(0.0)));
+        let continued = now();
+        stand.others[0].signal(Signal::SIGCONT);
+        continued
+    });
+    let recovers = outcome.recovers.replace(
+        "with the first good state",
+        "when discovery has found the robot again",
+    );
+    Outcome { recovers, ..outcome }
+}
+
+/// Robot, node and a trainer whose bundles come by topic.
+fn learning_robot() -> Stand {
+    let mut parameters = without_stages();
+    parameters.push("robot:=swing_arm".into());
+    let mut stand = beside_robot(TestEnv::alone(), parameters);
+    let trainer = start_trainer(&stand, &["--seed", "5"], "first");
+    stand.others.push(trainer);
+    stand
+}
+
+fn start_trainer(stand: &Stand, words: &[&str], folder: &str) -> crate::Process {
+    let folder = stand.env.path(folder).display().to_string();
+    let mut arguments = vec![
+        "train",
+        "--topic",
+        "--quiet",
+        "--nice",
+        "19",
+        "--publish-every",
+        "40",
+    ];
+    arguments.extend(["--steps", "1000000"]);
+    arguments.extend(words);
+    if !words.contains(&"--resume") {
+        arguments.extend(["--out", &folder]);
+    }
+    for set in [
+        "run.random_steps=200",
+        "run.checkpoint_every=100",
+        "learner.batch_size=16",
+        "evaluation.every=1000000",
+        "evaluation.episodes=1",
+    ] {
+        if !words.contains(&"--resume") {
+            arguments.extend(["--set", set]);
+        }
+    }
+    stand.env.start("mfpo_train", &arguments)
+}
+
+/// Waits until the policy that acts stays the same.
+fn last_policy(stand: &Stand) -> Value {
+    let mut last = stand.waits_until_active();
+    until("the last bundle has arrived", || {
+        stand.peer.next("policy/status", 4);
+        let before = std::mem::replace(&mut last, stand.waits_until_active());
+        (before["version"] == last["version"]).then_some(())
+    });
+    last
+}
+
+fn trainer_ends(stand: &mut Stand, signal: Signal) -> Outcome {
+    stand.peer.status("a learnt policy acts", |s| {
+        s["version"].as_u64() >= Some(3) && s["state"] == state::ACTIVE
+    });
+    stand.others[1].signal(signal);
+    stand.others[1].ended();
+    let last = last_policy(stand);
+    stand.peer.next("commands", 50);
+    let after = stand.waits_until_active();
+    for kept in ["run", "version", "digest", "swaps"] {
+        assert_eq!(after[kept], last[kept], "{kept}");
+    }
+    stand.goes_on(String::new(), "not needed: the last policy goes on")
+}
+
+fn trainer_comes_back_anew(stand: &mut Stand) -> Outcome {
+    let before = last_policy(stand);
+    let mut trainer = start_trainer(stand, &["--seed", "6"], "second");
+    let refused = stand.peer.status("the new run is refused", |s| {
+        s["rejections"].as_u64() > before["rejections"].as_u64()
+    });
+    assert_eq!(refused["run"], before["run"]);
+    let log = stand.says(&["bundle refused", "may not take over from run", "accept_runs"]);
+    trainer.signal(Signal::SIGKILL);
+    trainer.ended();
+    stand.goes_on(
+        without_names(&log),
+        "when the operator adds the run to accept_runs, or the trainer goes on with its own (train --resume)",
+    )
+}
+
+/// The name of a run holds its time.
+fn without_names(log: &str) -> String {
+    let quoted = log.split('\'').enumerate();
+    let shown: Vec<&str> = quoted
+        .map(|(i, part)| if i % 2 == 1 { "..." } else { part })
+        .collect();
+    let shown = shown.join("'");
+    match (shown.find('['), shown.find(']')) {
+        (Some(from), Some(to)) if from < to => format!("{}[...{}", &shown[..from], &shown[to..]),
+        _ => shown,
+    }
+}
+
+fn trainer_resumes(stand: &mut Stand) -> Outcome {
+    let before = last_policy(stand);
+    let folder = stand.env.path("first").display().to_string();
+    let began = now();
+    let trainer = start_trainer(stand, &["--resume", &folder], "first");
+    stand.others[1] = trainer;
+    let newer = stand.peer.status("a newer version of the run acts", |s| {
+        s["run"] == before["run"] && s["version"].as_u64() > before["version"].as_u64()
+    });
+    let log = stand.says(&["swapped to policy version"]);
+    let took = milliseconds(arrived(&newer) - began);
+    stand.goes_on(
+        without_names(&log),
+        &format!("by itself: the run goes on, and its next version above the newest acts ({took})"),
+    )
+}

@@ -1,0 +1,51 @@
+//! What the benchmarks of the node stand on: a robot that publishes states on an absolute schedule, a receiver of what
+//! the node sends, the node and a trainer as processes, and the figures that are printed.
+//!
+//! The robot's threads stand for a robot that keeps time: where real-time priority is permitted they have a higher one
+//! than any node, and those of its middleware too, so that what is measured is the node's lateness, not theirs.
+
+mod node;
+mod receiver;
+mod robot;
+mod sampler;
+mod table;
+mod trainer;
+
+pub use node::{Node, NodeOptions, without_stages};
+pub use receiver::Receiver;
+pub use robot::{Bundles, JOINTS, Robot, Says, bundle};
+pub use sampler::{Evidence, Sampler};
+pub use table::{Figures, HEAD, machine, microseconds};
+pub use trainer::Trainer;
+
+/// The policy commands the robot (`mfpo_msgs/PolicyStatus`).
+pub const ACTIVE: u8 = 2;
+/// Priority of the robot's own threads; above every node's.
+const OWN_PRIORITY: i32 = 80;
+/// Priority of the robot's middleware.
+const MIDDLEWARE_PRIORITY: u64 = 75;
+
+/// Away from other robots and other tests on this machine, unless the user has chosen where. Call it first: no other
+/// thread may run yet.
+pub fn isolate() {
+    let own = (std::process::id() % 90 + 10).to_string();
+    for (name, value) in [
+        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        ("ROS_DOMAIN_ID", &own),
+    ] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: no other thread runs yet.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+}
+
+/// Puts the calling thread and the middleware's before every ordinary one; `false` where that is not permitted.
+pub fn go_realtime() -> bool {
+    mfpo_ros::realtime::raise_middleware(MIDDLEWARE_PRIORITY);
+    let parameters = libc::sched_param {
+        sched_priority: OWN_PRIORITY,
+    };
+    // SAFETY: the pointer is valid for the call; 0 is the calling thread. A failure changes nothing.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) == 0 }
+}

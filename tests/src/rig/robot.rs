@@ -1,0 +1,233 @@
+//! A robot of twelve joints: its states on an absolute schedule, on a thread of its own, and policies for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::bail;
+use candle_core::Device;
+use mfpo_node::time::MonoTime;
+use mfpo_policy::bundle::{SealRequest, seal};
+use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::spec::{
+    ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
+};
+use mfpo_policy::subject::Subject;
+use mfpo_ros::r2r::sensor_msgs::msg::JointState;
+use mfpo_ros::{convert, create_node, qos, time};
+
+use super::go_realtime;
+
+/// Policies that are sealed ahead.
+const AHEAD: usize = 16;
+
+/// Its joints.
+pub const JOINTS: usize = 12;
+
+/// What the robot reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Says {
+    /// Its states.
+    States = 0,
+    /// Nothing.
+    Nothing = 1,
+    /// Positions that are NaN.
+    NotANumber = 2,
+    /// One joint twice.
+    Twice = 3,
+}
+
+/// Publishes states until it is dropped.
+pub struct Robot {
+    says: Arc<AtomicU8>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Robot {
+    /// Reports to each of these namespaces at a rate, Hz. The stamp of a state is the monotonic time just before it is
+    /// handed to rmw, which a receiver on the same machine compares with its own.
+    pub fn start(namespaces: &[String], rate: f64) -> Self {
+        let says = Arc::new(AtomicU8::new(Says::States as u8));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (says, stop) = (Arc::clone(&says), Arc::clone(&stop));
+            let namespaces = namespaces.to_vec();
+            std::thread::spawn(move || publish(&namespaces, rate, (&says, &stop)))
+        };
+        Self {
+            says,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// What it reports from now on.
+    pub fn says(&self, what: Says) {
+        self.says.store(what as u8, Ordering::Relaxed);
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// What went wrong on its thread.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => bail!("the robot's thread panicked"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Robot {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has already been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn publish(namespaces: &[String], rate: f64, (says, stop): (&AtomicU8, &AtomicBool)) -> anyhow::Result<()> {
+    let mut node = create_node("bench_robot")?;
+    let topic = |namespace: &String| format!("{namespace}/joint_states");
+    let publishers = namespaces
+        .iter()
+        .map(|namespace| node.create_publisher(&topic(namespace), qos::JOINT_STATES));
+    let publishers = publishers.collect::<Result<Vec<_>, _>>()?;
+    go_realtime();
+    let names: Vec<String> = (0..JOINTS).map(joint_name).collect();
+    let mut message = convert::joint_state(time::now(), names, vec![0.0; JOINTS], vec![0.0; JOINTS]);
+    let period = (1e9 / rate) as u64;
+    let mut next = MonoTime::now();
+    let mut count = 0.0f64;
+    while !stop.load(Ordering::Relaxed) {
+        count += 1.0;
+        let what = says.load(Ordering::Relaxed);
+        if what != Says::Nothing as u8 {
+            write_state(&mut message, count, what);
+            for publisher in &publishers {
+                message.header.stamp = time::stamp(MonoTime::now().nanos() as i64);
+                publisher.publish(&message)?;
+            }
+        }
+        next = next.plus(period);
+        next.sleep_until();
+    }
+    Ok(())
+}
+
+fn write_state(message: &mut JointState, count: f64, what: u8) {
+    for (joint, position) in message.position.iter_mut().enumerate() {
+        *position = (0.01 * count + joint as f64).sin() * 0.1;
+    }
+    if what == Says::NotANumber as u8 {
+        message.position.fill(f64::NAN);
+    }
+    // The last name is the first one's where a joint appears twice.
+    let last = if what == Says::Twice as u8 { 0 } else { JOINTS - 1 };
+    if let Some(name) = message.name.last_mut() {
+        *name = joint_name(last);
+    }
+}
+
+fn joint_name(index: usize) -> String {
+    format!("joint_{index}")
+}
+
+/// A policy of 128-128, T = 1, with random weights: what it does is of no interest, what it takes is the same as for a
+/// trained one.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn bundle(run: &str, version: u64, rate: f64) -> anyhow::Result<Vec<u8>> {
+    let robot = spec(rate);
+    let sizes = (robot.observation_size(), robot.action_size(), robot.action_size());
+    let actor = MeanFlow::initialize(version, sizes, &[128, 128], &Device::Cpu)?;
+    Ok(seal(&SealRequest {
+        subject: &Subject::Robot(robot),
+        run,
+        version,
+        sampling_steps: 1,
+        actor: &actor,
+        critics: None,
+        normalizer: None,
+        probe_observations: Vec::new(),
+    })?)
+}
+
+/// Policies of rising versions, sealed ahead of their use by a thread of ordinary priority: whoever publishes them has
+/// real-time priority, and must not compute.
+pub struct Bundles(Receiver<anyhow::Result<Vec<u8>>>);
+
+impl Bundles {
+    /// Those of a run from a version on.
+    pub fn start(run: &'static str, first: u64, rate: f64) -> Self {
+        let (sender, receiver) = sync_channel(AHEAD);
+        std::thread::spawn(move || {
+            // It ends when nobody waits for the next one.
+            for version in first.. {
+                if sender.send(bundle(run, version, rate)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn next(&self) -> anyhow::Result<Vec<u8>> {
+        self.0.recv()?
+    }
+}
+
+fn spec(rate: f64) -> RobotSpec {
+    let joints: Vec<String> = (0..JOINTS).map(joint_name).collect();
+    let joint = |name: &String| JointSpec {
+        name: name.clone(),
+        position_min: Some(-3.0),
+        position_max: Some(3.0),
+        velocity_max: 10.0,
+        effort_max: 10.0,
+        command_rate_max: None,
+    };
+    let action = |name: &String| ActionJoint {
+        joint: name.clone(),
+        offset: 0.0,
+        scale: 1.0,
+    };
+    RobotSpec {
+        robot: "twelve_joints".into(),
+        joints: joints.iter().map(joint).collect(),
+        observation: ObservationSpec {
+            terms: joints.iter().flat_map(|name| observed(name)).collect(),
+        },
+        action: ActionSpec {
+            interface: CommandInterface::Effort,
+            joints: joints.iter().map(action).collect(),
+        },
+        control_period_ns: (1e9 / rate).round() as u64,
+    }
+}
+
+fn observed(joint: &str) -> [ObservationTerm; 2] {
+    let joint = || joint.to_owned();
+    [
+        ObservationTerm::Position {
+            joint: joint(),
+            scale: 1.0,
+        },
+        ObservationTerm::Velocity {
+            joint: joint(),
+            scale: 0.1,
+        },
+    ]
+}
