@@ -21,6 +21,8 @@ const RUN: &str = "bench";
 const NAMESPACE: &str = "/bench";
 /// A swap that takes longer has failed, ns.
 const PATIENCE: u64 = 10_000_000_000;
+/// The status, which counts missed ticks, comes this often at least, ns.
+const STATUS_EVERY: u64 = 500_000_000;
 /// The status that counts the last tick comes within this time, ns.
 const LAST_STATUS: u64 = 1_100_000_000;
 
@@ -253,7 +255,7 @@ fn swap(arguments: &Arguments, node: &Node, bundles: Bundles) -> anyhow::Result<
             &mut misses,
             version,
             receiver.status.missed_ticks - missed,
-            sampler.since(published),
+            sampler.since(published.minus(STATUS_EVERY)),
         );
     }
     let end = MonoTime::now();

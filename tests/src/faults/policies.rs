@@ -43,13 +43,16 @@ pub(super) fn scenes() -> Vec<Scene> {
         Scene {
             title: "Policies",
             start: || Stand::of(CommandInterface::Effort, &[]),
-            rows: vec![
-                Row::new("a swap while the states are silent", swap_during_a_fault).quick(),
-                Row::new(
-                    "200 parameter sets while every core is busy, good and bad ones",
-                    parameters_under_load,
-                ),
-            ],
+            rows: vec![Row::new("a swap while the states are silent", swap_during_a_fault).quick()],
+        },
+        Scene {
+            title: "Policies",
+            // Where that is not permitted it goes on without; the load yields to it anyhow.
+            start: || Stand::of(CommandInterface::Effort, &["realtime_priority:=50"]),
+            rows: vec![Row::new(
+                "200 parameter sets, good and bad ones, while every core is busy with niced work (realtime_priority 50)",
+                parameters_under_load,
+            )],
         },
     ]
 }
@@ -222,7 +225,7 @@ fn swap_during_a_fault(stand: &mut Stand) -> Outcome {
     }
 }
 
-/// Threads that do nothing but use the cores until they are dropped.
+/// Threads of nice 19 that do nothing but use the cores until they are dropped.
 struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -235,6 +238,8 @@ impl Load {
         let burn = |_| {
             let stop = Arc::clone(&stop);
             std::thread::spawn(move || {
+                // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only.
+                unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
                 while !stop.load(Ordering::Relaxed) {
                     std::hint::black_box((0..1_000_u32).sum::<u32>());
                 }

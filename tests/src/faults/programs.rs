@@ -209,6 +209,9 @@ fn last_state(stand: &Stand) -> f64 {
 }
 
 fn robot_ends(stand: &mut Stand, signal: Signal) -> Outcome {
+    until("the robot reports to this test, too", || {
+        (now() - last_state(stand) < 0.1).then_some(())
+    });
     stand.others[0].signal(signal);
     stand.others[0].ended();
     let began = last_state(stand);
@@ -231,6 +234,9 @@ fn discovery_is_lost(stand: &mut Stand) -> Outcome {
     until("DDS knows the robot", || {
         let known = seen(stand);
         (known.as_array().map(Vec::len) == Some(1)).then_some(())
+    });
+    until("the robot reports to this test, too", || {
+        (now() - last_state(stand) < 0.1).then_some(())
     });
     let began = last_state(stand);
     stand.others[0].signal(Signal::SIGSTOP);
@@ -257,6 +263,8 @@ fn discovery_is_lost(stand: &mut Stand) -> Outcome {
 fn learning_robot() -> Stand {
     let mut parameters = without_stages();
     parameters.push("robot:=swing_arm".into());
+    // Bundles come faster than a policy fades in.
+    parameters.push("fade_in:=0.0".into());
     let mut stand = beside_robot(TestEnv::alone(), parameters);
     let trainer = start_trainer(&stand, &["--seed", "5"], "first");
     stand.others.push(trainer);
