@@ -396,8 +396,9 @@ impl JointStates {
             if by <= expected {
                 continue;
             }
-            let is_confirmed =
-                refused.is_some_and(|(j, p)| j == index && joint.short_way(position - p).abs() <= expected);
+            // The second one is like the first where it is nearer to that than to the last position that was taken.
+            let is_confirmed = refused
+                .is_some_and(|(j, p)| j == index && joint.short_way(position - p).abs() < by.max(expected));
             if is_confirmed {
                 return Ok(());
             }

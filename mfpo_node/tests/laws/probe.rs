@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use mfpo_node::control_loop::probing::Probing;
 use mfpo_node::control_loop::{ControlLoop, NotReady, Reason, Settings};
-use mfpo_node::joint_states::JointStates;
+use mfpo_node::joint_states::{JointStates, Refusal};
 use mfpo_node::probe::judge::{Finding, Outcome, judge};
 use mfpo_node::probe::{Mode, Probe, ProbeSettings};
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
@@ -86,8 +86,13 @@ impl Plant {
         } else {
             ["a", "b"]
         };
-        send(states, at(now_ms), &names, &positions, &velocities).unwrap();
+        take(send(states, at(now_ms), &names, &positions, &velocities));
     }
+}
+
+/// In the wrong unit a joint seems to jump: the first state is refused, the second taken.
+fn take(sent: Result<(), Refusal>) {
+    assert!(matches!(sent, Ok(()) | Err(Refusal::Jump { .. })), "{sent:?}");
 }
 
 /// What a probe of a plant sent, and what it found.
@@ -547,7 +552,7 @@ fn by_hand(moves: [[f64; 2]; 2]) -> Vec<Outcome> {
         if (50..100).contains(&(k - since)) {
             (0..2).for_each(|i| positions[i] += moves[turn][i] / 50.0);
         }
-        send(&mut states, at(ms), &["a", "b"], &positions, &[0.0, 0.0]).unwrap();
+        take(send(&mut states, at(ms), &["a", "b"], &positions, &[0.0, 0.0]));
         if k == 0 {
             control.begin_probe(Mode::ByHand, &states, at(ms)).unwrap();
         }
