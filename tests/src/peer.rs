@@ -55,8 +55,9 @@ impl Simulated {
         start: [0.0, 0.0],
     };
 }
+
 /// The field that the arrival of a message is added as; no message has one of this name.
-const ARRIVED: &str = "_arrived";
+pub const ARRIVED: &str = "_arrived";
 
 /// Everything that has arrived, by topic.
 type Arrived = Arc<Mutex<HashMap<String, Vec<Value>>>>;
