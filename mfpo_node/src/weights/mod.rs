@@ -1,5 +1,5 @@
 //! How a trained weight becomes the live policy: [`topic`] keeps the newest bundle that was offered, [`parts`] puts together
-//! those that come in parts, [`folder`] finds those in a folder, [`file`] reads one, [`runs`] knows who publishes,
+//! those that come in parts, [`folder`] finds those in a folder, [`mod@file`] reads one, [`runs`] knows who publishes,
 //! [`validate`] is the only way from a bundle to a [`Policy`], [`slot`] is what the control loop acts with, and [`stages`] is
 //! how one policy takes over from another.
 

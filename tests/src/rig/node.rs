@@ -76,7 +76,7 @@ impl Node {
         1024.0 * kilobytes.unwrap_or(f64::NAN)
     }
 
-    /// The control thread's schedstat: time on a core, time it waited for one [ns], and time slices.
+    /// The control thread's schedstat: time on a core, time it waited for one, in ns, and time slices.
     pub fn control_thread_schedstat(&self) -> Option<PathBuf> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
         let mut threads = tasks.flatten().filter(|task| {
