@@ -41,13 +41,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     rig::isolate();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench scale: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::ended("scale", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -64,13 +64,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     rig::isolate();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench swap: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::ended("swap", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

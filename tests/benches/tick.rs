@@ -60,13 +60,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     rig::isolate();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench tick: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::ended("tick", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -106,12 +106,3 @@ fn no_bytes_make_a_bundle_panic_hang_or_take_more_memory_than_its_size_allows() 
     }
     assert!(found >= seeds.len(), "{found} files in the corpus");
 }
-
-#[test]
-#[ignore = "writes the fuzz target's corpus anew"]
-fn write_the_corpus() {
-    std::fs::create_dir_all(corpus()).unwrap();
-    for (name, bytes) in seeds() {
-        std::fs::write(corpus().join(format!("{name}.safetensors")), bytes).unwrap();
-    }
-}

@@ -50,13 +50,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     rig::isolate();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::ended("soak", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ mod sampler;
 mod table;
 mod trainer;
 
+use std::process::ExitCode;
+
 pub use node::{Node, NodeOptions, without_stages};
 pub use receiver::Receiver;
 pub use robot::{Bundles, JOINTS, Robot, Says, bundle};
@@ -36,6 +38,17 @@ pub fn isolate() {
         if std::env::var_os(name).is_none() {
             // SAFETY: no other thread runs yet.
             unsafe { std::env::set_var(name, value) };
+        }
+    }
+}
+
+/// The end of a benchmark: a failure is told under its name.
+pub fn ended(bench: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench {bench}: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
