@@ -2,10 +2,11 @@
 //!
 //! - A message may carry some of the joints, in any order, and joints that the policy does not know.
 //! - A message that is wrong is refused whole; nothing of it is applied.
-//! - Each joint has its own age: the time since its newest position arrived, on the node's own clock. Stamps only
-//!   order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot
-//!   that restarts may restart its clock). One that jumps ahead of the time that has passed is refused, unless the
-//!   next one confirms it: then the robot's clock was set, and not a single stamp wrong.
+//! - Each joint has its own age: the time since its newest position arrived, on the node's own clock, and what that was
+//!   late by where it was held up on its way ([`crate::lateness`]). Stamps order messages: one older than what a joint
+//!   already has is refused, unless that joint has gone stale (a robot that restarts may restart its clock). One that
+//!   jumps ahead of the time that has passed is refused, unless the next one confirms it: then the robot's clock was set,
+//!   and not a single stamp wrong.
 //! - A position that is further from the last one than the joint can have moved is refused, unless the next message
 //!   confirms it: then the robot was set elsewhere (a simulator's reset), and it is not two publishers that contradict
 //!   each other.
@@ -21,6 +22,7 @@ use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::RobotSpec;
 use thiserror::Error;
 
+use crate::lateness::{Gap, Lateness};
 use crate::time::MonoTime;
 
 /// Two positions closer in time than this give no velocity: the noise of the sensor would be all there is.
@@ -151,6 +153,7 @@ struct Joint {
     position: f64,
     stamp: i64,
     received: Option<MonoTime>,
+    lateness: Lateness,
     measured_velocity: Option<(f64, MonoTime)>,
     differenced_velocity: Option<f64>,
 }
@@ -219,15 +222,15 @@ impl JointStates {
             let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) else {
                 continue;
             };
-            let velocity = message.velocities.get(i).copied().filter(|v| !v.is_nan());
-            if let Some(velocity) = velocity {
-                joint.measured_velocity = Some((velocity, now));
-            }
             if let Some(position) = message.positions.get(i) {
                 let is_news = joint.take_position(*position, message.stamp, now, self.stale_after);
                 if let Some(collected) = target.and_then(|t| self.collected.get_mut(t)) {
                     *collected |= is_news;
                 }
+            }
+            let velocity = message.velocities.get(i).copied().filter(|v| !v.is_nan());
+            if let Some(velocity) = velocity {
+                joint.measured_velocity = Some((velocity, now));
             }
         }
         Ok(())
@@ -243,14 +246,19 @@ impl JointStates {
         self.collected.iter().all(|collected| *collected)
     }
 
-    /// When the newest position of a joint arrived.
+    /// When the newest position of a joint arrived, or would have, had it not been held up.
     pub fn received(&self, joint: usize) -> Option<MonoTime> {
-        self.joints.get(joint).and_then(|j| j.received)
+        self.joints.get(joint).and_then(Joint::as_of)
     }
 
-    /// Time since the newest position of a joint arrived, ns.
+    /// Time since the newest position of a joint arrived or would have, ns.
     pub fn age(&self, joint: usize, now: MonoTime) -> Option<u64> {
         self.received(joint).map(|received| now.since(received))
+    }
+
+    /// By how much the newest position of a joint was late, ns; 0 where it was not held up.
+    pub fn lag(&self, joint: usize) -> u64 {
+        self.joints.get(joint).map_or(0, |j| j.lateness.lag())
     }
 
     /// The joint's velocity, when one is known that is no older than `stale_after`.
@@ -274,11 +282,11 @@ impl JointStates {
         complete
     }
 
-    /// Stamp (ns) and arrival of the oldest joint state in use.
+    /// Stamp (ns) of the oldest joint state in use, and when it arrived or would have, had it not been held up.
     pub fn oldest(&self) -> Option<(i64, MonoTime)> {
         self.joints
             .iter()
-            .map(|j| j.received.map(|received| (j.stamp, received)))
+            .map(|j| j.as_of().map(|received| (j.stamp, received)))
             .min_by_key(|entry| entry.map(|(_, received)| received))
             .flatten()
     }
@@ -415,6 +423,11 @@ impl JointStates {
 }
 
 impl Joint {
+    /// When its newest position arrived, or would have, had it not been held up.
+    fn as_of(&self) -> Option<MonoTime> {
+        self.received.map(|received| received.minus(self.lateness.lag()))
+    }
+
     /// Time since its last position, s: by the stamps or by the arrivals, whichever is longer.
     fn elapsed(&self, stamp: i64, now: MonoTime) -> f64 {
         let by_arrival = self.received.map_or(0, |received| now.since(received));
@@ -426,9 +439,10 @@ impl Joint {
         by_arrival.max(by_stamp) as f64 * 1e-9
     }
 
-    /// By how much a stamp is further from this joint's last one than their arrivals are, ns.
+    /// By how much a stamp is further from this joint's last one than their arrivals are, ns. Those that were held up catch
+    /// up, which is not this.
     fn ahead(&self, stamp: i64, now: MonoTime) -> i64 {
-        match self.received {
+        match self.as_of() {
             Some(received) if stamp > 0 && self.stamp > 0 => stamp
                 .saturating_sub(self.stamp)
                 .saturating_sub_unsigned(now.since(received)),
@@ -471,6 +485,13 @@ impl Joint {
             if elapsed >= SHORTEST_DIFFERENCE {
                 self.differenced_velocity = Some(self.short_way(position - self.position) / elapsed);
             }
+        }
+        if let Some(previous) = self.received {
+            let gap = Gap {
+                arrivals: now.since(previous),
+                stamps: (stamp > 0 && self.stamp > 0).then(|| stamp.saturating_sub(self.stamp)),
+            };
+            self.lateness.arrived(now, gap, stale_after);
         }
         self.position = position;
         self.stamp = stamp;

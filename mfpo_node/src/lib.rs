@@ -6,6 +6,7 @@ pub mod config;
 pub mod control_loop;
 pub mod diagnostics;
 pub mod joint_states;
+pub mod lateness;
 pub mod lifecycle;
 pub mod metrics;
 pub mod probe;

@@ -24,6 +24,13 @@ pub enum Verdict {
         /// Its age, ns.
         age: u64,
     },
+    /// What this joint reports was held up on its way, and is older than allowed.
+    Late {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+        /// Its age, ns.
+        age: u64,
+    },
 }
 
 /// Judges the joint states at each tick.
@@ -60,6 +67,7 @@ impl Watchdog {
                 continue;
             }
             let this = match age {
+                Some(age) if age > self.stale_after && states.lag(joint) > 0 => Verdict::Late { joint, age },
                 Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
                 _ => Verdict::Missing { joint },
             };
@@ -75,10 +83,15 @@ impl Watchdog {
 }
 
 fn worse(a: Verdict, b: Verdict) -> Verdict {
-    match (a, b) {
-        (Verdict::Fresh, other) | (Verdict::Stale { .. }, other @ Verdict::Missing { .. }) => other,
-        (Verdict::Stale { age: left, .. }, Verdict::Stale { age: right, .. }) if right > left => b,
-        _ => a,
+    if badness(b) > badness(a) { b } else { a }
+}
+
+/// A joint that is missing is worse than any that is old.
+fn badness(verdict: Verdict) -> u64 {
+    match verdict {
+        Verdict::Fresh => 0,
+        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 1),
+        Verdict::Missing { .. } => u64::MAX,
     }
 }
 
@@ -93,6 +106,13 @@ impl fmt::Display for Verdict {
                 write!(
                     f,
                     "joint {joint} has not reported for {:.1} ms",
+                    *age as f64 * 1e-6
+                )
+            }
+            Self::Late { joint, age } => {
+                write!(
+                    f,
+                    "joint {joint} reports late: what came last was held up on its way and is {:.1} ms old",
                     *age as f64 * 1e-6
                 )
             }

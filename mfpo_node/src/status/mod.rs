@@ -439,6 +439,13 @@ impl Status {
                     *age as f64 * 1e-6
                 )
             }
+            Verdict::Late { joint, age } => {
+                format!(
+                    "joint '{}' reports late: what came last was held up on its way and is {:.0} ms old",
+                    self.name(*joint),
+                    *age as f64 * 1e-6
+                )
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Joint states: each joint its own age, several publishers, nothing half-applied.
 
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
+use mfpo_node::safety::{Verdict, Watchdog};
 use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::CommandInterface;
 use proptest::prelude::*;
@@ -222,6 +223,33 @@ fn a_stamp_that_goes_back_is_refused_until_the_joint_is_stale() {
     apply(0.0, 100).unwrap();
     assert!(matches!(apply(5.0, 95), Err(Refusal::OutOfOrder { .. })));
     apply(60.0, 3).unwrap();
+}
+
+#[test]
+fn a_state_that_waited_in_a_queue_is_as_old_as_its_stamp_says() {
+    let mut states = states();
+    let names = ["a".to_owned(), "b".to_owned()];
+    let mut watchdog = Watchdog::new(2, STALE_AFTER);
+    let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+    let mut verdict = |ms: f64, stamp: i64| {
+        let message = JointStateMessage {
+            stamp: stamp * MS as i64,
+            names: &names,
+            positions: &[0.0, 0.0],
+            velocities: &[0.0, 0.0],
+        };
+        states.apply(message, at(ms)).unwrap();
+        watchdog.check(&states, at(ms), &mut state)
+    };
+    assert_eq!(verdict(0.0, 100), Verdict::Fresh);
+    // The node stood still for a second, and the robot did not.
+    let late = verdict(1000.0, 110);
+    assert!(
+        matches!(late, Verdict::Late { age, .. } if age == 990 * MS),
+        "{late:?}"
+    );
+    assert!(matches!(verdict(1000.5, 700), Verdict::Late { .. }));
+    assert_eq!(verdict(1001.0, 1100), Verdict::Fresh);
 }
 
 #[test]

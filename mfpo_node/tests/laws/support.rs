@@ -211,7 +211,7 @@ pub fn send(
 ) -> Result<(), Refusal> {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let message = JointStateMessage {
-        stamp: 0,
+        stamp: now.nanos().cast_signed(),
         names: &names,
         positions,
         velocities,

@@ -111,11 +111,8 @@ fn burst(stand: &mut Stand) -> Outcome {
     stand.goes_on(log, "not needed: what is older than what is known is refused")
 }
 
-/// After this time a node that was held up must act on new states only, s.
-const CAUGHT_UP: f64 = 0.2;
-
-/// A node that is held up finds its queues full. The age of a state counts from its arrival, and those that have waited
-/// in the queues arrive when the node goes on.
+/// A node that is held up finds its queues full. What has waited in them arrives when the node goes on, and is as old as
+/// its stamps say.
 fn full_queues(stand: &mut Stand) -> Outcome {
     stand.report_instead(&at_rest(), 500);
     std::thread::sleep(Duration::from_millis(300));
@@ -136,7 +133,7 @@ fn full_queues(stand: &mut Stand) -> Outcome {
     let after = view
         .records
         .iter()
-        .filter(|r| arrived(r) > continued + CAUGHT_UP && r["fallback"] == false);
+        .filter(|r| arrived(r) > continued && r["fallback"] == false);
     for record in after {
         let age = seconds(&record["stamp"]) - seconds(&record["state_stamp"]);
         assert!(
@@ -146,8 +143,8 @@ fn full_queues(stand: &mut Stand) -> Outcome {
     }
     stand.good_states();
     Outcome {
-        sees: "nothing while it lasts: its own command timeout has to act; then, for less than 0.2 s, maybe commands from \
-               states that have waited in the queues, then from new ones".into(),
+        sees: "nothing while it lasts: its own command timeout has to act; then the policy's commands from new states; \
+               where one that has waited in a queue comes first, the fallback until then".into(),
         reaction: None,
         recovers: format!("by itself ({} after the node goes on)", milliseconds(acts - continued)),
         log: String::new(),
