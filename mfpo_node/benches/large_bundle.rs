@@ -546,5 +546,6 @@ fn twelve_joints(rate: f64) -> RobotSpec {
                 .collect(),
         },
         control_period_ns: (1e9 / rate).round() as u64,
+        goal: None,
     }
 }

@@ -268,6 +268,11 @@ fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         .zip(&ages)
         .map(|(name, age)| value(&format!("age.{name}"), age))
         .collect();
+    let goal = sources.live.goal();
+    values.push((
+        "goal".to_owned(),
+        goal.map_or_else(|| "none".to_owned(), |[x, y, z]| format!("{x:.4} {y:.4} {z:.4}")),
+    ));
     values.push(value("refused_states", read(&sources.live.refused_states)));
     let oldest = ages.iter().copied().fold(0.0, f64::max);
     let silent: Vec<&str> = sources

@@ -159,7 +159,7 @@ struct Joint {
 }
 
 /// The newest state of each joint of the policy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JointStates {
     names: Vec<String>,
     index: HashMap<String, usize>,

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod config;
 pub mod control_loop;
 pub mod diagnostics;
+pub mod goal;
 pub mod joint_states;
 pub mod lateness;
 pub mod lifecycle;

@@ -1,7 +1,7 @@
 //! Figures of the control loop. The loop only adds to atomics ([`Live`]) and pushes small records into a ring;
 //! percentiles and text are made elsewhere ([`Figures`], on the thread that publishes the status).
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
@@ -70,6 +70,9 @@ pub struct Live {
     pub lost_records: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
+    /// The goal, m, as bits; meaningless without `has_goal`.
+    goal: [AtomicU64; 3],
+    has_goal: AtomicBool,
     /// Commands that a rule altered: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
     by_rule: Vec<AtomicU64>,
 }
@@ -116,6 +119,23 @@ impl Live {
     /// Sets what the node is doing.
     pub fn set_state(&self, state: LoopState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Notes the goal, m. A reader in between may see coordinates of two goals.
+    pub fn set_goal(&self, goal: Option<[f64; 3]>) {
+        for (slot, coordinate) in self.goal.iter().zip(goal.unwrap_or_default()) {
+            slot.store(coordinate.to_bits(), Ordering::Relaxed);
+        }
+        self.has_goal.store(goal.is_some(), Ordering::Relaxed);
+    }
+
+    /// The goal, m, where there is one.
+    pub fn goal(&self) -> Option<[f64; 3]> {
+        let coordinate = |slot: &AtomicU64| f64::from_bits(slot.load(Ordering::Relaxed));
+        let [x, y, z] = &self.goal;
+        self.has_goal
+            .load(Ordering::Relaxed)
+            .then(|| [coordinate(x), coordinate(y), coordinate(z)])
     }
 
     /// Notes the arrival of a joint's position.

@@ -14,6 +14,8 @@ pub struct RobotState {
     pub velocities: DVector<f64>,
     /// The action sent one control period earlier, in `[-1, 1]`, `[A]`; zeros at the start.
     pub previous_action: Vec<f32>,
+    /// The goal, m, in the frame of [`crate::spec::GoalSpec`]; zeros where there is none.
+    pub goal: [f64; 3],
 }
 
 impl RobotState {
@@ -23,6 +25,7 @@ impl RobotState {
             positions: DVector::zeros(spec.joints.len()),
             velocities: DVector::zeros(spec.joints.len()),
             previous_action: vec![0.0; spec.action_size()],
+            goal: [0.0; 3],
         }
     }
 }
@@ -35,6 +38,7 @@ enum Term {
     Cos(usize),
     Velocity(usize, f64),
     PreviousAction(usize),
+    Goal(usize, f64),
 }
 
 /// Builds observations of one robot.
@@ -63,6 +67,7 @@ impl ObservationBuilder {
                     ObservationTerm::CosPosition { joint } => Term::Cos(index(joint)?),
                     ObservationTerm::Velocity { joint, scale } => Term::Velocity(index(joint)?, *scale),
                     ObservationTerm::PreviousAction { index } => Term::PreviousAction(*index),
+                    ObservationTerm::Goal { axis, scale } => Term::Goal(axis.index(), *scale),
                 })
             })
             .collect();
@@ -87,6 +92,7 @@ impl ObservationBuilder {
                     (state.velocities.get(joint).copied().unwrap_or(0.0) * scale) as f32
                 }
                 Term::PreviousAction(index) => state.previous_action.get(index).copied().unwrap_or(0.0),
+                Term::Goal(axis, scale) => (state.goal.get(axis).copied().unwrap_or(0.0) * scale) as f32,
             };
         }
     }
@@ -126,6 +132,7 @@ impl ActionMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{Axis, GoalSpec};
     use crate::testing::one_joint_robot;
 
     #[test]
@@ -139,6 +146,24 @@ mod tests {
         let mut out = vec![9.0; builder.size()];
         builder.build(&state, &mut out);
         assert_eq!(out, vec![0.3f64.sin() as f32, 0.3f64.cos() as f32, 0.4, -0.5]);
+    }
+
+    #[test]
+    fn the_goal_is_observed_by_its_axes() {
+        let mut spec = one_joint_robot();
+        spec.goal = Some(GoalSpec {
+            frame: "base".into(),
+            min: [-1.0; 3],
+            max: [1.0; 3],
+        });
+        spec.observation.terms = [(Axis::Z, 2.0), (Axis::X, -1.0)]
+            .map(|(axis, scale)| ObservationTerm::Goal { axis, scale })
+            .into();
+        let mut state = RobotState::zeros(&spec);
+        state.goal = [0.1, 0.2, 0.3];
+        let mut out = [9.0; 2];
+        ObservationBuilder::new(&spec).unwrap().build(&state, &mut out);
+        assert_eq!(out, [0.6, -0.1]);
     }
 
     #[test]

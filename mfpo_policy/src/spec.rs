@@ -44,6 +44,9 @@ pub enum SpecError {
         /// The value that came.
         got: f64,
     },
+    /// A term asks for a goal that the robot is not given.
+    #[error("an observation term is the goal, but the robot has none; state goal: frame, min and max")]
+    NoGoal,
     /// `PreviousAction` points past the action.
     #[error("observation term previous_action has index {index}, but the action has {actions} components")]
     PreviousActionIndex {
@@ -129,6 +132,44 @@ pub enum ObservationTerm {
         /// Index into the action.
         index: usize,
     },
+    /// `scale` times a coordinate of the goal, m, in the frame of [`GoalSpec`].
+    Goal {
+        /// Which coordinate.
+        axis: Axis,
+        /// Factor, 1/m.
+        scale: f64,
+    },
+}
+
+/// A coordinate of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// Forward.
+    X,
+    /// To the left.
+    Y,
+    /// Up.
+    Z,
+}
+
+impl Axis {
+    /// The coordinate's index.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where the robot may be told to go: a position that somebody gives while it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoalSpec {
+    /// Frame that goals are given in, the robot's base; a goal in another frame is refused, not transformed.
+    pub frame: String,
+    /// Least coordinates that the policy was trained for, m.
+    pub min: [f64; 3],
+    /// Greatest coordinates, m.
+    pub max: [f64; 3],
 }
 
 /// The layout of the observation: one term a component, in order.
@@ -175,6 +216,9 @@ pub struct RobotSpec {
     pub action: ActionSpec,
     /// Time between two actions, ns.
     pub control_period_ns: u64,
+    /// The goals that it may be given, where the policy observes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<GoalSpec>,
 }
 
 impl RobotSpec {
@@ -195,6 +239,7 @@ impl RobotSpec {
         unique(self.joints.iter().map(|j| &j.name), "joints")?;
         unique(self.action.joints.iter().map(|j| &j.joint), "action joints")?;
         self.joints.iter().try_for_each(JointSpec::validate)?;
+        self.goal.iter().try_for_each(GoalSpec::validate)?;
         self.observation
             .terms
             .iter()
@@ -231,6 +276,8 @@ impl RobotSpec {
                 })
             }
             ObservationTerm::PreviousAction { .. } => Ok(()),
+            ObservationTerm::Goal { .. } if self.goal.is_none() => Err(SpecError::NoGoal),
+            ObservationTerm::Goal { scale, .. } => finite("scale", "goal", *scale),
         }
     }
 
@@ -265,6 +312,12 @@ impl RobotSpec {
         }
     }
 
+    /// Does the policy observe a goal?
+    pub fn observes_goal(&self) -> bool {
+        let mut terms = self.observation.terms.iter();
+        terms.any(|term| matches!(term, ObservationTerm::Goal { .. }))
+    }
+
     /// Position of a joint in [`RobotSpec::joints`].
     pub fn joint_index(&self, name: &str) -> Option<usize> {
         self.joints.iter().position(|joint| joint.name == name)
@@ -291,6 +344,29 @@ impl RobotSpec {
         // serialisation is total and its order is the order of the fields.
         let json = serde_json::to_vec(self).unwrap_or_default();
         hex::encode(Sha256::digest(json))
+    }
+}
+
+impl GoalSpec {
+    fn validate(&self) -> Result<(), SpecError> {
+        if self.frame.is_empty() {
+            return Err(SpecError::Empty {
+                what: "the goal's frame",
+            });
+        }
+        for (min, max) in self.min.into_iter().zip(self.max) {
+            finite("min", "goal", min)?;
+            finite("max", "goal", max)?;
+            if min > max {
+                return Err(SpecError::OutOfRange {
+                    what: "min",
+                    name: "goal".to_owned(),
+                    expected: "a number that is not above max",
+                    got: min,
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -381,6 +457,43 @@ mod tests {
         let mut other = spec.clone();
         other.observation.terms.swap(0, 1);
         assert_ne!(spec.hash(), other.hash());
+    }
+
+    #[test]
+    fn a_goal_that_is_observed_needs_a_frame_and_a_range() {
+        let mut spec = one_joint_robot();
+        let plain = spec.hash();
+        spec.observation.terms.push(ObservationTerm::Goal {
+            axis: Axis::Y,
+            scale: 2.0,
+        });
+        assert_eq!(spec.validate(), Err(SpecError::NoGoal));
+        let goal = GoalSpec {
+            frame: "base".into(),
+            min: [0.0, -0.1, 0.0],
+            max: [0.2, 0.1, 0.0],
+        };
+        spec.goal = Some(goal.clone());
+        spec.validate().unwrap();
+        assert!(spec.observes_goal());
+        assert_ne!(spec.hash(), plain);
+        let mut turned = goal.clone();
+        turned.min[1] = 0.2;
+        let mut nowhere = goal.clone();
+        nowhere.max[2] = f64::INFINITY;
+        let mut unnamed = goal;
+        unnamed.frame.clear();
+        for (goal, word) in [(turned, "above max"), (nowhere, "finite"), (unnamed, "frame")] {
+            spec.goal = Some(goal);
+            let message = spec.validate().unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_robot_without_a_goal_is_written_as_it_was_before_there_were_goals() {
+        let json = serde_json::to_string(&one_joint_robot()).unwrap();
+        assert!(!json.contains("goal"), "{json}");
     }
 
     #[test]

@@ -35,5 +35,6 @@ pub(crate) fn one_joint_robot() -> RobotSpec {
             }],
         },
         control_period_ns: 20_000_000,
+        goal: None,
     }
 }

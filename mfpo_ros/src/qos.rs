@@ -33,6 +33,9 @@ pub const ROBOT_EPISODE: QosProfile = QosProfile::default().reliable().transient
 /// `enable`: a heartbeat; only the newest counts, and any publisher is heard.
 pub const ENABLE: QosProfile = QosProfile::sensor_data().keep_last(1);
 
+/// `goal`: reliable, as tools publish it; only the newest counts.
+pub const GOAL: QosProfile = QosProfile::default().reliable().volatile().keep_last(1);
+
 /// `/diagnostics`: as every publisher of diagnostics has it.
 pub const DIAGNOSTICS: QosProfile = QosProfile::default().reliable().volatile().keep_last(10);
 

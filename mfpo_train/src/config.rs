@@ -17,8 +17,9 @@ use crate::learner::LearnerConfig;
 use crate::sac::SacConfig;
 
 /// The configurations that travel inside the program: name, text.
-pub const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 4] = [
     ("swing_arm", include_str!("../configs/swing_arm.toml")),
+    ("reach_arm", include_str!("../configs/reach_arm.toml")),
     ("HalfCheetah-v5", include_str!("../configs/half_cheetah.toml")),
     (DEFAULT, include_str!("../configs/paper.toml")),
 ];

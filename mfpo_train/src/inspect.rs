@@ -131,5 +131,6 @@ fn term_line(term: &ObservationTerm) -> String {
         ObservationTerm::CosPosition { joint } => format!("cos(position of {joint})"),
         ObservationTerm::Velocity { joint, scale } => format!("{scale} * velocity of {joint} [rad/s]"),
         ObservationTerm::PreviousAction { index } => format!("previous action {index}"),
+        ObservationTerm::Goal { axis, scale } => format!("{scale} * {axis:?} of the goal [m]"),
     }
 }

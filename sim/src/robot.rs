@@ -21,6 +21,8 @@ use crate::{Mode, SimError, registry};
 
 /// A robot that is further behind the clock than this gives up catching up, and its real-time factor drops.
 const MAX_CATCH_UP: Duration = Duration::from_millis(20);
+/// The goal is told at the start of an episode, and again each time this has passed, s: whoever comes later hears it too.
+const GOAL_PERIOD: f64 = 1.0;
 /// Least time between two warnings about refused commands.
 const WARNING_PERIOD: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,9 @@ pub trait RobotLink {
     /// Carries a joint state away.
     fn publish_states(&mut self, states: &JointStates);
 
+    /// Carries the episode's goal away, m, in the frame called `frame`; only of a robot that has goals.
+    fn publish_goal(&mut self, frame: &str, goal: [f64; 3]);
+
     /// Carries the result of an episode away.
     fn publish_episode(&mut self, result: &EpisodeResult);
 }
@@ -190,6 +195,8 @@ pub struct Robot {
     command_age: Option<u64>,
     /// Physics steps since the start.
     steps: u64,
+    /// Physics step at which the goal is told next.
+    goal_due: u64,
     last_warning: Option<Instant>,
     states: JointStates,
     summary: RobotSummary,
@@ -219,6 +226,7 @@ impl Robot {
             command: vec![0.0; task.spec().action_size()],
             command_age: None,
             steps: 0,
+            goal_due: 0,
             last_warning: None,
             states: JointStates::default(),
             summary: RobotSummary::default(),
@@ -233,6 +241,11 @@ impl Robot {
     /// The robot's joints, in the order of its states.
     pub fn joints(&self) -> &[JointSpec] {
         &self.task.spec().joints
+    }
+
+    /// Does it have goals?
+    pub fn has_goal(&self) -> bool {
+        self.task.spec().observes_goal()
     }
 
     /// Physics step, s.
@@ -292,6 +305,7 @@ impl Robot {
             self.read_states();
             link.publish_states(&self.states);
         }
+        self.tell_goal(link);
         if !self.waiting {
             self.judge(link);
         }
@@ -348,6 +362,16 @@ impl Robot {
         self.body.efforts(&mut self.states.efforts);
     }
 
+    fn tell_goal(&mut self, link: &mut dyn RobotLink) {
+        let Some(goal) = self.task.spec().goal.as_ref().filter(|_| self.has_goal()) else {
+            return;
+        };
+        if self.steps >= self.goal_due {
+            link.publish_goal(&goal.frame, self.body.state().goal);
+            self.goal_due = self.steps + (GOAL_PERIOD / self.timestep()) as u64;
+        }
+    }
+
     /// Counts the step for the episode, and ends it when its time is over.
     fn judge(&mut self, link: &mut dyn RobotLink) {
         let state = self.body.state();
@@ -390,6 +414,7 @@ impl Robot {
         self.body
             .restart(&start, self.command.clone(), Draw::NOMINAL, false);
         self.episode = Episode::begin(index, seed);
+        self.goal_due = self.steps;
     }
 }
 

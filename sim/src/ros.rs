@@ -1,5 +1,5 @@
 //! The simulated robot on ROS 2; the only file of this crate that names r2r. Topics are relative: `joint_states`
-//! and `robot/episode` out, `commands` in.
+//! and `robot/episode` out, `goal` where the robot has goals, `commands` in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mfpo_ros::r2r::{self, Publisher};
 use mfpo_ros::{Inbox, RosError, create_node, qos, time};
+use r2r::geometry_msgs::msg::PointStamped;
 use r2r::mfpo_msgs::msg::EpisodeResult as EpisodeMessage;
 use r2r::sensor_msgs::msg::JointState;
 use r2r::std_msgs::msg::Float64MultiArray;
@@ -25,6 +26,8 @@ pub struct RosLink {
     commands: Receiver<Vec<f64>>,
     states: Publisher<JointState>,
     episodes: Publisher<EpisodeMessage>,
+    /// Where the robot has goals.
+    goals: Option<Publisher<PointStamped>>,
     /// Reused from one publication to the next; holds the joint names.
     message: JointState,
     on_episode: Box<dyn FnMut(&EpisodeResult)>,
@@ -46,6 +49,8 @@ impl RosLink {
         let episodes = node
             .create_publisher("robot/episode", qos::ROBOT_EPISODE)
             .map_err(publishing("robot/episode"))?;
+        let goals = robot.has_goal().then(|| node.create_publisher("goal", qos::GOAL));
+        let goals = goals.transpose().map_err(publishing("goal"))?;
         let inbox = Inbox::subscribe(&mut node, "commands", qos::COMMANDS)?;
         let (sender, commands) = channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -59,6 +64,7 @@ impl RosLink {
             commands,
             states,
             episodes,
+            goals,
             message,
             on_episode,
             stop,
@@ -96,6 +102,17 @@ impl RobotLink for RosLink {
         self.message.effort.clone_from(&states.efforts);
         if let Err(error) = self.states.publish(&self.message) {
             warn!("joint state not published: {error}");
+        }
+    }
+
+    fn publish_goal(&mut self, frame: &str, [x, y, z]: [f64; 3]) {
+        let Some(goals) = &self.goals else { return };
+        let mut goal = PointStamped::default();
+        goal.header.stamp = time::now();
+        goal.header.frame_id = frame.to_owned();
+        (goal.point.x, goal.point.y, goal.point.z) = (x, y, z);
+        if let Err(error) = goals.publish(&goal) {
+            warn!("goal not published: {error}");
         }
     }
 

@@ -19,6 +19,7 @@ struct Tape {
     step: u64,
     states: Vec<JointStates>,
     episodes: Vec<EpisodeResult>,
+    goals: Vec<(u64, String, [f64; 3])>,
 }
 
 impl Tape {
@@ -46,6 +47,10 @@ impl RobotLink for Tape {
 
     fn publish_states(&mut self, states: &JointStates) {
         self.states.push(states.clone());
+    }
+
+    fn publish_goal(&mut self, frame: &str, goal: [f64; 3]) {
+        self.goals.push((self.step, frame.to_owned(), goal));
     }
 
     fn publish_episode(&mut self, result: &EpisodeResult) {
@@ -266,4 +271,28 @@ fn options_outside_their_range_are_refused_by_name() {
     );
     let task = "swingarm".to_owned();
     assert!(refused(RobotOptions { task, ..robot() }).contains("did you mean 'swing_arm'"));
+}
+
+#[test]
+fn the_goal_is_told_at_each_start_and_each_second() {
+    let mut reach_arm = Robot::new(RobotOptions {
+        task: "reach_arm".into(),
+        rate: 500.0,
+        wait_for_command: false,
+        ..RobotOptions::default()
+    })
+    .unwrap();
+    let mut tape = Tape::default();
+    // An episode has 1500 physics steps of 2 ms.
+    tape.play(&mut reach_arm, 1600);
+    let steps: Vec<u64> = tape.goals.iter().map(|(step, ..)| *step).collect();
+    assert_eq!(steps, [0, 500, 1000, 1500]);
+    let (first, last) = (&tape.goals[0], &tape.goals[3]);
+    assert_eq!(first.1, "base");
+    assert_eq!(first.2, tape.goals[2].2, "one goal an episode");
+    assert_ne!(first.2, last.2, "another one in the next");
+    let mut arm = Robot::new(robot()).unwrap();
+    let mut tape = Tape::default();
+    tape.play(&mut arm, 100);
+    assert!(tape.goals.is_empty(), "a robot without goals tells none");
 }

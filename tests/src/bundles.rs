@@ -55,6 +55,7 @@ pub fn two_joints(interface: CommandInterface) -> RobotSpec {
                 .into(),
         },
         control_period_ns: 20_000_000,
+        goal: None,
     }
 }
 

@@ -140,6 +140,14 @@ impl Peer {
         );
     }
 
+    /// Publishes this goal on the topic of that name ten times a second from now on.
+    pub fn repeat_goal(&mut self, frame: &str, [x, y, z]: [f64; 3]) {
+        self.ask(
+            json!({"do": "repeat", "name": "goal", "topic": "goal", "hz": 10, "type": "geometry_msgs/PointStamped",
+            "qos": "reliable", "message": {"header": {"frame_id": frame}, "point": {"x": x, "y": y, "z": z}}}),
+        );
+    }
+
     /// Ends [`Peer::repeat_states`].
     pub fn silence(&mut self, name: &str) {
         self.repeat(name, &Value::Null, 0);

@@ -15,6 +15,8 @@ pub enum Reason {
     Stopped,
     /// The heartbeat that permits motion is missing.
     NotEnabled(NotEnabled),
+    /// Nobody has given the goal that the policy needs.
+    NoGoal,
     /// The fallback commanded, and it is too early to act again.
     Recovering {
         /// Good inputs so far.
@@ -33,6 +35,7 @@ impl Reason {
             Self::Stopped => 2,
             Self::NotEnabled(_) => 3,
             Self::Recovering { .. } => 4,
+            Self::NoGoal => 5,
         }
     }
 }
@@ -46,6 +49,8 @@ pub enum NotReady {
     NotEnabled(NotEnabled),
     /// The robot is not inside its limits.
     Outside(Outside),
+    /// Nobody has given the goal that the policy needs.
+    NoGoal,
 }
 
 impl NotReady {
@@ -63,6 +68,7 @@ impl NotReady {
             (Self::NotEnabled(a), Self::NotEnabled(b)) => {
                 std::mem::discriminant(a) == std::mem::discriminant(b)
             }
+            (Self::NoGoal, Self::NoGoal) => true,
             (Self::Outside(a), Self::Outside(b)) => (a.joint, a.rule) == (b.joint, b.rule),
             _ => false,
         }

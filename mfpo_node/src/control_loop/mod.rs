@@ -18,6 +18,7 @@ use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::spec::RobotSpec;
 
 use crate::budget::Budget;
+use crate::goal::{Goal, GoalRefusal};
 use crate::joint_states::JointStates;
 use crate::safety::fallback::StopAt;
 use crate::safety::{Enable, Fade, Fallback, Recovery, SafeCommand, SafetyFilter, Verdict, Watchdog};
@@ -35,6 +36,7 @@ pub struct ControlLoop {
     slot: Slot,
     watchdog: Watchdog,
     enable: Enable,
+    goal: Goal,
     recovery: Recovery,
     is_stopped: bool,
     observations: ObservationBuilder,
@@ -116,6 +118,7 @@ impl ControlLoop {
             slot: Slot::new(policy),
             watchdog: Watchdog::new(spec.joints.len(), settings.stale_after),
             enable: Enable::new(settings.enable_timeout),
+            goal: Goal::new(spec),
             recovery: Recovery::new(settings.recovery_inputs),
             is_stopped: false,
             observation: vec![0.0; observations.size()],
@@ -179,6 +182,7 @@ impl ControlLoop {
     /// Why it may not; nothing has changed then.
     pub fn activate(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
         self.check_ready(states, now)?;
+        self.check_goal()?;
         self.safety.restart();
         self.begin();
         Ok(())
@@ -193,6 +197,7 @@ impl ControlLoop {
             return Ok(());
         }
         self.check_ready(states, now)?;
+        self.check_goal()?;
         self.begin();
         Ok(())
     }
@@ -205,6 +210,22 @@ impl ControlLoop {
     /// A heartbeat has arrived.
     pub fn heard_enable(&mut self, permits: bool, now: MonoTime) {
         self.enable.heard(permits, now);
+    }
+
+    /// Takes a goal over, in the frame called `frame`, m; `true` where there was none before. The policy observes it from
+    /// the next step on.
+    ///
+    /// # Errors
+    /// A [`GoalRefusal`]; the goal before stays.
+    pub fn give_goal(&mut self, frame: &str, position: [f64; 3]) -> Result<bool, GoalRefusal> {
+        let is_first = self.goal.give(frame, position)?;
+        self.state.goal = position;
+        Ok(is_first)
+    }
+
+    /// The policy may not begin again before somebody gives a new goal, where it needs one.
+    pub fn forget_goal(&mut self) {
+        self.goal.forget();
     }
 
     /// Takes over other settings; `tuning` is left with what they replace.
@@ -332,7 +353,8 @@ impl ControlLoop {
     fn hindrance(&mut self, states: &JointStates, now: MonoTime) -> Option<Reason> {
         let verdict = self.watchdog.check(states, now, &mut self.state);
         let enabled = self.enable.check(now);
-        let is_fit = verdict == Verdict::Fresh && enabled.is_ok() && !self.is_stopped;
+        let has_goal = !self.goal.is_missing();
+        let is_fit = verdict == Verdict::Fresh && enabled.is_ok() && has_goal && !self.is_stopped;
         self.recovery
             .seen(is_fit, states.oldest().map(|(_, arrived)| arrived));
         if self.is_stopped {
@@ -343,6 +365,9 @@ impl ControlLoop {
         }
         if let Err(missing) = enabled {
             return Some(Reason::NotEnabled(missing));
+        }
+        if !has_goal {
+            return Some(Reason::NoGoal);
         }
         let (good, needed) = self.recovery.progress();
         (!self.recovery.is_over()).then_some(Reason::Recovering { good, needed })
@@ -355,6 +380,13 @@ impl ControlLoop {
         }
         self.enable.check(now).map_err(NotReady::NotEnabled)?;
         self.safety.inside(&self.state).map_err(NotReady::Outside)
+    }
+
+    const fn check_goal(&self) -> Result<(), NotReady> {
+        if self.goal.is_missing() {
+            return Err(NotReady::NoGoal);
+        }
+        Ok(())
     }
 
     fn begin(&mut self) {

@@ -1,6 +1,7 @@
 //! The control thread: it spins its node inline, drains the joint states at every wake-up, and ticks. What it has to
 //! tell goes into rings that it never waits on; policies arrive in a ring and leave in one, to be freed elsewhere.
 
+mod goals;
 mod probing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,6 +14,7 @@ use mfpo_ros::{Inbox, qos, shutdown, time};
 use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
+use r2r::geometry_msgs::msg::PointStamped;
 use r2r::mfpo_msgs::msg::PolicyAction;
 use r2r::sensor_msgs::msg::JointState;
 use r2r::std_msgs::msg::Bool;
@@ -146,6 +148,9 @@ pub struct ControlThread {
     inbox: Inbox<JointState>,
     /// The heartbeat, where one is needed.
     enable: Option<Inbox<Bool>>,
+    goals: Inbox<PointStamped>,
+    /// When a refused goal was told last.
+    goal_refused: Option<MonoTime>,
     commands: CommandPublisher,
     actions: r2r::Publisher<PolicyAction>,
     pub(super) action: PolicyAction,
@@ -178,6 +183,8 @@ impl ControlThread {
         } else {
             None
         };
+        let goal = overrides.profile("goal", End::Subscription, qos::GOAL)?;
+        let goals = Inbox::subscribe(&mut node, "goal", goal)?;
         let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
         let commands = if config.dry_run {
             CommandPublisher::Nothing
@@ -193,6 +200,8 @@ impl ControlThread {
             node,
             inbox,
             enable,
+            goals,
+            goal_refused: None,
             commands,
             actions,
             action: PolicyAction {
@@ -263,6 +272,7 @@ impl ControlThread {
     fn take_states(&mut self) -> usize {
         let mut taken = 0;
         self.take_heartbeats();
+        self.take_goals();
         while let Some(message) = self.inbox.pop() {
             taken += 1;
             let now = MonoTime::now();
@@ -345,6 +355,7 @@ impl ControlThread {
                 if running.begin_stop(now) {
                     return;
                 }
+                running.forget_goal();
                 running.enter(LoopState::Inactive, &mut self.rings.tell);
                 self.rings.tell(LoopEvent::Deactivated);
             }
@@ -496,6 +507,7 @@ impl ControlThread {
         };
         if is_over {
             running.rest();
+            running.forget_goal();
             running.enter(LoopState::Inactive, &mut self.rings.tell);
             self.rings.tell(LoopEvent::Deactivated);
         }

@@ -192,6 +192,12 @@ impl Running {
         self.complete = false;
     }
 
+    /// A robot that is activated again needs a new goal.
+    pub fn forget_goal(&mut self) {
+        self.robot.control.forget_goal();
+        self.robot.live.set_goal(None);
+    }
+
     /// Takes over other settings.
     pub fn tune(&mut self, tuning: &mut Tuning) {
         self.robot.states.set_stale_after(tuning.settings().stale_after);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mfpo_ros::parameters::closest;
 
 use crate::control_loop::{NotReady, Reason};
+use crate::goal::GoalRefusal;
 use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, TickRecord};
 use crate::probe::Mode;
@@ -19,6 +20,10 @@ pub use swap::Swap;
 /// What everything begins with that a dry run says of itself.
 pub const DRY_RUN: &str = "dry run, no command is published: ";
 
+/// Why a policy that needs a goal does not act.
+const NO_GOAL: &str =
+    "the policy needs a goal: publish one on topic goal (geometry_msgs/PointStamped, in the robot's base)";
+
 /// Why the loop is in its state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
@@ -32,6 +37,8 @@ pub enum Cause {
     Stopped,
     /// The heartbeat is missing.
     NotEnabled(NotEnabled),
+    /// The policy needs a goal.
+    NoGoal,
     /// The fallback commanded a moment ago.
     Recovering {
         /// Good inputs that are needed; `None` waits for an explicit start.
@@ -47,6 +54,7 @@ impl Cause {
             Reason::Policy(error) => Self::Policy(error.to_string()),
             Reason::Stopped => Self::Stopped,
             Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
+            Reason::NoGoal => Self::NoGoal,
             Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
         }
     }
@@ -115,6 +123,10 @@ pub enum LoopEvent {
         /// Refusals of this kind that were not told since the last one.
         untold: u64,
     },
+    /// The policy has a goal, and had none before, m.
+    GoalGiven([f64; 3]),
+    /// A goal was refused.
+    GoalRefused(GoalRefusal),
     /// A message named joints that the policy does not know.
     UnknownJoints(Vec<String>),
     /// The robot is commanded from now on.
@@ -249,6 +261,8 @@ impl Status {
                 tracing::warn!("{refusal} ({untold} more like it since the last line)");
             }
             LoopEvent::Refused { refusal, .. } => tracing::warn!("{refusal}"),
+            LoopEvent::GoalGiven([x, y, z]) => tracing::info!("goal: x {x:.3}, y {y:.3}, z {z:.3} m"),
+            LoopEvent::GoalRefused(refusal) => tracing::warn!("{refusal}"),
             LoopEvent::UnknownJoints(names) => self.explain_unknown(&names),
             LoopEvent::NotYetReady(not_ready) => {
                 self.not_ready = self.explain_not_ready(&not_ready);
@@ -404,6 +418,7 @@ impl Status {
         match not_ready {
             NotReady::States(verdict) => self.explain_verdict(verdict),
             NotReady::NotEnabled(missing) => explain_enable(*missing),
+            NotReady::NoGoal => NO_GOAL.to_owned(),
             NotReady::Outside(outside) => self.explain_outside(outside),
         }
     }
@@ -457,6 +472,7 @@ impl Status {
             Cause::Policy(error) => format!("the policy gave no action: {error}"),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),
+            Cause::NoGoal => NO_GOAL.to_owned(),
             Cause::Recovering { needed: None } => {
                 "the states are good again; it waits for ~/start (recovery_inputs is 0)".to_owned()
             }

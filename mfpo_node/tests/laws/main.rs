@@ -5,6 +5,7 @@ mod activation;
 mod bundles;
 mod control_loop;
 mod description;
+mod goals;
 mod joint_states;
 mod lifecycle;
 mod parameters;

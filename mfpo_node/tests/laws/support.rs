@@ -66,6 +66,7 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
                 .into(),
         },
         control_period_ns: 20 * MS,
+        goal: None,
     }
 }
 

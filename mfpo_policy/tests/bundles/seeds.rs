@@ -105,6 +105,7 @@ fn robot() -> Subject {
             }],
         },
         control_period_ns: 20_000_000,
+        goal: None,
     })
 }
 

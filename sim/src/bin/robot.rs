@@ -9,8 +9,8 @@ use mfpo_sim::robot::{EpisodeResult, Robot, RobotOptions};
 use mfpo_sim::ros::RosLink;
 use tracing::{error, info};
 
-/// A robot simulated in MuJoCo, on ROS 2, in real time. It publishes `joint_states` and `robot/episode` and obeys
-/// `commands`. ROS arguments work as for every node: `robot --ros-args -r __ns:=/left`.
+/// A robot simulated in MuJoCo, on ROS 2, in real time. It publishes `joint_states` and `robot/episode`, the
+/// episode's `goal` where the task has goals, and obeys `commands`. ROS arguments work as for every node: `robot --ros-args -r __ns:=/left`.
 #[derive(Debug, Parser)]
 #[command(name = "robot", version)]
 struct Arguments {

@@ -6,7 +6,7 @@ use mfpo_policy::spec::CommandInterface;
 use super::robot_task::{RobotTask, Start};
 use super::rollout::{FullState, copy_part};
 use crate::SimError;
-use crate::physics::{ActuatorIndex, JointIndex, Physics};
+use crate::physics::{ActuatorIndex, Element, JointIndex, Physics};
 use crate::randomize::{DelayLine, Draw};
 
 /// A robot in MuJoCo.
@@ -14,7 +14,10 @@ pub struct Body {
     physics: Physics,
     joints: Vec<JointIndex>,
     actuators: Vec<ActuatorIndex>,
-    /// Positions and velocities after the last physics step; `previous_action` belongs to whoever controls.
+    /// The site that shows the goal, where there is one.
+    goal_site: Option<usize>,
+    /// Positions and velocities after the last physics step, and the episode's goal; `previous_action` belongs to whoever
+    /// controls.
     state: RobotState,
     delay: DelayLine,
     effort_interface: bool,
@@ -39,6 +42,7 @@ impl Body {
             state: RobotState::zeros(spec),
             effort_interface: spec.action.interface == CommandInterface::Effort,
             command_scale: 1.0,
+            goal_site: physics.id(Element::Site, "goal").ok(),
             physics,
             joints,
             actuators,
@@ -55,6 +59,12 @@ impl Body {
         let values = start.positions.iter().zip(&start.velocities);
         for (joint, (position, velocity)) in self.joints.iter().zip(values) {
             self.physics.place(*joint, *position, *velocity);
+        }
+        self.state.goal = start.goal;
+        for (axis, coordinate) in start.goal.into_iter().enumerate() {
+            if let Some(site) = self.goal_site {
+                self.physics.set_site_position(site, axis, coordinate);
+            }
         }
         self.physics.forward();
         self.delay = DelayLine::new(draw.delay, acting);

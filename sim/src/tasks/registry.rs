@@ -6,6 +6,7 @@ use super::benchmark::Benchmark;
 use super::benchmark_env::BenchmarkEnv;
 use super::robot_env::RobotEnv;
 use super::robot_task::RobotTask;
+use super::robots::reach_arm::ReachArm;
 use super::robots::swing_arm::SwingArm;
 use super::rollout::Rollout;
 use super::{dm_control, gym};
@@ -21,7 +22,10 @@ enum Factory {
 }
 
 /// Robots of our own.
-const ROBOTS: &[(&str, Factory)] = &[(SwingArm::NAME, Factory::Robot(|| Arc::new(SwingArm::new())))];
+const ROBOTS: &[(&str, Factory)] = &[
+    (SwingArm::NAME, Factory::Robot(|| Arc::new(SwingArm::new()))),
+    (ReachArm::NAME, Factory::Robot(|| Arc::new(ReachArm::new()))),
+];
 
 /// Makes a benchmark from its options; [`super::options::read`] reads them into a struct.
 pub type MakeBenchmark = fn(&TaskOptions) -> Result<Benchmark, SimError>;

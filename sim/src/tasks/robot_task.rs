@@ -54,6 +54,8 @@ pub struct Start {
     pub positions: Vec<f64>,
     /// Joint velocities, rad/s, `[J]`.
     pub velocities: Vec<f64>,
+    /// Goal of the episode, m, in the frame of the robot's goals; zeros where it has none. A site called `goal` shows it.
+    pub goal: [f64; 3],
 }
 
 /// Counts for how long the goal has been held without a break.

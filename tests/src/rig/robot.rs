@@ -215,6 +215,7 @@ fn spec(rate: f64) -> RobotSpec {
             joints: joints.iter().map(action).collect(),
         },
         control_period_ns: (1e9 / rate).round() as u64,
+        goal: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod control_thread;
 mod dry_run;
 mod faults;
+mod goals;
 mod gradient;
 mod large_bundles;
 mod lifecycle;

@@ -40,6 +40,7 @@ fn topics_have_the_quality_of_service_that_outside_programs_rely_on() {
         ("policy/action", "publishers", reliable),
         ("policy/status", "publishers", latched),
         ("policy/bundle", "subscriptions", latched),
+        ("goal", "subscriptions", reliable),
         ("robot/episode", "publishers", latched),
     ] {
         let found = until(&format!("{topic} has {side}"), || {

@@ -87,6 +87,7 @@ impl SwingArm {
                 }],
             },
             control_period_ns: CONTROL_PERIOD_NS,
+            goal: None,
         };
         Self { spec }
     }
@@ -144,6 +145,7 @@ impl RobotTask for SwingArm {
         Start {
             positions: vec![PI + rng.random_range(-angle..=angle)],
             velocities: vec![rng.random_range(-speed..=speed)],
+            goal: [0.0; 3],
         }
     }
 
