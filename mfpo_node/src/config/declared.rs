@@ -297,7 +297,7 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.acceleration_max",
             Value::Double(0.0),
-            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is none",
+            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is the robot's own",
         )
         .check(not_negative, "from 0")
         .range(largest)

@@ -161,6 +161,49 @@ fn an_acceleration_limit_ramps_a_position_up_and_brakes_it_before_its_limit() {
 }
 
 #[test]
+fn the_bundles_acceleration_limit_holds_and_the_stricter_of_it_and_the_parameter_wins() {
+    for (bundle, parameter, strictest) in [
+        (Some(10.0), f64::INFINITY, 10.0),
+        (Some(10.0), 40.0, 10.0),
+        (Some(10.0), 5.0, 5.0),
+        (None, 5.0, 5.0),
+    ] {
+        let mut spec = robot(CommandInterface::Velocity);
+        // Joint a, the second one commanded.
+        spec.joints[0].acceleration_max = bundle;
+        let tightening = Tightening {
+            acceleration_max: parameter,
+            ..Tightening::NONE
+        };
+        let live = Live::with_commanded(2, 2);
+        let mut filter = tightened(&spec, tightening);
+        let at = state(&spec, [0.0; 2], [0.0; 2]);
+        for step in 1..=3 {
+            let command = filter.enforce(&[0.0, 1.5], &at);
+            let expected = strictest * 0.02 * f64::from(step);
+            assert!((command.values()[1] - expected).abs() < 1e-9, "{command:?}");
+            assert_eq!(command.rules()[1], Some(Rule::Acceleration));
+            live.count_interventions(command);
+        }
+        let counts = live.interventions_by_rule();
+        let on_a = counts[Rule::NAMES.len() + Rule::Acceleration as usize];
+        assert_eq!((on_a, counts.iter().sum::<u64>()), (3, 3), "{bundle:?} {parameter}");
+    }
+}
+
+#[test]
+fn the_bundles_acceleration_limit_ramps_a_position_too() {
+    let mut spec = robot(CommandInterface::Position);
+    spec.joints[0].acceleration_max = Some(10.0);
+    let mut filter = filter(&spec);
+    let at = state(&spec, [0.0; 2], [0.0; 2]);
+    let command = filter.enforce(&[0.9, 0.9], &at);
+    // 10 rad/s^2 times 20 ms squared; b has no such limit and runs into its velocity.
+    assert!((command.values()[1] - 0.004).abs() < 1e-12, "{command:?}");
+    assert_eq!(command.rules(), [Some(Rule::Velocity), Some(Rule::Acceleration)]);
+}
+
+#[test]
 fn holding_a_position_ramping_a_velocity_damping_an_effort() {
     let fresh = [true, true];
     let command = |interface, last: &[f64], velocities: &[f64], fresh: &[bool]| {

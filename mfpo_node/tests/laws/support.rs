@@ -36,6 +36,7 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
         velocity_max: 2.0,
         effort_max: 1.0,
         command_rate_max: None,
+        acceleration_max: None,
     };
     let terms = ["a", "b"].into_iter().flat_map(|name| {
         [
