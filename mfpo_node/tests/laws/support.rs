@@ -166,6 +166,7 @@ pub fn settings() -> Settings {
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,
         damping: 0.25,
+        fallback_effort: Vec::new(),
         fade_in: 0.0,
         recovery_inputs: 1,
         enable_timeout: 0,
