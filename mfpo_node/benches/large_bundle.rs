@@ -529,6 +529,7 @@ fn twelve_joints(rate: f64) -> RobotSpec {
                 velocity_max: 10.0,
                 effort_max: 10.0,
                 command_rate_max: None,
+                acceleration_max: None,
             })
             .collect(),
         observation: ObservationSpec {

@@ -96,6 +96,10 @@ pub struct JointSpec {
     pub effort_max: f64,
     /// Highest rate of change of the command, command unit per second; `None` for no limit.
     pub command_rate_max: Option<f64>,
+    /// Highest acceleration of a commanded position or velocity, rad/s^2; `None` for no limit. A spec without one has the
+    /// JSON, and so the hash, that it had before there was this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration_max: Option<f64>,
 }
 
 /// One number of the observation.
@@ -381,6 +385,7 @@ impl JointSpec {
             ("velocity_max", Some(self.velocity_max)),
             ("effort_max", Some(self.effort_max)),
             ("command_rate_max", self.command_rate_max),
+            ("acceleration_max", self.acceleration_max),
         ];
         for (what, value) in limits {
             if let Some(got) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
@@ -497,6 +502,24 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_without_an_acceleration_limit_reads_and_hashes_as_before_there_was_one() {
+        let spec = one_joint_robot();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert!(!json.contains("acceleration_max"), "{json}");
+        // `printf %s JSON | sha256sum` of the JSON that was written before the field existed.
+        assert_eq!(
+            spec.hash(),
+            "0168e0505eb590f1799c817b9fa44118e3b872a3545355e1ed8c9c39f8946671"
+        );
+        let mut limited = spec.clone();
+        limited.joints[0].acceleration_max = Some(30.0);
+        limited.validate().unwrap();
+        let json = serde_json::to_string(&limited).unwrap();
+        assert_eq!(serde_json::from_str::<RobotSpec>(&json).unwrap(), limited);
+        assert_ne!(limited.hash(), spec.hash());
+    }
+
+    #[test]
     fn wrong_specs_are_refused_with_expected_and_got() {
         let mut spec = one_joint_robot();
         spec.joints.push(spec.joints[0].clone());
@@ -517,6 +540,16 @@ mod tests {
         let mut spec = one_joint_robot();
         spec.joints[0].effort_max = f64::NAN;
         assert!(spec.validate().is_err());
+
+        for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let mut spec = one_joint_robot();
+            spec.joints[0].acceleration_max = Some(wrong);
+            let message = spec.validate().unwrap_err().to_string();
+            assert!(
+                message.contains("acceleration_max") && message.contains("shoulder"),
+                "{message}"
+            );
+        }
 
         let mut spec = one_joint_robot();
         spec.joints[0].position_min = Some(1.0);

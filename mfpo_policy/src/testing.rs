@@ -14,6 +14,7 @@ pub(crate) fn one_joint_robot() -> RobotSpec {
             velocity_max: 20.0,
             effort_max: 0.5,
             command_rate_max: None,
+            acceleration_max: None,
         }],
         observation: ObservationSpec {
             terms: vec![

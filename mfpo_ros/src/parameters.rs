@@ -266,6 +266,18 @@ fn widened(value: &ParameterValue, default: &ParameterValue) -> ParameterValue {
         (ParameterValue::String(text), ParameterValue::IntegerArray(_)) if text.is_empty() => {
             ParameterValue::IntegerArray(Vec::new())
         }
+        (ParameterValue::Integer(number), ParameterValue::DoubleArray(_)) => {
+            ParameterValue::DoubleArray(vec![*number as f64])
+        }
+        (ParameterValue::Double(number), ParameterValue::DoubleArray(_)) => {
+            ParameterValue::DoubleArray(vec![*number])
+        }
+        (ParameterValue::IntegerArray(numbers), ParameterValue::DoubleArray(_)) => {
+            ParameterValue::DoubleArray(numbers.iter().map(|number| *number as f64).collect())
+        }
+        (ParameterValue::String(text), ParameterValue::DoubleArray(_)) if text.is_empty() => {
+            ParameterValue::DoubleArray(Vec::new())
+        }
         (other, _) => other.clone(),
     }
 }
@@ -295,6 +307,7 @@ mod tests {
             Declared::new("accept", ParameterValue::Bool(true), "").at_run_time(),
             Declared::new("runs", ParameterValue::StringArray(vec![]), ""),
             Declared::new("cpus", ParameterValue::IntegerArray(vec![]), ""),
+            Declared::new("efforts", ParameterValue::DoubleArray(vec![]), ""),
         ])
     }
 
@@ -342,6 +355,15 @@ mod tests {
         ] {
             p.set("cpus", &given).unwrap();
             assert_eq!(p.get("cpus"), Some(&ParameterValue::IntegerArray(meant)));
+        }
+        for (given, meant) in [
+            (ParameterValue::Integer(3), vec![3.0]),
+            (ParameterValue::Double(0.5), vec![0.5]),
+            (ParameterValue::IntegerArray(vec![1, 0]), vec![1.0, 0.0]),
+            (ParameterValue::String(String::new()), vec![]),
+        ] {
+            p.set("efforts", &given).unwrap();
+            assert_eq!(p.get("efforts"), Some(&ParameterValue::DoubleArray(meant)));
         }
     }
 

@@ -118,8 +118,11 @@ fn joint_line(joint: &JointSpec, unit: &str) -> String {
     let rate = joint
         .command_rate_max
         .map_or_else(String::new, |rate| format!(", command rate {rate} {unit}/s"));
+    let acceleration = joint
+        .acceleration_max
+        .map_or_else(String::new, |most| format!(", acceleration {most} rad/s^2"));
     format!(
-        "{}: {range}, velocity {} rad/s, effort {} N m{rate}",
+        "{}: {range}, velocity {} rad/s, effort {} N m{rate}{acceleration}",
         joint.name, joint.velocity_max, joint.effort_max
     )
 }

@@ -27,6 +27,7 @@ pub fn two_joints(interface: CommandInterface) -> RobotSpec {
         velocity_max: 2.0,
         effort_max: 1.0,
         command_rate_max: None,
+        acceleration_max: None,
     };
     let terms = ["elbow", "wrist"].into_iter().flat_map(|name| {
         let joint = || name.to_owned();

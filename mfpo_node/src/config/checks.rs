@@ -67,6 +67,16 @@ pub(super) fn not_negative(value: &Value) -> Result<(), String> {
     in_range(value, |number| number >= 0.0, "a finite number from 0")
 }
 
+pub(super) fn finite_numbers(value: &Value) -> Result<(), String> {
+    match value {
+        Value::DoubleArray(numbers) => match numbers.iter().find(|number| !number.is_finite()) {
+            None => Ok(()),
+            Some(got) => Err(format!("expected finite numbers, got {got}")),
+        },
+        other => Err(format!("expected numbers, got {other:?}")),
+    }
+}
+
 pub(super) fn not_negative_integer(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(number) if *number >= 0 => Ok(()),

@@ -3,8 +3,8 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, megabytes, not_negative,
-    not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
+    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, finite_numbers, megabytes,
+    not_negative, not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -183,6 +183,14 @@ fn safety() -> Vec<Declared> {
         .range(Range::Double(0.0, 1e6))
         .at_run_time(),
         Declared::new(
+            "fallback_effort",
+            Value::DoubleArray(Vec::new()),
+            "What the effort fallback adds its damping to, and commands alone where a velocity is not fresh [N m]: one for \
+             each action joint in the policy's order, as a rule what holds the robot up at rest; empty is zero",
+        )
+        .check(finite_numbers, "as many as the policy's action joints, or none; only with damp")
+        .at_run_time(),
+        Declared::new(
             "recovery_inputs",
             Value::Integer(1),
             "Good inputs in a row after which the policy takes over from the fallback [count]; 0 waits for ~/start",
@@ -297,7 +305,7 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.acceleration_max",
             Value::Double(0.0),
-            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is none",
+            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is the robot's own",
         )
         .check(not_negative, "from 0")
         .range(largest)

@@ -98,6 +98,7 @@ impl Read<'_> {
             stale_after: self.nanoseconds("stale_timeout")?,
             fallback: self.named("fallback", FallbackChoice::from_name)?,
             damping: self.number("damping")?,
+            fallback_effort: self.numbers("fallback_effort")?,
             fade_in: self.number("fade_in")?,
             recovery_inputs: self.whole("recovery_inputs")?,
             enable_timeout: self.nanoseconds("enable_timeout")?,
@@ -171,6 +172,13 @@ impl Read<'_> {
         match self.get(name)? {
             Value::IntegerArray(numbers) => Ok(numbers.iter().map(|n| *n as usize).collect()),
             other => Err(bad(name, &format!("expected whole numbers, got {other:?}"))),
+        }
+    }
+
+    fn numbers(&self, name: &str) -> Result<Vec<f64>, ParameterError> {
+        match self.get(name)? {
+            Value::DoubleArray(numbers) => Ok(numbers.clone()),
+            other => Err(bad(name, &format!("expected numbers, got {other:?}"))),
         }
     }
 

@@ -48,6 +48,12 @@ fn a_bad_value_is_refused_with_expected_and_got() {
         ("seed", Value::Integer(-1), "from 0"),
         ("realtime_priority", Value::Integer(100), "from 0 to 99"),
         ("cpu_affinity", Value::IntegerArray(vec![0, -1]), "got -1"),
+        (
+            "fallback_effort",
+            Value::DoubleArray(vec![1.0, f64::NAN]),
+            "finite numbers, got NaN",
+        ),
+        ("fallback_effort", Value::String("none".into()), "expected"),
         ("stale_timeout", Value::Double(0.0), "above 0"),
         ("stale_timeout", Value::Double(1e9), "0 to 3600"),
         ("limits.velocity_scale", Value::Double(1.5), "0 to 1"),

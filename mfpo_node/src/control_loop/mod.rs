@@ -111,7 +111,11 @@ impl ControlLoop {
     /// When the settings do not fit the robot.
     pub fn new(spec: &RobotSpec, policy: Box<Policy>, settings: Settings) -> Result<Self, CannotControl> {
         let observations = ObservationBuilder::new(spec)?;
-        let tuning = Tuning::new(spec, settings)?;
+        let Tuning {
+            settings,
+            fallback,
+            limits,
+        } = Tuning::new(spec, settings)?;
         let (size, period) = (spec.action_size(), spec.control_period());
         Ok(Self {
             period,
@@ -139,8 +143,8 @@ impl ControlLoop {
             action: vec![0.0; size],
             other: vec![0.0; size],
             raw: vec![0.0; size],
-            fallback: tuning.fallback,
-            safety: SafetyFilter::new(spec, tuning.limits),
+            fallback,
+            safety: SafetyFilter::new(spec, limits),
             state: RobotState::zeros(spec),
             settings,
         })
@@ -230,15 +234,11 @@ impl ControlLoop {
 
     /// Takes over other settings; `tuning` is left with what they replace.
     pub fn tune(&mut self, tuning: &mut Tuning) {
+        std::mem::swap(&mut self.settings, &mut tuning.settings);
+        let settings = &mut self.settings;
         // The seed and the heartbeat stay those of the start.
-        let Settings {
-            seed, enable_timeout, ..
-        } = self.settings;
-        let settings = Settings {
-            seed,
-            enable_timeout,
-            ..tuning.settings
-        };
+        settings.seed = tuning.settings.seed;
+        settings.enable_timeout = tuning.settings.enable_timeout;
         self.watchdog.set_stale_after(settings.stale_after);
         self.recovery.set_needed(settings.recovery_inputs);
         self.fade.set_duration(settings.fade_in, self.period);
@@ -246,7 +246,6 @@ impl ControlLoop {
         self.stages.set(settings.stages);
         self.safety.exchange_limits(&mut tuning.limits);
         std::mem::swap(&mut self.fallback, &mut tuning.fallback);
-        self.settings = settings;
     }
 
     /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back.

@@ -7,7 +7,7 @@ use crate::safety::{Fallback, FallbackChoice, Limits, Tightening, TooTight};
 use crate::weights::StageSettings;
 
 /// What the loop needs to know besides the policy.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Actions sampled at each tick, of which the critics choose.
     pub candidates: usize,
@@ -21,6 +21,8 @@ pub struct Settings {
     pub fallback: FallbackChoice,
     /// N m s/rad; 0 is automatic.
     pub damping: f64,
+    /// What the effort fallback adds its damping to, N m, in the order of the action joints; empty is zero.
+    pub fallback_effort: Vec<f64>,
     /// Time over which the policy fades in, s; 0 is at once.
     pub fade_in: f64,
     /// Good inputs after which the policy takes over from the fallback; 0 waits for an explicit start.
@@ -77,10 +79,11 @@ impl Tuning {
                 got: settings.stale_after as f64 * 1e-9,
             });
         }
+        let (choice, damping) = (settings.fallback, settings.damping);
         Ok(Self {
-            settings,
-            fallback: Fallback::new(spec, settings.fallback, settings.damping)?,
+            fallback: Fallback::new(spec, choice, damping, &settings.fallback_effort)?,
             limits: Limits::new(spec, &settings.tightening)?,
+            settings,
         })
     }
 

@@ -73,10 +73,12 @@ impl Service {
         let fits = newest
             .tighten(&spec)
             .map_err(|error| error.to_string())
-            .and_then(|limited| match Tuning::new(&limited, self.config.settings) {
-                Ok(_) => Ok(limited),
-                Err(error) => Err(format!("with the limits of robot_description, {error}")),
-            });
+            .and_then(
+                |limited| match Tuning::new(&limited, self.config.settings.clone()) {
+                    Ok(_) => Ok(limited),
+                    Err(error) => Err(format!("with the limits of robot_description, {error}")),
+                },
+            );
         match fits {
             Ok(limited) => {
                 self.status.robot_description = effect(&newest, &spec, &limited);

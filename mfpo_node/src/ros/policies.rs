@@ -286,7 +286,7 @@ impl Service {
 
     /// Hands a checked policy to the control loop.
     fn install(&mut self, mut policy: Box<Policy>) -> anyhow::Result<()> {
-        let settings = self.config.settings;
+        let settings = self.config.settings.clone();
         if settings.candidates > 1 && !policy.identity().has_critics {
             anyhow::bail!(
                 "the bundle carries no critics; expected some, because parameter candidates is {}",
@@ -310,7 +310,7 @@ impl Service {
             self.reconsider_description();
             let control = self.described.limited(&spec).map_err(anyhow::Error::msg);
             let control = control
-                .and_then(|limited| Ok(ControlLoop::new(&limited, policy, settings)?))
+                .and_then(|limited| Ok(ControlLoop::new(&limited, policy, settings.clone())?))
                 .inspect_err(|_| self.spec = None)?;
             self.expected.went_live_as(&spec, &identity);
             self.status.joint_names = spec.joints.iter().map(|j| j.name.clone()).collect();

@@ -300,7 +300,7 @@ impl Service {
         let config = Config::read(parameters).map_err(|error| error.to_string())?;
         let Some(spec) = &self.spec else { return Ok(()) };
         let limited = self.described.limited(spec)?;
-        Tuning::new(&limited, config.settings).map_err(|error| error.to_string())?;
+        Tuning::new(&limited, config.settings.clone()).map_err(|error| error.to_string())?;
         let candidates = config.settings.candidates;
         let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
             return Ok(());
@@ -350,10 +350,9 @@ impl Service {
             self.is_retuned = false;
             return;
         };
-        let tuning = self
-            .described
-            .limited(spec)
-            .and_then(|limited| Tuning::new(&limited, self.config.settings).map_err(|e| e.to_string()));
+        let tuning = self.described.limited(spec).and_then(|limited| {
+            Tuning::new(&limited, self.config.settings.clone()).map_err(|e| e.to_string())
+        });
         match tuning {
             Ok(tuning) => self.is_retuned = self.order(Order::Tune(Box::new(tuning))).is_err(),
             Err(error) => {

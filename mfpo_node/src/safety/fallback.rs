@@ -1,7 +1,11 @@
 //! What the robot is told when the policy must not act. It fits the command interface:
 //! - position: hold the last safe command;
 //! - velocity: ramp to zero;
-//! - effort: damping, `-d * velocity`, of each joint whose velocity is fresh; zero for the others.
+//! - effort: `posture - d * velocity` of each joint whose velocity is fresh, `posture` of the others. The posture's effort
+//!   is what the operator states, as a rule what holds the robot up at rest; zero where nothing is stated.
+//!
+//! A stop that nothing will follow (`Fallback::stop`) ends at zero effort all the same: an effort that nobody takes away
+//! any more may hold a robot up or throw it about, and nobody would see which.
 
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use thiserror::Error;
@@ -41,13 +45,50 @@ impl FallbackChoice {
     }
 }
 
-/// A fallback that would be dangerous with the interface.
-#[derive(Debug, Clone, Copy, PartialEq, Error)]
-#[error("fallback '{got:?}' does not fit commands in {unit}; expected auto or one of {expected}")]
-pub struct DoesNotFit {
-    got: FallbackChoice,
-    unit: &'static str,
-    expected: &'static str,
+/// A fallback that would be dangerous with the interface, or an effort that is none of this robot.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum DoesNotFit {
+    /// The choice would move the robot.
+    #[error("fallback '{got:?}' does not fit commands in {unit}; expected auto or one of {expected}")]
+    Choice {
+        /// The choice that came.
+        got: FallbackChoice,
+        /// Unit of the robot's commands.
+        unit: &'static str,
+        /// What fits.
+        expected: &'static str,
+    },
+    /// An effort is stated that this fallback would never command.
+    #[error(
+        "parameter fallback_effort is set, but the fallback '{choice:?}' of commands in {unit} uses none; expected an empty \
+         list, or the fallback damp of a robot with effort commands"
+    )]
+    EffortUnused {
+        /// What the fallback does.
+        choice: FallbackChoice,
+        /// Unit of the robot's commands.
+        unit: &'static str,
+    },
+    /// Not one effort for each action joint.
+    #[error(
+        "parameter fallback_effort holds {got} numbers; expected {expected}, one for each of [{joints}], or none"
+    )]
+    EffortCount {
+        /// How many came.
+        got: usize,
+        /// Size of the action.
+        expected: usize,
+        /// The action joints, separated by commas.
+        joints: String,
+    },
+    /// An effort that is no number.
+    #[error("parameter fallback_effort of joint '{joint}' is {got} N m; expected a finite number")]
+    EffortNotFinite {
+        /// The joint.
+        joint: String,
+        /// What came.
+        got: f64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +99,8 @@ struct Actuator {
     ramp: f64,
     /// N m s/rad.
     damping: f64,
+    /// Effort where the joint is at rest, or its velocity is not known, N m.
+    posture: f64,
 }
 
 /// Makes the commands of the fallback.
@@ -68,12 +111,18 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// The fallback of a robot. `damping` (N m s/rad) of 0 means full effort at full speed, joint by joint.
+    /// The fallback of a robot. `damping` (N m s/rad) of 0 means full effort at full speed, joint by joint; `posture` (N m,
+    /// in the order of the action joints) is what damping is added to, empty is zero.
     ///
     /// # Errors
     /// When `choice` does not fit the interface: holding a velocity or an effort, or zero as a position, would
-    /// move the robot.
-    pub fn new(spec: &RobotSpec, choice: FallbackChoice, damping: f64) -> Result<Self, DoesNotFit> {
+    /// move the robot. When `posture` does not fit the robot, or would never be commanded.
+    pub fn new(
+        spec: &RobotSpec,
+        choice: FallbackChoice,
+        damping: f64,
+        posture: &[f64],
+    ) -> Result<Self, DoesNotFit> {
         use FallbackChoice::{Auto, Damp, Hold, Ramp, Zero};
         let interface = spec.action.interface;
         let fitting = match (interface, choice) {
@@ -86,14 +135,15 @@ impl Fallback {
             (CommandInterface::Effort, Zero) => Ok(Zero),
             (CommandInterface::Effort, _) => Err("damp, zero"),
         };
-        let choice = fitting.map_err(|expected| DoesNotFit {
+        let choice = fitting.map_err(|expected| DoesNotFit::Choice {
             got: choice,
             unit: interface.unit(),
             expected,
         })?;
+        check_posture(spec, choice, posture)?;
         Ok(Self {
             choice,
-            actuators: actuators(spec, damping),
+            actuators: actuators(spec, damping, posture),
         })
     }
 
@@ -107,14 +157,16 @@ impl Fallback {
             *slot = match self.choice {
                 FallbackChoice::Auto | FallbackChoice::Hold => last,
                 FallbackChoice::Ramp => last - last.clamp(-actuator.ramp, actuator.ramp),
-                FallbackChoice::Damp if is_fresh => -actuator.damping * velocity,
-                FallbackChoice::Damp | FallbackChoice::Zero => 0.0,
+                FallbackChoice::Damp if is_fresh => actuator.posture - actuator.damping * velocity,
+                FallbackChoice::Damp => actuator.posture,
+                FallbackChoice::Zero => 0.0,
             };
         }
     }
 
     /// Writes the next command on the way to a stop that nothing will follow: a position is held, a velocity ramps
-    /// down, an effort is taken away (damping needs somebody to go on measuring). Returns the command it ends at.
+    /// down, an effort is taken away, the posture's too (both need somebody to go on measuring). Returns the command it
+    /// ends at.
     pub fn stop(&self, last: &[f64], out: &mut [f64]) -> StopAt {
         for (i, (slot, actuator)) in out.iter_mut().zip(&self.actuators).enumerate() {
             let last = last.get(i).copied().unwrap_or(0.0);
@@ -140,11 +192,38 @@ pub enum StopAt {
     Zero,
 }
 
-fn actuators(spec: &RobotSpec, damping: f64) -> Vec<Actuator> {
+fn check_posture(spec: &RobotSpec, choice: FallbackChoice, posture: &[f64]) -> Result<(), DoesNotFit> {
+    let joints = &spec.action.joints;
+    if posture.is_empty() {
+        return Ok(());
+    }
+    if choice != FallbackChoice::Damp {
+        let unit = spec.action.interface.unit();
+        return Err(DoesNotFit::EffortUnused { choice, unit });
+    }
+    if posture.len() != joints.len() {
+        let names: Vec<_> = joints.iter().map(|action| action.joint.as_str()).collect();
+        return Err(DoesNotFit::EffortCount {
+            got: posture.len(),
+            expected: joints.len(),
+            joints: names.join(", "),
+        });
+    }
+    match joints.iter().zip(posture).find(|(_, effort)| !effort.is_finite()) {
+        None => Ok(()),
+        Some((action, got)) => Err(DoesNotFit::EffortNotFinite {
+            joint: action.joint.clone(),
+            got: *got,
+        }),
+    }
+}
+
+fn actuators(spec: &RobotSpec, damping: f64, posture: &[f64]) -> Vec<Actuator> {
     spec.action
         .joints
         .iter()
-        .filter_map(|action| {
+        .enumerate()
+        .filter_map(|(i, action)| {
             let joint = spec.joint_index(&action.joint)?;
             let limits = spec.joints.get(joint)?;
             let rate = limits
@@ -155,6 +234,7 @@ fn actuators(spec: &RobotSpec, damping: f64) -> Vec<Actuator> {
                 joint,
                 ramp: rate * spec.control_period(),
                 damping: if damping > 0.0 { damping } else { automatic },
+                posture: posture.get(i).copied().unwrap_or(0.0),
             })
         })
         .collect()

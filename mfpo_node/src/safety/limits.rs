@@ -63,7 +63,7 @@ pub struct Tightening {
     pub effort_scale: f64,
     /// The largest rate of change of a command, command unit/s; infinite for the spec's.
     pub command_rate_max: f64,
-    /// The largest acceleration, rad/s^2; infinite for none.
+    /// The largest acceleration, rad/s^2; infinite for the spec's.
     pub acceleration_max: f64,
 }
 
@@ -308,7 +308,10 @@ impl Actuator {
                 .command_rate_max
                 .unwrap_or(f64::INFINITY)
                 .min(tightening.command_rate_max),
-            acceleration: tightening.acceleration_max,
+            acceleration: limits
+                .acceleration_max
+                .unwrap_or(f64::INFINITY)
+                .min(tightening.acceleration_max),
         })
     }
 

@@ -242,6 +242,45 @@ fn other_settings_take_effect_at_the_next_step_without_an_allocation() {
 }
 
 #[test]
+fn a_postures_effort_is_taken_over_between_two_steps_limited_and_counted_and_gone_after_a_stop() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut control, mut states) = with(CommandInterface::Effort, settings());
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    drop(control.step(&states, at(0.0)));
+    let stated = Settings {
+        fallback_effort: vec![0.4, -5.0],
+        ..settings()
+    };
+    let mut tuning = Tuning::new(&spec, stated).unwrap();
+    assert_eq!(allocations(|| control.tune(&mut tuning)), 0);
+    let Decision::Command(tick) = control.step(&states, at(80.0)) else {
+        panic!("it waits")
+    };
+    assert!(tick.fallback.is_some(), "the states are stale");
+    assert_eq!(
+        tick.command.values(),
+        [0.4, -1.0],
+        "-5 N m is beyond the limit of 1"
+    );
+    assert_eq!(tick.command.rules(), [None, Some(Rule::Effort)]);
+    // Under ~/stop it goes on, and damps on top of it.
+    send(&mut states, at(100.0), &["a", "b"], &[0.0, 0.0], &[0.0, 1.0]).unwrap();
+    control.halt();
+    let Decision::Command(tick) = control.step(&states, at(100.0)) else {
+        panic!("it waits")
+    };
+    assert!(
+        (tick.command.values()[0] - 0.15).abs() < 1e-12,
+        "{:?}",
+        tick.command
+    );
+    // Nothing follows a deactivation or the end of the node: no effort is left behind.
+    let (command, there) = control.stop().unwrap();
+    assert_eq!((command.values(), there), (&[0.0, 0.0][..], true));
+}
+
+#[test]
 fn settings_that_do_not_fit_the_robot_are_refused_with_the_reason() {
     let spec = robot(CommandInterface::Effort);
     for (change, part) in [
@@ -258,6 +297,13 @@ fn settings_that_do_not_fit_the_robot_are_refused_with_the_reason() {
                 ..settings()
             },
             "does not fit commands in N m",
+        ),
+        (
+            Settings {
+                fallback_effort: vec![0.1],
+                ..settings()
+            },
+            "one for each of [b, a]",
         ),
         (
             Settings {

@@ -161,10 +161,57 @@ fn an_acceleration_limit_ramps_a_position_up_and_brakes_it_before_its_limit() {
 }
 
 #[test]
+fn the_bundles_acceleration_limit_holds_and_the_stricter_of_it_and_the_parameter_wins() {
+    for (bundle, parameter, strictest) in [
+        (Some(10.0), f64::INFINITY, 10.0),
+        (Some(10.0), 40.0, 10.0),
+        (Some(10.0), 5.0, 5.0),
+        (None, 5.0, 5.0),
+    ] {
+        let mut spec = robot(CommandInterface::Velocity);
+        // Joint a, the second one commanded.
+        spec.joints[0].acceleration_max = bundle;
+        let tightening = Tightening {
+            acceleration_max: parameter,
+            ..Tightening::NONE
+        };
+        let live = Live::with_commanded(2, 2);
+        let mut filter = tightened(&spec, tightening);
+        let at = state(&spec, [0.0; 2], [0.0; 2]);
+        for step in 1..=3 {
+            let command = filter.enforce(&[0.0, 1.5], &at);
+            let expected = strictest * 0.02 * f64::from(step);
+            assert!((command.values()[1] - expected).abs() < 1e-9, "{command:?}");
+            assert_eq!(command.rules()[1], Some(Rule::Acceleration));
+            live.count_interventions(command);
+        }
+        let counts = live.interventions_by_rule();
+        let on_a = counts[Rule::NAMES.len() + Rule::Acceleration as usize];
+        assert_eq!(
+            (on_a, counts.iter().sum::<u64>()),
+            (3, 3),
+            "{bundle:?} {parameter}"
+        );
+    }
+}
+
+#[test]
+fn the_bundles_acceleration_limit_ramps_a_position_too() {
+    let mut spec = robot(CommandInterface::Position);
+    spec.joints[0].acceleration_max = Some(10.0);
+    let mut filter = filter(&spec);
+    let at = state(&spec, [0.0; 2], [0.0; 2]);
+    let command = filter.enforce(&[0.9, 0.9], &at);
+    // 10 rad/s^2 times 20 ms squared; b has no such limit and runs into its velocity.
+    assert!((command.values()[1] - 0.004).abs() < 1e-12, "{command:?}");
+    assert_eq!(command.rules(), [Some(Rule::Velocity), Some(Rule::Acceleration)]);
+}
+
+#[test]
 fn holding_a_position_ramping_a_velocity_damping_an_effort() {
     let fresh = [true, true];
     let command = |interface, last: &[f64], velocities: &[f64], fresh: &[bool]| {
-        let fallback = Fallback::new(&robot(interface), FallbackChoice::Auto, 0.25).unwrap();
+        let fallback = Fallback::new(&robot(interface), FallbackChoice::Auto, 0.25, &[]).unwrap();
         let mut out = vec![9.0; 2];
         fallback.command(last, velocities, fresh, &mut out);
         out
@@ -192,7 +239,7 @@ fn holding_a_position_ramping_a_velocity_damping_an_effort() {
 
 #[test]
 fn a_velocity_ramp_ends_at_zero() {
-    let fallback = Fallback::new(&robot(CommandInterface::Velocity), FallbackChoice::Auto, 0.0).unwrap();
+    let fallback = Fallback::new(&robot(CommandInterface::Velocity), FallbackChoice::Auto, 0.0, &[]).unwrap();
     let mut last = vec![2.0, -2.0];
     for _ in 0..16 {
         let mut next = vec![0.0; 2];
@@ -214,10 +261,65 @@ fn a_fallback_that_would_move_the_robot_is_refused_with_what_fits() {
         (Effort, Hold, "damp"),
         (Effort, Ramp, "damp"),
     ] {
-        let error = Fallback::new(&robot(interface), choice, 0.0)
+        let error = Fallback::new(&robot(interface), choice, 0.0, &[])
             .unwrap_err()
             .to_string();
         assert!(error.contains(fits), "{error}");
+    }
+}
+
+#[test]
+fn damping_is_added_to_the_postures_effort_which_stands_alone_where_no_velocity_is_fresh() {
+    let spec = robot(CommandInterface::Effort);
+    let fallback = Fallback::new(&spec, FallbackChoice::Auto, 0.25, &[0.3, -0.6]).unwrap();
+    let command = |velocities: [f64; 2], fresh: [bool; 2]| {
+        let mut out = vec![9.0; 2];
+        fallback.command(&[1.0, 1.0], &velocities, &fresh, &mut out);
+        out
+    };
+    assert_eq!(command([0.0, 0.0], [true, true]), [0.3, -0.6], "at rest it holds");
+    // Commands are in the order b, a; b turns at 2 rad/s.
+    assert_eq!(command([0.4, 2.0], [true, true]), [0.3 - 0.5, -0.6 - 0.1]);
+    assert_eq!(command([0.4, 2.0], [true, false]), [0.3, -0.6 - 0.1]);
+    assert_eq!(command([0.4, 2.0], [false, false]), [0.3, -0.6]);
+}
+
+#[test]
+fn a_postures_effort_that_does_not_fit_the_robot_is_refused_with_what_would() {
+    use CommandInterface::{Effort, Position, Velocity};
+    use FallbackChoice::{Auto, Zero};
+    for (interface, choice, posture, parts) in [
+        (
+            Effort,
+            Auto,
+            vec![0.1],
+            ["holds 1 numbers", "2, one for each of [b, a]"],
+        ),
+        (Effort, Auto, vec![0.1; 3], ["holds 3 numbers", "or none"]),
+        (Effort, Auto, vec![0.1, f64::NAN], ["joint 'a' is NaN", "finite"]),
+        (
+            Effort,
+            Auto,
+            vec![f64::INFINITY, 0.1],
+            ["joint 'b' is inf", "finite"],
+        ),
+        (Effort, Zero, vec![0.1, 0.1], ["'Zero'", "damp"]),
+        (
+            Position,
+            Auto,
+            vec![0.1, 0.1],
+            ["commands in rad uses none", "empty list"],
+        ),
+        (
+            Velocity,
+            Auto,
+            vec![0.1, 0.1],
+            ["commands in rad/s uses none", "empty list"],
+        ),
+    ] {
+        let error = Fallback::new(&robot(interface), choice, 0.0, &posture).unwrap_err();
+        let error = error.to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }
 

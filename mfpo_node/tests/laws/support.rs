@@ -36,6 +36,7 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
         velocity_max: 2.0,
         effort_max: 1.0,
         command_rate_max: None,
+        acceleration_max: None,
     };
     let terms = ["a", "b"].into_iter().flat_map(|name| {
         [
@@ -166,6 +167,7 @@ pub fn settings() -> Settings {
         stale_after: STALE_AFTER,
         fallback: FallbackChoice::Auto,
         damping: 0.25,
+        fallback_effort: Vec::new(),
         fade_in: 0.0,
         recovery_inputs: 1,
         enable_timeout: 0,

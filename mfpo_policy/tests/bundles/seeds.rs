@@ -85,6 +85,7 @@ fn robot() -> Subject {
             velocity_max: 2.0,
             effort_max: 0.5,
             command_rate_max: None,
+            acceleration_max: None,
         }],
         observation: ObservationSpec {
             terms: vec![

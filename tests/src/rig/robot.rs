@@ -198,6 +198,7 @@ fn spec(rate: f64) -> RobotSpec {
         velocity_max: 10.0,
         effort_max: 10.0,
         command_rate_max: None,
+        acceleration_max: None,
     };
     let action = |name: &String| ActionJoint {
         joint: name.clone(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 const BOOL: u8 = 1;
 const DOUBLE: u8 = 3;
 const STRING: u8 = 4;
+const DOUBLES: u8 = 8;
 
 fn boolean(value: bool) -> Value {
     json!({"type": BOOL, "bool_value": value})
@@ -20,6 +21,10 @@ fn text(value: &str) -> Value {
 
 fn number(value: f64) -> Value {
     json!({"type": DOUBLE, "double_value": value})
+}
+
+fn numbers(values: &[f64]) -> Value {
+    json!({"type": DOUBLES, "double_array_value": values})
 }
 
 fn get(peer: &mut Peer, names: &[&str]) -> Vec<Value> {
@@ -143,6 +148,30 @@ fn swaps_can_be_frozen_and_allowed_while_the_node_runs() {
     );
     let status = peer.status("the newest bundle is live", |s| s["version"] == 3);
     assert_eq!(status["swaps"], 1, "version 2 was never worth a swap");
+}
+
+#[test]
+fn a_postures_effort_is_refused_where_it_does_not_fit_and_commanded_while_states_are_stale_where_it_does() {
+    let env = TestEnv::new();
+    let policy = env.file("policy", &sealed(&two_joints(CommandInterface::Effort), 1));
+    let mut peer = env.peer("");
+    let _control = env.control(&[&format!("policy:={}", policy.display())]);
+    peer.report_both_joints();
+    peer.active();
+    let (successful, reason) = peer.set_parameter("fallback_effort", numbers(&[0.25]));
+    assert!(!successful, "{reason}");
+    assert_says(&reason, &["holds 1 numbers", "2, one for each of [wrist, elbow]"]);
+    assert_eq!(
+        peer.set_parameter("fallback_effort", numbers(&[0.25, -0.125])),
+        (true, String::new())
+    );
+    let (successful, reason) = peer.set_parameter("fallback", text("zero"));
+    assert!(!successful, "{reason}");
+    assert_says(&reason, &["fallback_effort is set", "uses none"]);
+    peer.silence("robot");
+    peer.status("the fallback commands", |s| s["state"] == state::FALLBACK);
+    let commands = peer.next("commands", 5);
+    assert_eq!(commands[4]["data"], json!([0.25, -0.125]));
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl ReachArm {
             position_max: Some(*limit),
             velocity_max: VELOCITY_MAX,
             effort_max: *effort_max,
+            acceleration_max: None,
             command_rate_max: Some(COMMAND_RATE_MAX),
         };
         let action = |joint| ActionJoint {

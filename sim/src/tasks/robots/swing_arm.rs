@@ -76,6 +76,7 @@ impl SwingArm {
                 velocity_max: VELOCITY_MAX,
                 effort_max: TORQUE_MAX,
                 command_rate_max: Some(TORQUE_RATE_MAX),
+                acceleration_max: None,
             }],
             observation: ObservationSpec { terms },
             action: ActionSpec {
