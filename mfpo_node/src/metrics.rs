@@ -431,10 +431,12 @@ mod tests {
         };
         rounds.look(&live, at(0));
         assert!(are(&rounds, 0.0, 0.0), "nothing has come yet: {rounds:?}");
-        [100, 200, 500, 600].map(|ms| live.note_round(at(ms)));
+        [100, 200, 500, 600]
+            .into_iter()
+            .for_each(|ms| live.note_round(at(ms)));
         rounds.look(&live, at(1000));
         assert!(are(&rounds, 4.0, 0.4), "the silence lasts: {rounds:?}");
-        [1100, 1200].map(|ms| live.note_round(at(ms)));
+        [1100, 1200].into_iter().for_each(|ms| live.note_round(at(ms)));
         rounds.look(&live, at(1250));
         assert!(are(&rounds, 8.0, 0.5), "it ended in this time: {rounds:?}");
         rounds.look(&Live::new(1), at(2250));

@@ -142,6 +142,6 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        assert!(remaps("control").topic("joint states", "control", "/").is_err());
+        assert!(remaps("control").topic("/joint\0states", "control", "/").is_err());
     }
 }
