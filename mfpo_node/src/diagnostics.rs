@@ -5,7 +5,7 @@
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
 use crate::safety::Rule;
-use crate::status::{DRY_RUN, Status};
+use crate::status::{DRY_RUN, Status, UNRECEIVED};
 use crate::time::MonoTime;
 
 /// How bad it is; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.
@@ -91,6 +91,7 @@ pub fn diagnose(sources: &Sources<'_>, now: MonoTime) -> Vec<Diagnostic> {
         control_loop(sources, now),
         policy(sources),
         inputs(sources, now),
+        connections(sources),
         safety(sources),
     ]
 }
@@ -235,6 +236,14 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
         value("last_rejection", &status.last_rejection),
         value("competing_runs", status.competing_runs.join(", ")),
     ]);
+    if let Some(compared) = status.swap.compared() {
+        values.extend([
+            value("shadow.ticks", compared.ticks),
+            value("shadow.difference_rms", compared.rms),
+            value("shadow.difference_max", compared.largest),
+            value("shadow.latency_us", compared.latency * 1e6),
+        ]);
+    }
     let level = match &status.current {
         None => Level::Warn,
         Some(_) if status.was_just_rejected() => {
@@ -273,7 +282,12 @@ fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         "goal".to_owned(),
         goal.map_or_else(|| "none".to_owned(), |[x, y, z]| format!("{x:.4} {y:.4} {z:.4}")),
     ));
-    values.push(value("refused_states", read(&sources.live.refused_states)));
+    let rounds = &sources.status.rounds;
+    values.extend([
+        value("refused_states", read(&sources.live.refused_states)),
+        value("rate", rounds.rate),
+        value("longest_gap", rounds.longest_gap),
+    ]);
     let oldest = ages.iter().copied().fold(0.0, f64::max);
     let silent: Vec<&str> = sources
         .status
@@ -304,6 +318,39 @@ fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
     };
     Diagnostic {
         name: "inputs",
+        level,
+        message,
+        values,
+    }
+}
+
+fn connections(sources: &Sources<'_>) -> Diagnostic {
+    let status = sources.status;
+    let unheard: Vec<&str> = status
+        .unheard
+        .iter()
+        .map(|unheard| unheard.words.as_str())
+        .collect();
+    let mut values = vec![value("unheard_publishers", unheard.len())];
+    values.extend(
+        status
+            .receivers
+            .map(|count| value("receivers_of_commands", count)),
+    );
+    let wrong: Vec<&str> = unheard
+        .into_iter()
+        .chain(status.reach_nobody().then_some(UNRECEIVED))
+        .collect();
+    let (level, message) = if wrong.is_empty() {
+        (
+            Level::Ok,
+            "every publisher on the node's topics is heard".to_owned(),
+        )
+    } else {
+        (Level::Warn, wrong.join("; "))
+    };
+    Diagnostic {
+        name: "connections",
         level,
         message,
         values,

@@ -68,6 +68,12 @@ pub struct Live {
     pub refused_states: AtomicU64,
     /// Records that found the ring full: the percentiles lack them.
     pub lost_records: AtomicU64,
+    /// Times that every joint has reported anew.
+    rounds: AtomicU64,
+    /// When the last of these was, ns of the monotonic clock; 0 where none was.
+    last_round: AtomicU64,
+    /// The longest time between two of them since it was last asked for, ns.
+    longest_gap: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
     /// The goal, m, as bits; meaningless without `has_goal`.
@@ -145,6 +151,16 @@ impl Live {
         }
     }
 
+    /// Notes that every joint has reported anew; only the control thread does.
+    pub fn note_round(&self, now: MonoTime) {
+        let last = self.last_round.swap(now.nanos(), Ordering::Relaxed);
+        if last > 0 {
+            let gap = now.since(MonoTime::from_nanos(last));
+            self.longest_gap.fetch_max(gap, Ordering::Relaxed);
+        }
+        add(&self.rounds, 1);
+    }
+
     /// Age of each joint's newest position, s; infinite where none came.
     pub fn joint_ages(&self, now: MonoTime) -> Vec<f64> {
         let age = |received: &AtomicU64| match received.load(Ordering::Relaxed) {
@@ -163,6 +179,37 @@ pub fn add(counter: &AtomicU64, amount: u64) {
 /// Reads a counter.
 pub fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+/// How regularly every joint has reported, from one look to the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rounds {
+    /// Times a second that every joint has reported anew.
+    pub rate: f64,
+    /// The longest time without, that which lasts now included, s.
+    pub longest_gap: f64,
+    seen: u64,
+    at: Option<MonoTime>,
+}
+
+impl Rounds {
+    /// Looks again.
+    pub fn look(&mut self, live: &Live, now: MonoTime) {
+        let seen = read(&live.rounds);
+        let elapsed = self.at.map_or(0, |at| now.since(at)) as f64 * 1e-9;
+        // Another robot begins at zero.
+        let new = seen.saturating_sub(self.seen) as f64;
+        self.rate = if elapsed > 0.0 { new / elapsed } else { 0.0 };
+        let last = read(&live.last_round);
+        let lasting = if last == 0 {
+            0
+        } else {
+            now.since(MonoTime::from_nanos(last))
+        };
+        let longest = live.longest_gap.swap(0, Ordering::Relaxed).max(lasting);
+        self.longest_gap = longest as f64 * 1e-9;
+        (self.seen, self.at) = (seen, Some(now));
+    }
 }
 
 /// What one tick took.
@@ -393,6 +440,27 @@ mod tests {
             .for_each(|v| moments.add(v));
         assert_eq!((moments.average(), moments.standard_deviation()), (5.0, 2.0));
         assert_eq!((moments.min(), moments.max(), moments.count()), (2.0, 9.0, 8));
+    }
+
+    #[test]
+    fn rounds_have_a_rate_and_a_longest_gap_from_look_to_look() {
+        let (live, mut rounds) = (Live::new(1), Rounds::default());
+        let at = |ms: u64| MonoTime::from_nanos(SECOND + ms * 1_000_000);
+        let are = |rounds: &Rounds, rate: f64, gap: f64| {
+            (rounds.rate - rate).abs() < 1e-9 && (rounds.longest_gap - gap).abs() < 1e-9
+        };
+        rounds.look(&live, at(0));
+        assert!(are(&rounds, 0.0, 0.0), "nothing has come yet: {rounds:?}");
+        [100, 200, 500, 600]
+            .into_iter()
+            .for_each(|ms| live.note_round(at(ms)));
+        rounds.look(&live, at(1000));
+        assert!(are(&rounds, 4.0, 0.4), "the silence lasts: {rounds:?}");
+        [1100, 1200].into_iter().for_each(|ms| live.note_round(at(ms)));
+        rounds.look(&live, at(1250));
+        assert!(are(&rounds, 8.0, 0.5), "it ended in this time: {rounds:?}");
+        rounds.look(&Live::new(1), at(2250));
+        assert!(are(&rounds, 0.0, 0.0), "another robot: {rounds:?}");
     }
 
     #[test]

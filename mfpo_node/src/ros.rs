@@ -9,6 +9,7 @@ mod life;
 mod messages;
 mod policies;
 mod probing;
+mod publishers;
 mod qos_overrides;
 mod recorded;
 mod requests;
@@ -22,7 +23,7 @@ use anyhow::Context as _;
 use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::{LogQueue, Rosout};
-use mfpo_ros::{Inbox, SpinThread, create_node, qos, shutdown};
+use mfpo_ros::{SpinThread, create_node, qos, shutdown};
 use r2r::QosProfile;
 use rtrb::RingBuffer;
 use tokio::sync::mpsc;
@@ -34,7 +35,8 @@ use crate::status::LoopEvent;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::ControlThread;
-use messages::Stamps;
+use messages::{Receivers, Stamps};
+use publishers::Publishers;
 use qos_overrides::{End, Overrides};
 use recorded::facts;
 use requests::Operators;
@@ -70,17 +72,10 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let stamps = Stamps::new(&node, config.use_sim_time);
     let mut overrides = read_overrides(&node)?;
     let (takes_bundles, bundles) = take_bundles(bundle_node, &mut overrides)?;
-    let inputs = Inputs {
-        bundles,
-        parameters: ParameterServer::new(&mut node)?,
-        operators: Operators::new(&mut node)?,
-        descriptions: if config.use_robot_description {
-            let profile =
-                overrides.profile("robot_description", End::Subscription, qos::ROBOT_DESCRIPTION)?;
-            Some(Inbox::subscribe(&mut node, "robot_description", profile)?)
-        } else {
-            None
-        },
+    let descriptions = if config.use_robot_description {
+        Some(overrides.subscribe(&mut node, "robot_description", qos::ROBOT_DESCRIPTION)?)
+    } else {
+        None
     };
     let mut outputs = outputs(&mut node, log, stamps.clone(), &mut overrides)?;
     let recorder = config.recording.clone().map(|settings| {
@@ -108,6 +103,15 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     };
     let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
+    outputs.receivers = control.receivers();
+    let (mut publishers, unheard) = Publishers::new(overrides.listened());
+    let inputs = Inputs {
+        bundles,
+        parameters: ParameterServer::new(&mut node)?,
+        operators: Operators::new(&mut node)?,
+        descriptions,
+        unheard,
+    };
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
     let thread = std::thread::Builder::new()
@@ -115,7 +119,8 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         .spawn(move || control.run())
         .context("starting the control thread")?;
 
-    let spin = SpinThread::start(node, "service").context("starting the service thread")?;
+    let spin = SpinThread::start_showing(node, "service", move |node| publishers.look(node))
+        .context("starting the service thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -148,12 +153,9 @@ fn take_bundles(
     mut node: r2r::Node,
     overrides: &mut Overrides,
 ) -> anyhow::Result<(BundleThread, mpsc::Receiver<Arrived>)> {
-    let (whole, parts) = ("policy/bundle", "policy/bundle_chunk");
-    let whole_qos = overrides.profile(whole, End::Subscription, qos::POLICY_BUNDLE)?;
-    let parts_qos = overrides.profile(parts, End::Subscription, qos::POLICY_BUNDLE_CHUNK)?;
     let topics = BundleTopics {
-        whole: Inbox::subscribe(&mut node, whole, whole_qos)?,
-        parts: Inbox::subscribe(&mut node, parts, parts_qos)?,
+        whole: overrides.subscribe(&mut node, "policy/bundle", qos::POLICY_BUNDLE)?,
+        parts: overrides.subscribe(&mut node, "policy/bundle_chunk", qos::POLICY_BUNDLE_CHUNK)?,
     };
     BundleThread::start(node, topics).context("starting the thread that takes bundles")
 }
@@ -182,6 +184,7 @@ fn outputs(
         stamps,
         node: name.trim_start_matches('/').to_owned(),
         recording: None,
+        receivers: Receivers::default(),
     })
 }
 

@@ -1,9 +1,10 @@
-//! What every ROS 2 executable of this workspace shares: quality of service by topic, log output and `/rosout`, node
+//! What every ROS 2 executable of this workspace shares: quality of service by topic and whether two ends of one fit, log output and `/rosout`, node
 //! creation, parameters that refuse with a reason and their services, inboxes that keep up, spin threads, the shutdown flag, and conversions
 //! between messages and the types of `mfpo_policy`.
 
 pub mod args;
 pub mod convert;
+pub mod fit;
 pub mod inbox;
 pub mod log;
 pub mod node;
@@ -11,6 +12,7 @@ pub mod parameter_server;
 pub mod parameters;
 pub mod qos;
 pub mod realtime;
+pub mod remap;
 pub mod rosout;
 pub mod shutdown;
 pub mod spin;
@@ -19,4 +21,5 @@ pub mod time;
 pub use inbox::Inbox;
 pub use node::{RosError, create_node};
 pub use r2r;
+pub use remap::Remaps;
 pub use spin::SpinThread;

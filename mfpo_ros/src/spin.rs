@@ -19,12 +19,25 @@ impl SpinThread {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(mut node: r2r::Node, name: &str) -> std::io::Result<Self> {
+    pub fn start(node: r2r::Node, name: &str) -> std::io::Result<Self> {
+        Self::start_showing(node, name, |_| {})
+    }
+
+    /// [`SpinThread::start`], which shows the node to `look` after each wait: at least 50 times a second.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_showing(
+        mut node: r2r::Node,
+        name: &str,
+        mut look: impl FnMut(&r2r::Node) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             while !seen.load(Ordering::Relaxed) {
                 node.spin_once(WAIT);
+                look(&node);
             }
         })?;
         Ok(Self {

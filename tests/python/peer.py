@@ -204,6 +204,14 @@ class Robot:
             self.timers[name] = self.node.create_timer(1.0 / order["hz"], send)
         return last
 
+    def withdraw(self, order):
+        """Ends what was repeated under a name, and its publishers with it; tells when the last one was sent."""
+        self.node.destroy_timer(self.timers.pop(order["name"]))
+        time.sleep(0.05)  # It may be sending just now.
+        for key in [key for key in self.publishers if key[2] == order["name"]]:
+            self.node.destroy_publisher(self.publishers.pop(key))
+        return self.sent.get(order["name"])
+
     def call(self, order):
         """Calls a service and returns its answer."""
         kind = interface(order["type"], "srv")

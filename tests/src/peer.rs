@@ -162,6 +162,19 @@ impl Peer {
         last.as_f64()
     }
 
+    /// [`Peer::repeat_states`] by a publisher of its own, of any type and quality of service.
+    pub fn repeat_as(&mut self, name: &str, (topic, kind, qos): (&str, &str, Qos), message: &Value) {
+        self.ask(
+            json!({"do": "repeat", "name": name, "as": name, "topic": topic, "hz": 100,
+            "type": kind, "qos": qos.name(), "message": message}),
+        );
+    }
+
+    /// Ends what is repeated under a name, and its publisher with it; tells when the last one was sent ([`now`]).
+    pub fn withdraw(&mut self, name: &str) -> Option<f64> {
+        self.ask(json!({"do": "withdraw", "name": name})).as_f64()
+    }
+
     /// States of both joints of `two_joints`, at rest.
     pub fn report_both_joints(&mut self) {
         self.repeat_states("robot", &states(&["elbow", "wrist"], &[0.1, 0.2], &[0.0, 0.0]));

@@ -275,6 +275,19 @@ impl ControlLoop {
         }
     }
 
+    /// Takes the policy out of the shadow, where there is one; its swap ends without it having acted.
+    #[must_use = "install it, or free it on another thread than the control loop"]
+    pub fn take_shadow(&mut self) -> Option<Box<Policy>> {
+        let shadow = self.slot.set_shadow(None)?;
+        self.stages.end();
+        Some(shadow)
+    }
+
+    /// A blend that is under way ends: the newer policy acts alone, on probation.
+    pub fn cut_blend(&mut self) {
+        self.stages.restart();
+    }
+
     /// What a swap needs between two steps, once the command is on its way; `took` is the time of the last step, s.
     pub fn after(&mut self, took: f64) -> Option<Progress> {
         let turn = match self.outcome {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown, time};
 
-use super::messages::{CommandPublisher, Stamps, TickTimes, fill_action, fill_stop};
+use super::messages::{CommandPublisher, Receivers, Stamps, TickTimes, fill_action, fill_stop};
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::geometry_msgs::msg::PointStamped;
@@ -175,11 +175,9 @@ impl ControlThread {
         rings: Rings,
         (stamps, overrides): (Stamps, &mut Overrides),
     ) -> anyhow::Result<Self> {
-        let states = overrides.profile("joint_states", End::Subscription, qos::JOINT_STATES)?;
-        let inbox = Inbox::subscribe(&mut node, "joint_states", states)?;
+        let inbox = overrides.subscribe(&mut node, "joint_states", qos::JOINT_STATES)?;
         let enable = if config.settings.enable_timeout > 0 {
-            let heartbeats = overrides.profile("enable", End::Subscription, qos::ENABLE)?;
-            Some(Inbox::subscribe(&mut node, "enable", heartbeats)?)
+            Some(overrides.subscribe(&mut node, "enable", qos::ENABLE)?)
         } else {
             None
         };
@@ -216,6 +214,11 @@ impl ControlThread {
             records: 0,
             refusals: Refusals::default(),
         })
+    }
+
+    /// Who receives the commands.
+    pub fn receivers(&self) -> Receivers {
+        self.commands.receivers()
     }
 
     /// Until the process is asked to end; the robot then has its last safe command.
@@ -335,11 +338,13 @@ impl ControlThread {
             }
             Order::Resume => {
                 let Robot { control, states, .. } = &mut *running.robot;
+                let stage = control.stage();
                 let event = match control.resume(states, now) {
                     Ok(()) => LoopEvent::Resumed,
                     Err(not_ready) => LoopEvent::NotReady(not_ready),
                 };
                 self.rings.tell(event);
+                self.note_cut(stage);
             }
             Order::Probe(probe) => self.begin_probe(probe, now),
             Order::Halt => {
@@ -509,6 +514,7 @@ impl ControlThread {
             running.rest();
             running.forget_goal();
             running.enter(LoopState::Inactive, &mut self.rings.tell);
+            self.end_stages();
             self.rings.tell(LoopEvent::Deactivated);
         }
     }

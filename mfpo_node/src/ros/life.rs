@@ -148,7 +148,7 @@ impl Service {
         match event {
             LoopEvent::Activated => self.activated(),
             LoopEvent::NotReady(not_ready) if self.is_waiting_for(Goal::Activate) || self.is_resuming() => {
-                let reason = self.status.explain_not_ready(not_ready);
+                let reason = self.status.explain_refusal(not_ready);
                 self.conclude(Outcome::Failure, &reason);
             }
             LoopEvent::Deactivated => self.deactivated(),

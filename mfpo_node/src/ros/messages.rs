@@ -53,6 +53,29 @@ fn nanoseconds(elapsed: Duration) -> i64 {
     i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// The subscribers of `commands`.
+#[derive(Default)]
+pub enum Receivers {
+    /// Of `std_msgs/Float64MultiArray`.
+    Array(r2r::Publisher<Float64MultiArray>),
+    /// Of `trajectory_msgs/JointTrajectory`.
+    Trajectory(r2r::Publisher<JointTrajectory>),
+    /// There is no such topic.
+    #[default]
+    Nobody,
+}
+
+impl Receivers {
+    /// How many the middleware serves: those whose type and quality of service fit. `None` where there is no topic.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::Array(publisher) => publisher.get_inter_process_subscription_count().ok(),
+            Self::Trajectory(publisher) => publisher.get_inter_process_subscription_count().ok(),
+            Self::Nobody => None,
+        }
+    }
+}
+
 /// Publishes commands, of either type. It takes nothing but a [`SafeCommand`].
 pub enum CommandPublisher {
     /// `std_msgs/Float64MultiArray`.
@@ -79,6 +102,15 @@ impl CommandPublisher {
                 JointTrajectory::default(),
             ),
         })
+    }
+
+    /// Who receives the commands, for another thread to ask.
+    pub fn receivers(&self) -> Receivers {
+        match self {
+            Self::Array(publisher, _) => Receivers::Array(publisher.clone()),
+            Self::Trajectory(publisher, _) => Receivers::Trajectory(publisher.clone()),
+            Self::Nothing => Receivers::Nobody,
+        }
     }
 
     /// Makes the message as large as the robot's commands.

@@ -16,7 +16,7 @@ use r2r::mfpo_msgs::srv::LoadPolicy;
 
 use crate::control_loop::ControlLoop;
 use crate::joint_states::JointStates;
-use crate::lifecycle::Outcome;
+use crate::lifecycle::{Outcome, State};
 use crate::metrics::Live;
 use crate::status::Status;
 use crate::time::MonoTime;
@@ -159,8 +159,8 @@ impl Service {
         if let Some(request) = self.loads.pop_front() {
             let path = PathBuf::from(&request.message.path);
             self.check(Origin::Load(request), Source::File(path));
-        } else if self.status.swap.is_under_way() {
-            // The newest bundle waits until the one before it is through.
+        } else if self.status.swap.is_under_way() && self.life.state() == State::Active {
+            // The newest bundle waits until the one before it is through; an inactive node takes no stages.
         } else if let Some(offer) = self.offers.take() {
             self.check(Origin::Topic, Source::Offer(offer));
         } else if let Some(found) = self.look_into_the_folder() {

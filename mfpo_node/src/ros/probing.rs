@@ -67,7 +67,7 @@ impl Service {
             ProbeEnd::Complete => None,
             ProbeEnd::Overtaken => Some("the node was asked for a transition of its life cycle".to_owned()),
             ProbeEnd::Hindered(cause) => Some(self.status.explain(cause)),
-            ProbeEnd::NotReady(not_ready) => Some(self.status.explain_not_ready(not_ready)),
+            ProbeEnd::NotReady(not_ready) => Some(self.status.explain_refusal(not_ready)),
             ProbeEnd::Refused(reason) => Some((*reason).to_owned()),
         };
         if matches!(end, ProbeEnd::NotReady(_) | ProbeEnd::Refused(_)) {

@@ -1,15 +1,18 @@
 //! Quality of service by parameter, under the names that rclcpp gives them:
 //! `qos_overrides./joint_states.subscription.reliability`. The topic is the full name before any remapping.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use mfpo_ros::parameters::{ParameterValue as Value, closest};
+use mfpo_ros::{Inbox, Remaps};
 
+use super::publishers::Listened;
 use super::r2r;
 use r2r::QosProfile;
 use r2r::qos::{DurabilityPolicy, HistoryPolicy, ReliabilityPolicy};
 
 const PREFIX: &str = "qos_overrides.";
-const POLICIES: [&str; 4] = ["reliability", "durability", "history", "depth"];
+/// Policies that a parameter can set.
+pub const POLICIES: [&str; 4] = ["reliability", "durability", "history", "depth"];
 
 /// Which end of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,17 @@ impl End {
     }
 }
 
+/// The parameter that sets a policy of one end of a topic, by its full name.
+pub fn parameter(full: &str, end: End, policy: &str) -> String {
+    format!("{PREFIX}{full}.{}.{policy}", end.name())
+}
+
+/// The name of a message's type in ROS 2, from that in Rust: `...::sensor_msgs::msg::JointState`.
+fn kind<T>() -> String {
+    let parts: Vec<&str> = std::any::type_name::<T>().rsplitn(4, "::").take(3).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join("/")
+}
+
 struct Override {
     parameter: String,
     topic_and_end: String,
@@ -43,6 +57,7 @@ pub struct Overrides {
     given: Vec<Override>,
     /// The topics that were asked for, each with its end.
     known: Vec<String>,
+    listened: Vec<Listened>,
 }
 
 impl Overrides {
@@ -62,7 +77,37 @@ impl Overrides {
             namespace: namespace.trim_end_matches('/').to_owned(),
             given: given.filter_map(one).collect(),
             known: Vec::new(),
+            listened: Vec::new(),
         }
+    }
+
+    /// Subscribes `node` to a topic; `usual` holds where the parameters say nothing else.
+    ///
+    /// # Errors
+    /// When a policy or its value does not exist, or rcl refuses the topic.
+    pub fn subscribe<T: r2r::WrappedTypesupport + Send + 'static>(
+        &mut self,
+        node: &mut r2r::Node,
+        topic: &str,
+        usual: QosProfile,
+    ) -> anyhow::Result<Inbox<T>> {
+        let requested = self.profile(topic, End::Subscription, usual)?;
+        let full = self.full(topic);
+        let name = node.name().context("reading the node's name")?;
+        let namespace = node.namespace().context("reading the node's namespace")?;
+        self.listened.push(Listened {
+            topic: topic.to_owned(),
+            remapped: Remaps::of_this_process()?.topic(&full, &name, &namespace)?,
+            full,
+            kind: kind::<T>(),
+            requested: requested.clone(),
+        });
+        Ok(Inbox::subscribe(node, topic, requested)?)
+    }
+
+    /// The topics that were subscribed to.
+    pub fn listened(&mut self) -> Vec<Listened> {
+        std::mem::take(&mut self.listened)
     }
 
     /// The profile of one end of a topic: `usual`, and over it what the parameters say.
@@ -70,12 +115,7 @@ impl Overrides {
     /// # Errors
     /// When a policy or its value does not exist.
     pub fn profile(&mut self, topic: &str, end: End, usual: QosProfile) -> anyhow::Result<QosProfile> {
-        let full = if topic.starts_with('/') {
-            topic.to_owned()
-        } else {
-            format!("{}/{topic}", self.namespace)
-        };
-        let topic_and_end = format!("{full}.{}", end.name());
+        let topic_and_end = format!("{}.{}", self.full(topic), end.name());
         let mut profile = usual;
         let mut of_this = self.given.iter_mut().filter(|o| o.topic_and_end == topic_and_end);
         of_this.try_for_each(|o| {
@@ -85,6 +125,14 @@ impl Overrides {
         })?;
         self.known.push(topic_and_end);
         Ok(profile)
+    }
+
+    fn full(&self, topic: &str) -> String {
+        if topic.starts_with('/') {
+            topic.to_owned()
+        } else {
+            format!("{}/{topic}", self.namespace)
+        }
     }
 
     /// Names an override that is for no topic of this node.
@@ -171,6 +219,18 @@ mod tests {
 
     fn text(value: &str) -> Value {
         Value::String(value.to_owned())
+    }
+
+    #[test]
+    fn a_type_of_messages_has_the_name_that_ros_gives_it() {
+        assert_eq!(
+            kind::<r2r::sensor_msgs::msg::JointState>(),
+            "sensor_msgs/msg/JointState"
+        );
+        assert_eq!(
+            kind::<r2r::mfpo_msgs::msg::PolicyBundle>(),
+            "mfpo_msgs/msg/PolicyBundle"
+        );
     }
 
     #[test]

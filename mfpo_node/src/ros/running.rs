@@ -234,6 +234,7 @@ impl Running {
         }
         if states.all_collected() {
             states.start_collecting();
+            self.robot.live.note_round(now);
             self.schedule.state_arrived(now);
             self.complete = true;
         }

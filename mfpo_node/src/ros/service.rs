@@ -15,14 +15,14 @@ use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::Rosout;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::bundles::Arrived;
 use super::control_thread::{Order, Retired};
 use super::description::Described;
 use super::life::Pending;
-use super::messages::{Stamps, diagnostics_message, status_message};
+use super::messages::{Receivers, Stamps, diagnostics_message, status_message};
 use super::policies::{Checked, Origin};
 use super::probing::Probing;
 use super::r2r;
@@ -40,9 +40,9 @@ use crate::config::Config;
 use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{Live, TickRecord};
+use crate::metrics::{Live, LoopState, TickRecord};
 use crate::recording::Recording;
-use crate::status::{LoopEvent, Status};
+use crate::status::{LoopEvent, Status, Unheard};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
 use crate::weights::runs::Runs;
@@ -77,6 +77,8 @@ pub struct Inputs {
     pub operators: Operators,
     /// Topic `robot_description`, where it is listened to.
     pub descriptions: Option<Inbox<StringMessage>>,
+    /// Publishers that are not heard.
+    pub unheard: watch::Receiver<Vec<Unheard>>,
 }
 
 /// What the service publishes.
@@ -95,6 +97,8 @@ pub struct Outputs {
     pub node: String,
     /// The recorder, where something is recorded.
     pub recording: Option<Recording>,
+    /// Who receives the commands.
+    pub receivers: Receivers,
 }
 
 /// Serves everything but the control loop.
@@ -224,6 +228,7 @@ impl Service {
             mut parameters,
             mut operators,
             mut descriptions,
+            mut unheard,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -232,6 +237,7 @@ impl Service {
             let is_busy = self.is_busy();
             tokio::select! {
                 Some(description) = next(&mut descriptions) => self.describe(&description.data),
+                Ok(()) = unheard.changed() => self.status.note_unheard(unheard.borrow_and_update().clone()),
                 Some(arrived) = bundles.recv() => self.arrived(arrived),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),
@@ -393,6 +399,10 @@ impl Service {
             .is_none_or(|at| now.since(at) >= DIAGNOSE_EVERY)
         {
             self.last_diagnosed = Some(now);
+            self.status.rounds.look(&self.live, now);
+            let is_commanding = matches!(self.live.state(), LoopState::Active | LoopState::Fallback);
+            self.status
+                .note_receivers(self.outputs.receivers.count(), is_commanding);
             self.publish_diagnostics(now);
         }
         self.forward_log();

@@ -19,6 +19,11 @@ impl ControlThread {
         };
         let identity = Arc::clone(policy.identity());
         if running.mode != Mode::Active {
+            if let Some(superseded) = running.robot.control.take_shadow() {
+                let name = Arc::clone(superseded.identity());
+                self.rings.retire(Retired::Policy(superseded));
+                self.rings.tell(LoopEvent::Superseded(name));
+            }
             let freed = running.robot.control.swap(policy);
             self.free(freed);
             return self.went_live(true, None);
@@ -74,6 +79,32 @@ impl ControlThread {
                 });
             }
             (Turn::Return(_), None) => {}
+        }
+    }
+
+    /// Nothing is commanded any more, so that two policies can be neither compared nor blended: the one in the shadow
+    /// takes over at once, as one does that arrives now, and the one in the blend acts alone when it goes on. Probation
+    /// goes on then, too.
+    pub(super) fn end_stages(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let control = &mut running.robot.control;
+        let before = control.stage();
+        match control.take_shadow() {
+            Some(policy) => self.begin_swap(policy),
+            None => {
+                control.cut_blend();
+                self.note_cut(before);
+            }
+        }
+    }
+
+    /// The blend that was under way before may have been cut short.
+    pub(super) fn note_cut(&mut self, before: Option<Stage>) {
+        let Some(running) = &self.running else { return };
+        let stage = running.robot.control.stage();
+        if before == Some(Stage::Blend) && stage != before {
+            fill_before(&mut self.action, None);
+            self.rings.tell(LoopEvent::Blended(stage));
         }
     }
 

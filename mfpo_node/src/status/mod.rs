@@ -7,15 +7,17 @@ use mfpo_ros::parameters::closest;
 use crate::control_loop::{NotReady, Reason};
 use crate::goal::GoalRefusal;
 use crate::joint_states::Refusal;
-use crate::metrics::{Figures, Live, LoopState, TickRecord};
+use crate::metrics::{Figures, Live, LoopState, Rounds, TickRecord};
 use crate::probe::Mode;
 use crate::safety::{NotEnabled, Outside, Rule, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
 mod swap;
+mod unheard;
 
 pub use swap::Swap;
+pub use unheard::{UNRECEIVED, Unheard};
 
 /// What everything begins with that a dry run says of itself.
 pub const DRY_RUN: &str = "dry run, no command is published: ";
@@ -190,8 +192,17 @@ pub struct Status {
     pub by_hand: f64,
     /// Latency and rate.
     pub figures: Figures,
+    /// How regularly the joints report.
+    pub rounds: Rounds,
     /// The swap that is under way.
     pub swap: Swap,
+    /// Publishers on the node's topics that it does not hear.
+    pub unheard: Vec<Unheard>,
+    /// Subscribers of `commands` that the middleware serves, where there is such a topic.
+    pub receivers: Option<usize>,
+    /// Nobody receives the commands; the same of the look before, of which nothing was told yet.
+    reach_nobody: bool,
+    reached_nobody: bool,
     state: Option<LoopState>,
     reason: String,
     /// What the probe does.
@@ -239,7 +250,7 @@ impl Status {
                 self.just_rejected = false;
             }
             LoopEvent::Shadowing(policy) => self.swap.enter(Some(Stage::Shadow), policy.version),
-            LoopEvent::Compared(compared) => swap::log_comparison(&compared),
+            LoopEvent::Compared(compared) => self.swap.compare(compared),
             LoopEvent::Superseded(policy) => swap::log_superseded(&policy),
             LoopEvent::Blended(stage) => self.swap.go_on(stage),
             LoopEvent::Committed => self.swap.go_on(None),
@@ -298,6 +309,7 @@ impl Status {
             rejections: self.rejections,
             last_rejection: std::mem::take(&mut self.last_rejection),
             by_hand: self.by_hand,
+            unheard: std::mem::take(&mut self.unheard),
             ..Self::new(self.is_dry_run)
         };
     }
@@ -345,18 +357,25 @@ impl Status {
                 self.rest.map(Rest::message).unwrap_or_default().to_owned()
             }
             LoopState::WaitingForPolicy => {
-                "waiting for a policy on topic policy/bundle (or parameter policy); commanding nothing"
-                    .to_owned()
+                let unheard = self.unheard_of(&["policy/bundle", "policy/bundle_chunk"]);
+                format!(
+                    "waiting for a policy on topic policy/bundle (or parameter policy){unheard}; commanding nothing"
+                )
             }
             LoopState::WaitingForStates | LoopState::Inactive if !self.not_ready.is_empty() => {
-                format!("not active yet: {}; commanding nothing", self.not_ready)
+                let unheard = self.unheard_inputs();
+                format!("not active yet: {}{unheard}; commanding nothing", self.not_ready)
             }
             LoopState::WaitingForStates | LoopState::Inactive => {
                 let names = self.silent_joints(live, now);
-                format!("waiting for the state of joints [{names}]; commanding nothing")
+                let unheard = self.unheard_inputs();
+                format!("waiting for the state of joints [{names}]{unheard}; commanding nothing")
             }
             LoopState::Active => format!("the policy commands the robot{}", self.swap.in_words()),
-            LoopState::Fallback => format!("the fallback commands the robot: {}", self.reason),
+            LoopState::Fallback => {
+                let unheard = self.unheard_inputs();
+                format!("the fallback commands the robot: {}{unheard}", self.reason)
+            }
             LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
             LoopState::Probing => format!("probe: {}", self.probed),
         };
@@ -421,6 +440,11 @@ impl Status {
             NotReady::NoGoal => NO_GOAL.to_owned(),
             NotReady::Outside(outside) => self.explain_outside(outside),
         }
+    }
+
+    /// [`Status::explain_not_ready`] for whoever asked for it, with what may be behind it.
+    pub fn explain_refusal(&self, not_ready: &NotReady) -> String {
+        self.explain_not_ready(not_ready) + &self.unheard_inputs()
     }
 
     fn name(&self, joint: usize) -> &str {

@@ -11,6 +11,7 @@ pub struct Swap {
     is_under_way: bool,
     stage: Option<(Stage, u64)>,
     last_return: String,
+    compared: Option<Compared>,
 }
 
 impl Swap {
@@ -39,6 +40,11 @@ impl Swap {
         &self.last_return
     }
 
+    /// How the last policy in the shadow compared with the one that acted.
+    pub fn compared(&self) -> Option<&Compared> {
+        self.compared.as_ref()
+    }
+
     /// What the stage means for the robot; empty where none is under way.
     pub(super) fn in_words(&self) -> String {
         match self.stage {
@@ -63,6 +69,18 @@ impl Swap {
         self.enter(stage, version);
     }
 
+    /// A policy in the shadow has been compared with the one that acts.
+    pub(super) fn compare(&mut self, compared: Compared) {
+        tracing::info!(
+            "compared over {} ticks: the actions differ by {:.3} (root mean square) and at most {:.3}; {:.1} us an action",
+            compared.ticks,
+            compared.rms,
+            compared.largest,
+            compared.latency * 1e6
+        );
+        self.compared = Some(compared);
+    }
+
     /// A policy was not let through.
     pub(super) fn returned(&mut self, given_up: &PolicyIdentity, why: &str) {
         let stage = self.stage().unwrap_or("swap");
@@ -73,17 +91,6 @@ impl Swap {
         tracing::warn!("{}", self.last_return);
         self.enter(None, 0);
     }
-}
-
-/// Logs how a policy in the shadow compares with the one that acts.
-pub(super) fn log_comparison(compared: &Compared) {
-    tracing::info!(
-        "compared over {} ticks: the actions differ by {:.3} (root mean square) and at most {:.3}; {:.1} us an action",
-        compared.ticks,
-        compared.rms,
-        compared.largest,
-        compared.latency * 1e6
-    );
 }
 
 /// Logs that a policy will not go live.

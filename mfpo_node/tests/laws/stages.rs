@@ -164,6 +164,50 @@ fn the_policy_in_the_shadow_moves_nothing() {
 }
 
 #[test]
+fn a_policy_that_leaves_the_shadow_ends_its_swap_and_can_be_installed_at_once() {
+    let mut rig = Rig::new(STAGES);
+    for _ in 0..20 {
+        rig.tick();
+    }
+    assert_eq!(rig.begin(2), Some(Stage::Shadow));
+    rig.tick();
+    let shadow = rig.control.take_shadow().expect("version 2");
+    assert_eq!((shadow.identity().version, rig.control.stage()), (2, None));
+    assert!(rig.control.swap(shadow).is_none());
+    let sent = rig.tick();
+    assert_eq!((rig.acting(), sent.turn, sent.before), (2, None, None));
+    assert!(rig.control.take_shadow().is_none());
+    assert_eq!(
+        rig.begin(3),
+        Some(Stage::Shadow),
+        "the next one goes through every stage"
+    );
+    assert_eq!(rig.until_a_turn().0, 5);
+}
+
+#[test]
+fn a_blend_that_is_cut_short_leaves_the_newer_policy_alone_on_probation() {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        ..STAGES
+    });
+    for _ in 0..20 {
+        rig.tick();
+    }
+    assert_eq!(rig.begin(2), Some(Stage::Blend));
+    assert!(rig.tick().before.is_some());
+    rig.control.cut_blend();
+    assert_eq!(rig.control.stage(), Some(Stage::Probation));
+    assert!(rig.tick().before.is_none());
+    rig.control.cut_blend();
+    assert_eq!(
+        rig.control.stage(),
+        Some(Stage::Probation),
+        "nothing is left to cut"
+    );
+}
+
+#[test]
 fn in_the_blend_the_weight_rises_evenly_between_the_two_answers() {
     let mut rig = Rig::new(StageSettings {
         shadow: 0.0,

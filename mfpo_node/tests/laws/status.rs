@@ -5,7 +5,7 @@ use mfpo_node::diagnostics::{Level, Sources, Threshold, Thresholds, diagnose};
 use mfpo_node::lifecycle::State;
 use mfpo_node::metrics::{Live, LoopState, TickRecord};
 use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
-use mfpo_node::status::{Cause, LoopEvent, Rest, Status};
+use mfpo_node::status::{Cause, LoopEvent, Rest, Status, Unheard};
 
 use super::support::{MS, at};
 
@@ -116,6 +116,95 @@ fn a_node_that_rests_says_what_it_waits_for() {
         );
         assert_eq!(status.state(&live), LoopState::Inactive);
     }
+}
+
+fn unheard(topic: &str) -> Unheard {
+    Unheard {
+        topic: topic.to_owned(),
+        words: format!("/{topic} of node '/driver' is not heard"),
+    }
+}
+
+#[test]
+fn a_publisher_that_is_not_heard_is_part_of_the_reason_that_it_is_behind() {
+    let live = Live::new(2);
+    let mut status = status();
+    status.note_unheard(vec![unheard("joint_states"), unheard("policy/bundle")]);
+    let said = |status: &Status, topic: &str| {
+        let text = status.message(&live, at(0.0));
+        text.contains(&format!("; /{topic} of node '/driver' is not heard"))
+    };
+    assert!(said(&status, "policy/bundle") && !said(&status, "joint_states"));
+    for state in [LoopState::WaitingForStates, LoopState::Fallback] {
+        live.set_state(state);
+        assert!(said(&status, "joint_states") && !said(&status, "policy/bundle"));
+    }
+    let refusal = status.explain_refusal(&NotReady::States(Verdict::Missing { joint: 1 }));
+    assert!(
+        refusal.contains("joint 'b' has no fresh position") && refusal.ends_with("is not heard"),
+        "{refusal}"
+    );
+    live.set_state(LoopState::Active);
+    assert!(!said(&status, "joint_states"), "the policy commands all the same");
+    status.note_unheard(Vec::new());
+    live.set_state(LoopState::WaitingForStates);
+    assert!(!said(&status, "joint_states"));
+}
+
+#[test]
+fn commands_reach_nobody_when_two_looks_in_a_row_find_no_receiver() {
+    let mut status = status();
+    let mut reach_nobody = |receivers, is_commanding| {
+        status.note_receivers(receivers, is_commanding);
+        status.reach_nobody()
+    };
+    assert!(
+        !reach_nobody(Some(0), false) && !reach_nobody(Some(0), false),
+        "nothing is sent"
+    );
+    assert!(!reach_nobody(Some(0), true) && reach_nobody(Some(0), true));
+    assert!(!reach_nobody(Some(1), true));
+    assert!(
+        !reach_nobody(None, true) && !reach_nobody(None, true),
+        "a dry run has no such topic"
+    );
+}
+
+#[test]
+fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
+    let live = Live::new(2);
+    let mut status = status();
+    let part = |status: &Status| {
+        let loose = Threshold {
+            warn: 1e9,
+            error: 1e9,
+        };
+        let sources = Sources {
+            status,
+            live: &live,
+            life: State::Inactive,
+            rate: 100.0,
+            stale_timeout: 0.1,
+            thresholds: Thresholds {
+                periodicity_mean_error: loose,
+                periodicity_deviation: loose,
+                execution_mean: loose,
+                execution_deviation: loose,
+            },
+        };
+        let parts = diagnose(&sources, at(0.0));
+        let part = parts.into_iter().find(|part| part.name == "connections");
+        part.expect("that part")
+    };
+    assert_eq!(part(&status).level, Level::Ok);
+    status.note_unheard(vec![unheard("enable"), unheard("joint_states")]);
+    let told = part(&status);
+    assert_eq!(told.level, Level::Warn);
+    assert_eq!(
+        told.message,
+        "/enable of node '/driver' is not heard; /joint_states of node '/driver' is not heard"
+    );
+    assert!(told.values.contains(&("unheard_publishers".into(), "2".into())));
 }
 
 #[test]

@@ -10,18 +10,56 @@ use super::stand::{BOTH, Stand, at_rest};
 use super::view::numbers;
 use super::{Row, Scene};
 use crate::Qos;
-use crate::peer::{arrived, states};
+use crate::peer::{arrived, now, states};
 
 const REST: [f64; 2] = [0.0, 0.0];
 /// Index of the elbow among the commands, and of the rule `position` among the rules.
 const ELBOW: usize = 1;
 
 pub(super) fn scenes() -> Vec<Scene> {
-    vec![Scene {
-        title: "Joint states",
-        start: || Stand::of(CommandInterface::Effort, &[]),
-        rows: rows(),
-    }]
+    vec![
+        Scene {
+            title: "Joint states",
+            start: || Stand::of(CommandInterface::Effort, &[]),
+            rows: rows(),
+        },
+        Scene {
+            title: "Joint states",
+            start: reliable,
+            rows: vec![
+                Row::new(
+                    "best effort states where the node asks for reliable ones (qos_overrides)",
+                    less_than_asked_for,
+                )
+                .quick(),
+            ],
+        },
+    ]
+}
+
+/// A node that asks for reliable states, and gets them.
+fn reliable() -> Stand {
+    let asks = "qos_overrides./joint_states.subscription.reliability:=reliable";
+    let mut stand = Stand::of(CommandInterface::Effort, &[asks]);
+    report_again(&mut stand, Qos::Reliable);
+    stand
+}
+
+/// The robot reports both joints through a new publisher; tells when the last state of the one before was sent.
+fn report_again(stand: &mut Stand, qos: Qos) -> f64 {
+    let last = stand.peer.withdraw("robot");
+    let topic = ("joint_states", "sensor_msgs/JointState", qos);
+    stand.peer.repeat_as("robot", topic, &at_rest());
+    last.unwrap_or_else(now)
+}
+
+fn less_than_asked_for(stand: &mut Stand) -> Outcome {
+    let began = report_again(stand, Qos::Sensor);
+    let words = ["is not heard", "reliability best_effort, expected reliable"];
+    stand.falls_back(began, &words, |stand| {
+        report_again(stand, Qos::Reliable);
+        now()
+    })
 }
 
 fn rows() -> Vec<Row> {

@@ -2,6 +2,7 @@
 
 mod bad_bundles;
 mod bad_input;
+mod connections;
 mod control_thread;
 mod dry_run;
 mod faults;

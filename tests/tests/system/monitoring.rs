@@ -93,6 +93,12 @@ fn diagnostics_tell_at_night_what_is_wrong() {
     let (message, values) = part_at(&peer, "control: inputs", OK);
     assert_says(&message, &["every joint reports"]);
     assert!(values["age.elbow"].parse::<f64>().is_ok_and(|age| age < 0.4));
+    let rate = until("a second of states is told", || {
+        let (_, values) = part_at(&peer, "control: inputs", OK);
+        let rate = values["rate"].parse::<f64>().ok()?;
+        (rate > 50.0 && values["longest_gap"].parse::<f64>().is_ok_and(|gap| gap < 0.4)).then_some(rate)
+    });
+    assert!(rate < 150.0, "they come at 100 Hz, not at {rate}");
     part_at(&peer, "control: safety", OK);
 
     peer.offer(&env.file("v0", &sealed(&spec, 0)));

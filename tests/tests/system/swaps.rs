@@ -122,3 +122,78 @@ fn with_every_stage_at_zero_a_policy_acts_alone_from_the_next_tick_on() {
             .all(|r| r["policy_weight"] == 1.0 && r["previous_run"] == "")
     );
 }
+
+/// A stage of 60 s does not end by itself in a test.
+fn set(peer: &mut Peer, stage: &str, seconds: f64) {
+    let value = json!({"type": 3, "double_value": seconds});
+    let (done, why) = peer.set_parameter(&format!("swap.{stage}"), value);
+    assert!(done, "{why}");
+}
+
+#[test]
+fn a_robot_that_is_deactivated_keeps_no_policy_in_the_shadow_and_none_waiting_behind_it() {
+    let env = TestEnv::new();
+    let spec = two_joints(CommandInterface::Effort);
+    let (mut peer, control) = moving(&env, &sealed(&spec, 1), 0.1);
+    set(&mut peer, "shadow", 60.0);
+    peer.offer(&env.file("v2", &sealed(&spec, 2)));
+    peer.status("version 2 is in the shadow", |s| s["swap_stage"] == "shadow");
+    peer.offer(&env.file("v3", &sealed(&spec, 3)));
+    assert!(peer.change_state("control", "deactivate"));
+    control.says(&["swapped to policy version 2"]);
+    peer.status("version 3, which has waited, takes over as well", |s| {
+        s["version"] == 3 && s["swap_stage"] == "" && s["lifecycle"] == "inactive"
+    });
+    peer.offer(&env.file("v4", &sealed(&spec, 4)));
+    peer.status("an inactive node takes no stages", |s| {
+        s["version"] == 4 && s["swap_stage"] == "" && s["lifecycle"] == "inactive"
+    });
+    let first = peer.count("policy/action");
+    assert!(peer.change_state("control", "activate"));
+    peer.next("policy/action", 10);
+    let records = peer.messages("policy/action", first);
+    assert!(
+        records
+            .iter()
+            .all(|r| r["version"] == 4 && r["previous_run"] == ""),
+        "{records:?}"
+    );
+    let (done, why) = peer.trigger("rollback");
+    assert!(done, "{why}");
+    peer.status("the one before acts", |s| s["version"] == 3);
+}
+
+#[test]
+fn a_blend_that_a_stop_cuts_short_is_over_and_holds_up_no_bundle() {
+    let env = TestEnv::new();
+    let spec = two_joints(CommandInterface::Effort);
+    let (mut peer, _control) = moving(&env, &sealed(&spec, 1), 0.1);
+    set(&mut peer, "shadow", 0.0);
+    set(&mut peer, "blend", 60.0);
+    set(&mut peer, "probation", 0.0);
+    for (version, way) in [(2, ["stop", "start"]), (3, ["deactivate", "activate"])] {
+        peer.offer(&env.file("next", &sealed(&spec, version)));
+        peer.status(&format!("version {version} blends in"), |s| {
+            s["swap_stage"] == "blend" && s["version"] == version
+        });
+        for step in way {
+            let done = match step {
+                "stop" | "start" => peer.trigger(step).0,
+                _ => peer.change_state("control", step),
+            };
+            assert!(done, "{step}");
+        }
+        peer.status("the swap is over", |s| s["swap_stage"] == "");
+        let until_it_acts = peer.next("policy/action", 10);
+        let last = until_it_acts.last().expect("records");
+        assert_eq!(
+            (
+                &last["version"],
+                &last["previous_run"],
+                &last["policy_weight"],
+                &last["fallback"]
+            ),
+            (&json!(version), &json!(""), &json!(1.0), &json!(false))
+        );
+    }
+}

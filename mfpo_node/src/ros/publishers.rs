@@ -1,0 +1,234 @@
+//! Who publishes on the topics that this node listens to, and whether it is heard: a publisher whose quality of service
+//! offers less than is requested, or that sends another type of message, is silent here, and is named instead. r2r knows
+//! no events of the middleware, so that the graph is looked at from time to time, on the service's thread.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use mfpo_ros::fit::{Shortfall, shortfalls};
+use tokio::sync::watch;
+
+use super::qos_overrides::{End, POLICIES, parameter};
+use super::r2r;
+use r2r::QosProfile;
+
+use crate::status::Unheard;
+use crate::time::MonoTime;
+
+/// How often the graph is looked at, ns.
+const LOOK_EVERY: u64 = Duration::from_millis(500).as_nanos() as u64;
+/// Publishers that are named at most.
+const MOST: usize = 16;
+/// The middleware's name of a node whose name has not arrived yet, or that is no node of ROS 2.
+const UNKNOWN: &str = "_NODE_NAME_UNKNOWN_";
+
+/// A topic that this node listens to.
+pub struct Listened {
+    /// Its name in the code, relative.
+    pub topic: String,
+    /// Its full name before any remapping: the one that `qos_overrides` go by.
+    pub full: String,
+    /// Its name on the network.
+    pub remapped: String,
+    /// Type of its messages.
+    pub kind: String,
+    /// The quality of service that is requested.
+    pub requested: QosProfile,
+}
+
+/// The other end of such a topic.
+struct Publisher {
+    node: String,
+    kind: String,
+    offered: QosProfile,
+}
+
+/// Looks at the publishers of some topics.
+pub struct Publishers {
+    listened: Vec<Listened>,
+    looked_at: Option<MonoTime>,
+    /// What the last look has found: the graph learns of an endpoint and of its node one after the other.
+    seen: Vec<Unheard>,
+    told: watch::Sender<Vec<Unheard>>,
+    is_broken: bool,
+}
+
+impl Publishers {
+    /// Of the topics that are `listened` to; what is found comes out of the receiver.
+    pub fn new(listened: Vec<Listened>) -> (Self, watch::Receiver<Vec<Unheard>>) {
+        let (told, found) = watch::channel(Vec::new());
+        let publishers = Self {
+            listened,
+            looked_at: None,
+            seen: Vec::new(),
+            told,
+            is_broken: false,
+        };
+        (publishers, found)
+    }
+
+    /// Looks again, where it is time; `node` is any node of this process.
+    pub fn look(&mut self, node: &r2r::Node) {
+        let now = MonoTime::now();
+        let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_EVERY);
+        if self.is_broken || !is_due {
+            return;
+        }
+        self.looked_at = Some(now);
+        // r2r asserts on what other programs have announced; that must not end the services of this one.
+        let Ok(found) = catch_unwind(AssertUnwindSafe(|| self.find(node))) else {
+            tracing::warn!(
+                "the publishers cannot be looked at; one whose quality of service does not fit is not named"
+            );
+            self.is_broken = true;
+            return;
+        };
+        if found == self.seen {
+            self.told.send_if_modified(|told| {
+                told != &found && {
+                    told.clone_from(&found);
+                    true
+                }
+            });
+        }
+        self.seen = found;
+    }
+
+    fn find(&self, node: &r2r::Node) -> Vec<Unheard> {
+        let of = |listened: &Listened| -> Vec<Unheard> {
+            // A graph that cannot be read now can be read the next time.
+            let infos = node.get_publishers_info_by_topic(&listened.remapped, false);
+            let publishers = infos.unwrap_or_default().into_iter().map(|info| Publisher {
+                node: full_name(&info.node_namespace, &info.node_name),
+                kind: info.topic_type,
+                offered: info.qos_profile,
+            });
+            publishers
+                .filter_map(|publisher| listened.unheard(&publisher))
+                .collect()
+        };
+        let mut found: Vec<Unheard> = self.listened.iter().flat_map(of).collect();
+        found.sort();
+        found.dedup();
+        found.truncate(MOST);
+        found
+    }
+}
+
+impl Listened {
+    /// Why nothing of a publisher arrives, where that is so.
+    fn unheard(&self, publisher: &Publisher) -> Option<Unheard> {
+        let why = if publisher.kind == self.kind {
+            let shortfalls = shortfalls(&publisher.offered, &self.requested);
+            if shortfalls.is_empty() {
+                return None;
+            }
+            let shortfalls: Vec<String> = shortfalls.iter().map(|s| self.advise(s)).collect();
+            shortfalls.join("; ")
+        } else {
+            format!("it sends {}, expected {}", publisher.kind, self.kind)
+        };
+        Some(Unheard {
+            topic: self.topic.clone(),
+            words: format!("{} of {} is not heard: {why}", self.remapped, publisher.node),
+        })
+    }
+
+    /// A shortfall, and what to do about it.
+    fn advise(&self, shortfall: &Shortfall) -> String {
+        let policy = shortfall.policy;
+        if !POLICIES.contains(&policy) {
+            return shortfall.to_string();
+        }
+        let parameter = parameter(&self.full, End::Subscription, policy);
+        format!(
+            "{shortfall} (or set parameter {parameter} to {})",
+            shortfall.offered
+        )
+    }
+}
+
+fn full_name(namespace: &str, node: &str) -> String {
+    if node == UNKNOWN {
+        return "a program that is no node of ROS 2".to_owned();
+    }
+    format!("node '{}/{node}'", namespace.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listened() -> Listened {
+        Listened {
+            topic: "joint_states".to_owned(),
+            full: "/left/joint_states".to_owned(),
+            remapped: "/states".to_owned(),
+            kind: "sensor_msgs/msg/JointState".to_owned(),
+            requested: QosProfile::default().transient_local(),
+        }
+    }
+
+    fn publisher(kind: &str, offered: QosProfile) -> Publisher {
+        Publisher {
+            node: full_name("/left/", "driver"),
+            kind: kind.to_owned(),
+            offered,
+        }
+    }
+
+    #[test]
+    fn a_publisher_that_does_not_fit_is_named_with_its_node_and_a_way_out() {
+        let publisher = publisher("sensor_msgs/msg/JointState", QosProfile::sensor_data());
+        let told = listened().unheard(&publisher).unwrap();
+        assert_eq!(told.topic, "joint_states");
+        assert_eq!(
+            told.words,
+            "/states of node '/left/driver' is not heard: it offers reliability best_effort, expected reliable (or set \
+             parameter qos_overrides./left/joint_states.subscription.reliability to best_effort); it offers durability \
+             volatile, expected transient_local (or set parameter \
+             qos_overrides./left/joint_states.subscription.durability to volatile)"
+        );
+    }
+
+    #[test]
+    fn a_publisher_of_another_type_is_named_and_one_that_fits_is_not() {
+        let fits = QosProfile::default().transient_local();
+        let other = publisher("std_msgs/msg/String", fits.clone());
+        let told = listened().unheard(&other).unwrap();
+        assert!(
+            told.words
+                .ends_with("it sends std_msgs/msg/String, expected sensor_msgs/msg/JointState"),
+            "{}",
+            told.words
+        );
+        assert_eq!(
+            listened().unheard(&publisher("sensor_msgs/msg/JointState", fits)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_policy_that_no_parameter_sets_comes_without_one() {
+        let requested = QosProfile::default().deadline(Duration::from_millis(20));
+        let listened = Listened {
+            requested,
+            ..listened()
+        };
+        let told = listened.unheard(&publisher("sensor_msgs/msg/JointState", QosProfile::default()));
+        let words = told.unwrap().words;
+        assert!(
+            words.ends_with("it offers deadline infinite, expected 0.02 s at most"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_node_is_called_so() {
+        assert_eq!(full_name("/", "driver"), "node '/driver'");
+        assert_eq!(
+            full_name("_NODE_NAMESPACE_UNKNOWN_", UNKNOWN),
+            "a program that is no node of ROS 2"
+        );
+    }
+}

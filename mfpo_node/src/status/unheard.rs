@@ -1,0 +1,62 @@
+//! Publishers that are there and not heard, and commands that nobody hears: what discovery knows of a robot that does
+//! not move.
+
+use super::Status;
+
+/// A publisher on one of this node's topics of which nothing arrives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unheard {
+    /// The topic, as the node calls it.
+    pub topic: String,
+    /// Who it is, why it is not heard, and what to do.
+    pub words: String,
+}
+
+/// Topics without which no robot is commanded.
+const INPUTS: [&str; 2] = ["joint_states", "enable"];
+
+impl Status {
+    /// Takes over what the graph shows now, and logs what is new.
+    pub fn note_unheard(&mut self, unheard: Vec<Unheard>) {
+        for new in unheard.iter().filter(|new| !self.unheard.contains(new)) {
+            tracing::warn!("{}", new.words);
+        }
+        for gone in self.unheard.iter().filter(|gone| !unheard.contains(gone)) {
+            tracing::info!("no longer so: {}", gone.words);
+        }
+        self.unheard = unheard;
+    }
+
+    /// Takes over how many subscribers of `commands` the middleware serves; `None` where nothing is published. Where none
+    /// is there twice in a row while the robot is commanded, the log says so.
+    pub fn note_receivers(&mut self, receivers: Option<usize>, is_commanding: bool) {
+        let reach_nobody = is_commanding && receivers == Some(0);
+        let were_so = std::mem::replace(&mut self.reached_nobody, reach_nobody);
+        if reach_nobody && were_so && !self.reach_nobody {
+            tracing::warn!("{UNRECEIVED}");
+        }
+        self.reach_nobody = reach_nobody && were_so;
+        self.receivers = receivers;
+    }
+
+    /// Does nobody receive the commands?
+    pub fn reach_nobody(&self) -> bool {
+        self.reach_nobody
+    }
+
+    /// What is not heard of the inputs of the robot, to be put behind a reason; empty where all is heard.
+    pub(super) fn unheard_inputs(&self) -> String {
+        self.unheard_of(&INPUTS)
+    }
+
+    /// [`Status::unheard_inputs`] of these topics.
+    pub(super) fn unheard_of(&self, topics: &[&str]) -> String {
+        let of_these = |unheard: &&Unheard| topics.contains(&unheard.topic.as_str());
+        let words = self.unheard.iter().filter(of_these).map(|unheard| &unheard.words);
+        words.map(|words| format!("; {words}")).collect()
+    }
+}
+
+/// What is said where nobody receives the commands.
+pub const UNRECEIVED: &str = "nobody receives the commands: the middleware serves no subscriber of topic commands; one that \
+    requests more than is offered, or another type, is not served (ros2 topic info --verbose shows both ends)";

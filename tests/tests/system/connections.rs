@@ -1,0 +1,162 @@
+//! Ends of a topic that do not fit each other: named, where DDS is silent.
+
+use mfpo_policy::spec::CommandInterface;
+use mfpo_tests::bundles::{sealed, two_joints};
+use mfpo_tests::peer::states;
+use mfpo_tests::{Peer, Process, Qos, TestEnv, assert_says, until};
+use serde_json::{Value, json};
+
+const OK: u8 = 0;
+const WARN: u8 = 1;
+
+fn at_rest() -> Value {
+    states(&["elbow", "wrist"], &[0.1, 0.2], &[0.0, 0.0])
+}
+
+/// A node with version 1, these parameters, and nobody who reports joint states.
+fn node(env: &TestEnv, parameters: &[&str]) -> (Peer, Process) {
+    let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Effort), 1));
+    let policy = format!("policy:={}", policy.display());
+    let mut peer = env.peer("");
+    peer.listen("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos::Reliable);
+    let control = env.control(&[&[policy.as_str()], parameters].concat());
+    (peer, control)
+}
+
+/// Waits until the part `connections` of `/diagnostics` is at a level, and returns its message.
+fn connections(peer: &Peer, level: u8) -> String {
+    until(&format!("connections are at level {level}"), || {
+        let newest = peer.newest("/diagnostics")?;
+        let part = newest["status"]
+            .as_array()?
+            .iter()
+            .find(|part| part["name"] == "control: connections")?;
+        (part["level"] == level).then(|| part["message"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+const STATES: (&str, &str) = ("joint_states", "sensor_msgs/JointState");
+
+#[test]
+fn joint_states_that_offer_less_than_is_requested_are_named_until_they_fit() {
+    let env = TestEnv::new();
+    let (mut peer, control) = node(
+        &env,
+        &["qos_overrides./joint_states.subscription.reliability:=reliable"],
+    );
+    connections(&peer, OK);
+    peer.repeat_as("robot", (STATES.0, STATES.1, Qos::Sensor), &at_rest());
+    let words = [
+        "/joint_states of node '/peer' is not heard",
+        "it offers reliability best_effort, expected reliable",
+        "qos_overrides./joint_states.subscription.reliability to best_effort",
+    ];
+    for word in words {
+        control.says(&[word]);
+    }
+    assert_says(&connections(&peer, WARN), &words);
+    peer.status("the status says why the node waits", |s| {
+        s["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("waiting for") && m.contains(words[1]))
+    });
+    let (done, why) = peer.trigger("start");
+    assert!(!done);
+    assert_says(
+        &why,
+        &[
+            "joint 'elbow' has no fresh position and velocity",
+            words[0],
+            words[1],
+        ],
+    );
+
+    peer.withdraw("robot");
+    peer.repeat_as("reliable", (STATES.0, STATES.1, Qos::Reliable), &at_rest());
+    assert!(peer.trigger("start").0 || peer.active()["lifecycle"] == "active");
+    peer.active();
+    control.says(&["no longer so: /joint_states of node '/peer'"]);
+    connections(&peer, OK);
+}
+
+#[test]
+fn a_publisher_of_another_type_and_one_that_is_not_latched_are_named() {
+    let env = TestEnv::new();
+    let (mut peer, control) = node(&env, &[]);
+    // One program cannot have a topic with two types.
+    let mut other = env.peer("/other");
+    let text = ("/joint_states", "std_msgs/String", Qos::Sensor);
+    other.repeat_as("text", text, &json!({"data": "0.1 0.2"}));
+    let of_another_type = [
+        "/joint_states of node '/other/peer' is not heard",
+        "it sends std_msgs/msg/String, expected sensor_msgs/msg/JointState",
+    ];
+    control.says(&of_another_type);
+    let urdf = ("robot_description", "std_msgs/String", Qos::Reliable);
+    peer.repeat_as("urdf", urdf, &json!({"data": "<robot/>"}));
+    let not_latched = [
+        "/robot_description of node '/peer' is not heard",
+        "it offers durability volatile, expected transient_local",
+    ];
+    control.says(&not_latched);
+    until("both are in the diagnostics", || {
+        let message = connections(&peer, WARN);
+        let is_said = |words: &&str| message.contains(words);
+        of_another_type
+            .iter()
+            .chain(&not_latched)
+            .all(is_said)
+            .then_some(())
+    });
+    // Who is heard is not hindered by who is not.
+    peer.report_both_joints();
+    peer.active();
+}
+
+#[test]
+fn a_topic_that_is_remapped_is_looked_at_under_its_own_name() {
+    let env = TestEnv::new();
+    let mut peer = env.peer("");
+    let arguments = [
+        "--ros-args",
+        "-r",
+        "policy/bundle:=/trainer/bundles",
+        "-p",
+        "qos_overrides./policy/bundle.subscription.durability:=transient_local",
+    ];
+    let control = env.start("control", &arguments);
+    peer.repeat_as(
+        "bundles",
+        ("/trainer/bundles", "mfpo_msgs/PolicyBundle", Qos::Reliable),
+        &json!({}),
+    );
+    control.says(&[
+        "/trainer/bundles of node '/peer' is not heard",
+        "qos_overrides./policy/bundle.subscription.durability to volatile",
+    ]);
+    peer.status("the status says why no policy comes", |s| {
+        s["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("waiting for a policy") && m.contains("is not heard"))
+    });
+}
+
+#[test]
+fn commands_that_nobody_receives_are_told_of() {
+    let env = TestEnv::new();
+    // The peer asks for reliable commands; best effort ones do not reach it.
+    let (mut peer, control) = node(
+        &env,
+        &["qos_overrides./commands.publisher.reliability:=best_effort"],
+    );
+    peer.report_both_joints();
+    peer.active();
+    control.says(&["nobody receives the commands"]);
+    assert_says(
+        &connections(&peer, WARN),
+        &["nobody receives the commands", "ros2 topic info --verbose"],
+    );
+    peer.listen("commands", "std_msgs/Float64MultiArray", Qos::Sensor);
+    peer.next("commands", 5);
+    connections(&peer, OK);
+}
