@@ -31,54 +31,6 @@ macro_rules! op {
     };
 }
 
-/// The first `n <= 4` numbers, zeros behind.
-///
-/// # Safety
-/// `n` numbers can be read at `p`.
-#[inline(always)]
-unsafe fn first(p: *const f32, n: usize) -> float32x4_t {
-    // SAFETY: see above; number i is read only where `n > i`.
-    unsafe {
-        let mut v = vdupq_n_f32(0.0);
-        if n > 3 {
-            return vld1q_f32(p);
-        }
-        if n > 0 {
-            v = vld1q_lane_f32::<0>(p, v);
-        }
-        if n > 1 {
-            v = vld1q_lane_f32::<1>(p.add(1), v);
-        }
-        if n > 2 {
-            v = vld1q_lane_f32::<2>(p.add(2), v);
-        }
-        v
-    }
-}
-
-/// Writes the first `n <= 4` numbers.
-///
-/// # Safety
-/// `n` numbers can be written at `p`.
-#[inline(always)]
-unsafe fn store_first(p: *mut f32, v: float32x4_t, n: usize) {
-    // SAFETY: see above; number i is written only where `n > i`.
-    unsafe {
-        if n > 3 {
-            return vst1q_f32(p, v);
-        }
-        if n > 0 {
-            vst1q_lane_f32::<0>(p, v);
-        }
-        if n > 1 {
-            vst1q_lane_f32::<1>(p.add(1), v);
-        }
-        if n > 2 {
-            vst1q_lane_f32::<2>(p.add(2), v);
-        }
-    }
-}
-
 impl Simd for Neon {
     type V = (float32x4_t, float32x4_t);
     type D = [float64x2_t; 4];
@@ -107,17 +59,20 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
-        let low = n.min(4);
-        // SAFETY: see above; `low + (n - low)` numbers are read.
-        unsafe { (first(p, low), first(p.add(low), n - low)) }
+        let mut part = [0.0; Self::LANES];
+        // SAFETY: see above; `n < LANES` numbers fit.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, part.as_mut_ptr(), n);
+            self.load(part.as_ptr())
+        }
     }
     #[inline(always)]
     unsafe fn store_part(self, p: *mut f32, v: Self::V, n: usize) {
-        let low = n.min(4);
-        // SAFETY: see above; `low + (n - low)` numbers are written.
+        let mut part = [0.0; Self::LANES];
+        // SAFETY: see above; `n < LANES` numbers are there.
         unsafe {
-            store_first(p, v.0, low);
-            store_first(p.add(low), v.1, n - low);
+            self.store(part.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(part.as_ptr(), p, n);
         }
     }
     op!(add(a, b) = vaddq_f32(a, b));
