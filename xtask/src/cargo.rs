@@ -35,12 +35,18 @@ pub fn cuda(environment: &Environment, wanted: bool) -> Result<&'static [&'stati
 
 /// A `cargo` command in the repository, with nothing that an outer cargo or another folder has set.
 pub fn command(workspace: &Workspace, environment: &Environment) -> Command {
+    let mut command = bare(workspace);
+    environment.apply(&mut command);
+    command
+}
+
+/// [`command`] without a set-up, for what needs none.
+pub fn bare(workspace: &Workspace) -> Command {
     let mut command = Command::new(program());
     command.current_dir(workspace.root());
     for (name, _) in env::vars_os().filter(|(name, _)| is_of_outer_cargo(&name.to_string_lossy())) {
         command.env_remove(name);
     }
-    environment.apply(&mut command);
     command
 }
 

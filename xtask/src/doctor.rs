@@ -12,7 +12,7 @@ use crate::mujoco;
 use crate::probe::{self, Gpu, RealTime};
 use crate::process;
 use crate::python::Python;
-use crate::ros::Ros;
+use crate::ros::{self, Ros};
 use crate::setup;
 use crate::system::{self, find_program, install_line, version_line};
 use crate::workspace::Workspace;
@@ -166,7 +166,13 @@ fn ros_state(ros: &Result<Ros>, environment: Option<&Environment>) -> State {
             State::Found(format!("{distro}, sourced, {base}"))
         }
         (Ok(ros @ Ros::Wheels), Some(_)) => State::Found(format!("{}, wheels in .deps", ros.distro())),
-        (Ok(Ros::Wheels), None) => State::Missing(SET_UP.to_owned()),
+        (Ok(Ros::Wheels), None) if Ros::Wheels.exists_for(env::consts::ARCH) => {
+            State::Missing(SET_UP.to_owned())
+        }
+        (Ok(Ros::Wheels), None) => State::Missing(format!(
+            "{}    # its wheels are for x86-64 alone",
+            ros::SOURCE_LINE
+        )),
         (Err(_), _) => State::Missing("unset AMENT_PREFIX_PATH    # no ROS 2 is in it".to_owned()),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing of the workspace is used here, so that this builds before anything is set up.
 
+mod aarch64;
 mod bench;
 mod cargo;
 mod cuda;

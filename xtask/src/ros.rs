@@ -8,6 +8,12 @@ use anyhow::{Result, bail};
 /// The distribution that the wheels hold.
 pub const WHEELS_DISTRO: &str = "kilted";
 
+/// The processors that the wheels are for, as `std::env::consts::ARCH` names them.
+const WHEELS_PROCESSOR: &str = "x86_64";
+
+/// What a shell on another processor types before the set-up.
+pub const SOURCE_LINE: &str = "source /opt/ros/jazzy/setup.bash";
+
 /// What r2r has to be told for a distribution: it has no name for kilted, which the jazzy bindings fit.
 pub fn distro_for_r2r(distro: &str) -> &str {
     if distro == "kilted" { "jazzy" } else { distro }
@@ -51,6 +57,25 @@ impl Ros {
                 ament.unwrap_or_default()
             ),
         }
+    }
+
+    /// Whether it can be had on `processor`: there are wheels for one alone.
+    pub fn exists_for(&self, processor: &str) -> bool {
+        *self != Self::Wheels || processor == WHEELS_PROCESSOR
+    }
+
+    /// Refuses wheels that do not exist for `processor`.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn require_for(&self, processor: &str) -> Result<()> {
+        if self.exists_for(processor) {
+            return Ok(());
+        }
+        bail!(
+            "ROS 2 as wheels: expected a processor {WHEELS_PROCESSOR}, got {processor}; install ROS 2 Jazzy \
+             (docs.ros.org), source it in this shell, as `{SOURCE_LINE}`, and run the command again"
+        )
     }
 
     /// Name of the distribution.
@@ -143,6 +168,26 @@ mod tests {
             .to_string();
         assert!(
             error.contains("/nowhere/here") && error.contains("unset AMENT_PREFIX_PATH"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_a_sourced_ros_is_used_where_there_are_no_wheels() {
+        let sourced = Ros::Sourced {
+            distro: "jazzy".into(),
+            prefixes: Vec::new(),
+        };
+        for processor in ["x86_64", "aarch64"] {
+            sourced.require_for(processor).expect("it is there");
+        }
+        Ros::Wheels.require_for("x86_64").expect("there are wheels");
+        let error = Ros::Wheels
+            .require_for("aarch64")
+            .expect_err("no wheels")
+            .to_string();
+        assert!(
+            error.contains("aarch64") && error.contains("source /opt/ros/jazzy/setup.bash"),
             "{error}"
         );
     }

@@ -27,6 +27,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
 /// [`run`], with CUDA where `args` ask for it.
 pub fn run_with(workspace: &Workspace, args: &cuda::Args) -> Result<Environment> {
     let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref())?;
+    ros.require_for(env::consts::ARCH)?;
     workspace.lock()?;
     let venv = Venv::new(workspace, &ros);
     let overlay = Overlay::new(workspace, &ros)?;

@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
+use crate::aarch64;
 use crate::cargo;
 use crate::environment::Environment;
 use crate::probe;
@@ -25,6 +26,9 @@ pub struct Args {
     /// Build with CUDA and run the golden tests on the GPU that MFPO_TEST_DEVICE names [default: cuda:0].
     #[arg(long)]
     cuda: bool,
+    /// Run the tests of mfpo_policy for 64-bit ARM in an emulator instead; needs no set-up.
+    #[arg(long, conflicts_with_all = ["slow", "cuda"])]
+    aarch64: bool,
     /// Words for `cargo test`, as a test's name or `-p PACKAGE`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
     words: Vec<String>,
@@ -32,6 +36,9 @@ pub struct Args {
 
 /// Runs the tests.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    if args.aarch64 {
+        return aarch64::test(workspace, &args.words);
+    }
     let environment = setup::run(workspace)?;
     let cuda = cargo::cuda(&environment, args.cuda)?;
     check_messages(&environment)?;

@@ -10,7 +10,8 @@ use mfpo_node::replay::{Report, replay};
 /// Computes every action of recordings again, and says `identical` or the first difference.
 ///
 /// A recording is what the control node writes where its parameter record.folder says so: an MCAP file with every tick
-/// and the policies that acted. MFPO_KERNEL=avx512|avx2|baseline chooses the instruction set that computes.
+/// and the policies that acted. MFPO_KERNEL=avx512|avx2|neon|baseline chooses the instruction set that
+/// computes.
 #[derive(Debug, Parser)]
 #[command(name = "replay", version)]
 struct Arguments {

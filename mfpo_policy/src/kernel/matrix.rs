@@ -328,6 +328,10 @@ unsafe fn rows_of_tile<S: Simd, N: Numbers, const C: usize>(
     // SAFETY: the caller's promise; each arm reads and writes exactly `rows` rows.
     unsafe {
         match rows {
+            // Sixteen sums in registers, or what is nearest to it.
+            1 if S::REGISTERS > 1 => tile_of_few::<S, N, 1, C, 4>(s, a, b, out),
+            2 if S::REGISTERS > 1 => tile_of_few::<S, N, 2, C, 2>(s, a, b, out),
+            3 if S::REGISTERS > 1 => tile::<S, N, 3, C>(s, a, b, out),
             1 => tile_of_few::<S, N, 1, C, 8>(s, a, b, out),
             2 => tile_of_few::<S, N, 2, C, 4>(s, a, b, out),
             3 => tile_of_few::<S, N, 3, C, 2>(s, a, b, out),

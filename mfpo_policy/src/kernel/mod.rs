@@ -1,12 +1,14 @@
 //! The arithmetic of the networks on CPU slices.
 //!
-//! Each kernel is written once over vectors and compiled for AVX-512, for AVX2 with FMA and for
-//! the build's baseline; the best one that the processor has is chosen at run time. All are single-threaded and allocate
-//! nothing; who has more cores splits the rows.
+//! Each kernel is written once over vectors and compiled for AVX-512, for AVX2 with FMA and for the build's baseline, on
+//! 64-bit ARM for NEON and the baseline; the best one that the processor has is chosen at run time. All are single-threaded
+//! and allocate nothing; who has more cores splits the rows.
 
 mod activation;
 mod half;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod simd;
 mod trunk;
 #[cfg(target_arch = "x86_64")]
@@ -24,7 +26,7 @@ use activation::{
     norm_gelu_rows, sin_cos_all,
 };
 use matrix::{Left, Singles, Target, product_rows};
-use simd::{Portable, Simd};
+use simd::{FUSES, Portable, Simd};
 
 /// The instruction set that the kernels run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,25 +37,31 @@ pub enum InstructionSet {
     Avx512,
     /// AVX2 and FMA.
     Avx2,
+    /// NEON.
+    Neon,
     /// What the build's target guarantees.
     Baseline,
 }
 
 impl InstructionSet {
-    /// The best one that this processor has, found once. `MFPO_KERNEL=avx512|avx2|baseline` asks for a lower one.
+    /// The best one that this processor has, found once. `MFPO_KERNEL` names a lower one.
     pub fn detect() -> Self {
         static FOUND: OnceLock<InstructionSet> = OnceLock::new();
         *FOUND.get_or_init(|| {
             let asked = std::env::var("MFPO_KERNEL").unwrap_or_default();
-            let best = Self::of_processor();
-            let wide = matches!(best, Self::Avx512Bf16 | Self::Avx512);
-            match asked.as_str() {
-                "baseline" => Self::Baseline,
-                "avx2" if wide => Self::Avx2,
-                "avx512" if wide => Self::Avx512,
-                _ => best,
-            }
+            Self::of_processor().or_lower(&asked)
         })
+    }
+
+    /// The set of this name, where a processor with `self` has it.
+    fn or_lower(self, asked: &str) -> Self {
+        let wide = matches!(self, Self::Avx512Bf16 | Self::Avx512);
+        match asked {
+            "baseline" | "baseline_fma" => Self::Baseline,
+            "avx2" if wide => Self::Avx2,
+            "avx512" if wide => Self::Avx512,
+            _ => self,
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -71,7 +79,12 @@ impl InstructionSet {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn of_processor() -> Self {
+        Self::Neon
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn of_processor() -> Self {
         Self::Baseline
     }
@@ -84,6 +97,8 @@ impl InstructionSet {
             Self::Avx512Bf16 | Self::Avx512 => x86::Avx512::<false>::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86::Avx2::TILE_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => neon::Neon::TILE_ROWS,
             _ => Portable::TILE_ROWS,
         }
     }
@@ -93,11 +108,14 @@ impl InstructionSet {
         self == Self::Avx512Bf16
     }
 
-    /// Name for records: two computers with the same name compute the same bits with [`Precision::Exact`].
+    /// Name for records: two computers with the same name compute the same bits with [`Precision::Exact`]. The baseline
+    /// of a target that fuses has a name of its own.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512Bf16 | Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
+            Self::Neon => "neon",
+            Self::Baseline if FUSES => "baseline_fma",
             Self::Baseline => "baseline",
         }
     }
@@ -106,6 +124,7 @@ impl InstructionSet {
 /// Work that is compiled once for each instruction set; `run` must be `#[inline(always)]`.
 pub(crate) trait Kernel {
     /// Multiplies halves: runs with the instructions for them where the processor has them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const HALVES: bool = false;
     fn run<S: Simd>(self, s: S);
 }
@@ -139,11 +158,19 @@ fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
         InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe { avx512(kernel) },
         // SAFETY: as above.
         InstructionSet::Avx2 => unsafe { avx2(kernel) },
-        InstructionSet::Baseline => kernel.run(Portable),
+        InstructionSet::Neon | InstructionSet::Baseline => kernel.run(Portable),
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
+    match set {
+        InstructionSet::Neon => kernel.run(neon::Neon),
+        _ => kernel.run(Portable),
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn dispatch_to<K: Kernel>(_: InstructionSet, kernel: K) {
     kernel.run(Portable);
 }

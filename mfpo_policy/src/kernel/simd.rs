@@ -18,6 +18,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of a matrix product's tile: with two vectors a row they fill the registers.
     const TILE_ROWS: usize;
+    /// Registers that a vector takes.
+    const REGISTERS: usize = 1;
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
@@ -69,21 +71,20 @@ pub(crate) trait Simd: Copy {
     fn sum_double(self, a: Self::D) -> f64;
 }
 
-/// Sixteen numbers in any processor's registers; the compiler makes of it what the target has.
+/// Eight numbers in any processor's registers; the compiler makes of it what the target has.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
 /// Lanes of [`Portable`].
 const N: usize = 8;
 
-/// One rounding where the target has fused multiply-add for certain, else two: `f32::mul_add` would call the C library.
+/// Has every processor of the target fused multiply-add? Where it has not, `f32::mul_add` would call the C library.
+pub(crate) const FUSES: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// One rounding where the target fuses, else two.
 #[inline(always)]
 fn fused(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-        a.mul_add(b, c)
-    } else {
-        a * b + c
-    }
+    if FUSES { a.mul_add(b, c) } else { a * b + c }
 }
 
 impl Simd for Portable {

@@ -8,17 +8,44 @@ use proptest::prelude::*;
 
 /// Every instruction set that this processor has.
 fn variants() -> Vec<InstructionSet> {
-    let mut sets = vec![InstructionSet::Baseline];
-    if InstructionSet::of_processor() != InstructionSet::Baseline {
-        sets.push(InstructionSet::Avx2);
+    use InstructionSet::*;
+    match InstructionSet::of_processor() {
+        Avx512Bf16 => vec![Baseline, Avx2, Avx512, Avx512Bf16],
+        Avx512 => vec![Baseline, Avx2, Avx512],
+        Avx2 => vec![Baseline, Avx2],
+        Neon => vec![Baseline, Neon],
+        Baseline => vec![Baseline],
     }
-    if [InstructionSet::Avx512, InstructionSet::Avx512Bf16].contains(&InstructionSet::of_processor()) {
-        sets.push(InstructionSet::Avx512);
+}
+
+#[test]
+fn every_variant_is_chosen_by_the_name_that_records_it() {
+    for set in variants() {
+        let chosen = InstructionSet::of_processor().or_lower(set.name());
+        assert_eq!(chosen.name(), set.name());
     }
-    if InstructionSet::of_processor().multiplies_halves() {
-        sets.push(InstructionSet::Avx512Bf16);
+}
+
+/// `1 - (1 - 2^-23) (1 + 2^-23)` is 2^-46, and nothing is left of it where the product is rounded first.
+struct Residue<'a>(&'a mut f32);
+
+impl Kernel for Residue<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (below, above) = (s.splat(f32::EPSILON - 1.0), s.splat(1.0 + f32::EPSILON));
+        *self.0 = s.highest(s.fma(below, above, s.splat(1.0)));
     }
-    sets
+}
+
+#[test]
+fn the_name_tells_whether_products_are_rounded_before_they_are_added() {
+    for set in variants() {
+        let mut residue = f32::NAN;
+        dispatch_to(set, Residue(&mut residue));
+        let fused = set.name() != "baseline";
+        let want = if fused { f32::EPSILON.powi(2) } else { 0.0 };
+        assert_eq!(residue, want, "{}", set.name());
+    }
 }
 
 fn gelu64(x: f64) -> f64 {
