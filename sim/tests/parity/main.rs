@@ -4,9 +4,11 @@
 //! Both sides run the same version of MuJoCo, so that what is left is the order in which the tasks' own sums are taken:
 //! 1e-9 is asked for, and the printed worst differences are of the order of 1e-14.
 
+mod options;
 mod reference;
+mod starts;
 
-use mfpo_sim::{EnvOptions, FullState, registry};
+use mfpo_sim::{EnvOptions, FullState, TaskOptions, registry};
 use reference::{Reference, Request, Trajectory};
 
 /// Largest difference of an observation or a reward.
@@ -16,8 +18,12 @@ const SEEDS: [u64; 3] = [1, 9, 11];
 const STEPS: usize = 1000;
 
 /// Drives our task as the original was driven; returns the worst difference.
-fn compare(task: &str, theirs: &Trajectory) -> f64 {
-    let mut ours = registry::rollout(task, &EnvOptions::default()).unwrap();
+fn compare(task: &str, options: &TaskOptions, theirs: &Trajectory) -> f64 {
+    let options = EnvOptions {
+        task: options.clone(),
+        ..EnvOptions::default()
+    };
+    let mut ours = registry::rollout(task, &options).unwrap();
     let state = FullState {
         qpos: Some(theirs.qpos.clone()),
         qvel: Some(theirs.qvel.clone()),
@@ -42,8 +48,9 @@ fn compare(task: &str, theirs: &Trajectory) -> f64 {
             theirs.rewards[step]
         );
         assert_eq!(
-            outcome.terminated, theirs.terminated[step],
-            "{task}, step {step}: the end differs"
+            (outcome.terminated, outcome.truncated),
+            (theirs.terminated[step], theirs.truncated[step]),
+            "{task}, step {step}: the end differs (terminated, truncated)"
         );
         worst = worst.max(observation).max(reward);
     }
@@ -60,60 +67,102 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
 struct Met {
     contacts: usize,
     ends: usize,
+    cuts: usize,
 }
 
-/// Compares every task that `script` drives.
-fn compare_all(script: &str, tasks: &[&str]) -> Met {
+/// Compares every task that `script` drives, each with the options that stand beside it.
+fn compare_all(script: &str, tasks: &[(&str, TaskOptions)]) -> Met {
     let mut reference = Reference::start(script);
     println!("{}", reference.versions());
     let mut met = Met::default();
-    for task in tasks {
-        let (mut contacts, mut ends, mut worst) = (0, 0, 0.0f64);
+    for (task, options) in tasks {
+        let (mut contacts, mut ends, mut cuts, mut worst) = (0, 0, 0, 0.0f64);
         for seed in SEEDS {
             let theirs = reference.drive(&Request {
                 task,
                 seed,
                 steps: STEPS,
+                options,
             });
             assert_eq!(theirs.rewards.len(), STEPS);
-            worst = worst.max(compare(task, &theirs));
+            worst = worst.max(compare(task, options, &theirs));
             contacts += theirs.contacts;
             ends += theirs.terminated.iter().filter(|end| **end).count();
+            cuts += theirs.truncated.iter().filter(|cut| **cut).count();
         }
         println!(
-            "{task:<26} {} steps compared, {contacts} with contact, {ends} past an end, worst difference {worst:.1e}",
+            "{task:<26} {} steps compared, {contacts} with contact, {ends} past an end, {cuts} past the time limit, worst \
+             difference {worst:.1e}",
             SEEDS.len() * STEPS
         );
         met.contacts += contacts;
         met.ends += ends;
+        met.cuts += cuts;
     }
     met
 }
 
-fn tasks(belongs: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    registry::names()
-        .into_iter()
-        .filter(|name| belongs(name))
-        .collect()
+/// All tasks of Gymnasium.
+fn gymnasium() -> Vec<&'static str> {
+    let mut tasks = registry::names();
+    tasks.retain(|name| name.ends_with("-v5"));
+    assert_eq!(tasks.len(), 11);
+    tasks
+}
+
+/// All tasks of the DeepMind Control Suite.
+fn control_suite() -> Vec<&'static str> {
+    let mut tasks = registry::names();
+    tasks.retain(|name| name.contains('-') && !name.ends_with("-v5"));
+    assert_eq!(tasks.len(), 34);
+    tasks
+}
+
+fn without_options(tasks: Vec<&str>) -> Vec<(&str, TaskOptions)> {
+    tasks.into_iter().map(|task| (task, TaskOptions::new())).collect()
 }
 
 #[test]
 fn every_gymnasium_task_is_the_original() {
-    let tasks = tasks(|name| name.ends_with("-v5"));
-    assert_eq!(tasks.len(), 11);
-    let met = compare_all("gymnasium_reference.py", &tasks);
+    let met = compare_all("gymnasium_reference.py", &without_options(gymnasium()));
     assert!(
-        met.contacts > 10_000 && met.ends > 1000,
+        met.contacts > 10_000 && met.ends > 1000 && met.cuts > 1000,
+        "contacts and both kinds of ends are among what is compared"
+    );
+}
+
+#[test]
+fn every_gymnasium_task_is_the_original_with_every_option_changed() {
+    let changed = options::changed();
+    let tasks: Vec<&str> = changed.iter().map(|(task, _)| *task).collect();
+    assert_eq!(tasks, gymnasium());
+    let met = compare_all("gymnasium_reference.py", &changed);
+    assert!(
+        met.contacts > 5000 && met.ends > 1000,
         "contacts and ends are among what is compared"
     );
 }
 
 #[test]
 fn every_task_of_the_control_suite_is_the_original() {
-    let tasks = tasks(|name| name.contains('-') && !name.ends_with("-v5"));
-    assert!(tasks.len() >= 34);
-    let met = compare_all("dm_control_reference.py", &tasks);
+    let tasks = control_suite();
+    let met = compare_all("dm_control_reference.py", &without_options(tasks.clone()));
     assert!(met.contacts > 5000, "contacts are among what is compared");
+    assert_eq!(
+        met.cuts,
+        SEEDS.len() * tasks.len(),
+        "each ends with its last step"
+    );
+}
+
+#[test]
+fn random_starts_of_gymnasium_are_distributed_as_the_originals() {
+    starts::compare_all("gymnasium_reference.py", &gymnasium(), 1000);
+}
+
+#[test]
+fn random_starts_of_the_control_suite_are_distributed_as_the_originals() {
+    starts::compare_all("dm_control_reference.py", &control_suite(), 300);
 }
 
 /// A start of ours is one that the original could have drawn: it stays inside the bounds of its noise.

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use mfpo_sim::TaskOptions;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// What to drive: a random start of the original's own, then actions that it draws.
@@ -13,6 +15,19 @@ pub struct Request<'a> {
     pub task: &'a str,
     pub seed: u64,
     pub steps: usize,
+    pub options: &'a TaskOptions,
+}
+
+/// Random starts of the original's own.
+#[derive(Serialize)]
+struct StartsRequest<'a> {
+    task: &'a str,
+    starts: usize,
+}
+
+#[derive(Deserialize)]
+struct Starts {
+    starts: Vec<Vec<f64>>,
 }
 
 /// What came of it.
@@ -31,6 +46,7 @@ pub struct Trajectory {
     pub observations: Vec<Vec<f64>>,
     pub rewards: Vec<f64>,
     pub terminated: Vec<bool>,
+    pub truncated: Vec<bool>,
     /// Steps with contact.
     pub contacts: usize,
 }
@@ -81,6 +97,16 @@ impl Reference {
 
     /// Drives a task.
     pub fn drive(&mut self, request: &Request<'_>) -> Trajectory {
+        self.ask(request)
+    }
+
+    /// Random starts of a task: positions, velocities, and what the task keeps in the model.
+    pub fn starts(&mut self, task: &str, count: usize) -> Vec<Vec<f64>> {
+        let answer: Starts = self.ask(&StartsRequest { task, starts: count });
+        answer.starts
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> T {
         writeln!(self.input, "{}", serde_json::to_string(request).unwrap()).unwrap();
         let line = self.line();
         serde_json::from_str(&line).unwrap()

@@ -38,6 +38,18 @@ def model_values(name, physics):
     return {}
 
 
+def starts(request):
+    domain, task = request["task"].split("-")
+    env = suite.load(domain, task, task_kwargs={"random": 0})
+    starts = []
+    for _ in range(request["starts"]):
+        env.reset()
+        physics = env.physics
+        kept = [value for values in model_values(request["task"], physics).values() for value in values]
+        starts.append([*physics.data.qpos.tolist(), *physics.data.qvel.tolist(), *kept])
+    return {"starts": starts}
+
+
 def run(request):
     domain, task = request["task"].split("-")
     env = suite.load(domain, task, task_kwargs={"random": request["seed"]})
@@ -50,7 +62,8 @@ def run(request):
         physics.data.act[:] = act
         physics.data.qacc_warmstart[:] = 0
     actions = actions_of(physics.model, request["steps"], request["seed"])
-    observations, rewards, terminated, contacts = [flat(env.task.get_observation(physics))], [], [], 0
+    observations, rewards, contacts = [flat(env.task.get_observation(physics))], [], 0
+    terminated, truncated = [], []
     for action in actions:
         # A step after the end would be a reset: the task itself is what is compared.
         env._reset_next_step = False
@@ -58,6 +71,7 @@ def run(request):
         observations.append(flat(step.observation))
         rewards.append(float(step.reward))
         terminated.append(bool(step.last() and step.discount == 0))
+        truncated.append(bool(step.last() and step.discount != 0))
         contacts += physics.data.ncon > 0
     return {
         "qpos": qpos.tolist(),
@@ -68,6 +82,7 @@ def run(request):
         "observations": observations,
         "rewards": rewards,
         "terminated": terminated,
+        "truncated": truncated,
         "contacts": int(contacts),
     }
 
@@ -75,4 +90,5 @@ def run(request):
 if __name__ == "__main__":
     print(json.dumps({"mujoco": mujoco.__version__, "dm_control": version("dm_control")}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+        request = json.loads(line)
+        print(json.dumps(starts(request) if "starts" in request else run(request)), flush=True)

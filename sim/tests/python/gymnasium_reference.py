@@ -1,9 +1,11 @@
 """Drives a task of Gymnasium: reads one JSON request a line, answers with one JSON line.
 
-request: {"task": name, "seed": n, "steps": n}
-answer:  {"qpos", "qvel", "actions", "observations" (the reset's first), "rewards", "terminated", "contacts"}
+request: {"task": name, "seed": n, "steps": n, "options": {name: value}}
+answer:  {"qpos", "qvel", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated", "contacts"}
+request: {"task": name, "starts": n}
+answer:  {"starts": [[qpos, qvel]...]}
 
-The start is Gymnasium's own random one of the seed. Actions are drawn here, so that both sides take the
+The start of a drive is Gymnasium's own random one of the seed. Actions are drawn here, so that both sides take the
 same: uniform over the range, with a stretch at each end of it and a stretch beyond it.
 """
 import json
@@ -29,21 +31,37 @@ def actions_of(model, steps, seed):
     return actions
 
 
-def run(request):
+def make(request):
     # Gymnasium checks the type of observations and warns; the task itself is what is compared.
-    env = gymnasium.make(request["task"], disable_env_checker=True).unwrapped
-    env.reset(seed=request["seed"])
+    return gymnasium.make(request["task"], disable_env_checker=True, **request.get("options", {}))
+
+
+def starts(request):
+    env = make(request)
+    starts = []
+    for seed in range(request["starts"]):
+        env.reset(seed=seed)
+        starts.append([*env.unwrapped.data.qpos.tolist(), *env.unwrapped.data.qvel.tolist()])
+    return {"starts": starts}
+
+
+def run(request):
+    # What is stepped ends after the task's time, as the registered task does.
+    limited = make(request)
+    limited.reset(seed=request["seed"])
+    env = limited.unwrapped
     qpos, qvel = env.data.qpos.copy(), env.data.qvel.copy()
     # The same integration state on both sides: nothing is left over from the random start but positions and velocities.
     mujoco.mj_resetData(env.model, env.data)
     env.set_state(qpos, qvel)
     actions = actions_of(env.model, request["steps"], request["seed"])
-    observations, rewards, terminated, contacts = [env._get_obs()], [], [], 0
+    observations, rewards, terminated, truncated, contacts = [env._get_obs()], [], [], [], 0
     for action in actions:
-        observation, reward, end, _, _ = env.step(action)
+        observation, reward, end, cut, _ = limited.step(action)
         observations.append(observation)
         rewards.append(float(reward))
         terminated.append(bool(end))
+        truncated.append(bool(cut))
         contacts += env.data.ncon > 0
     return {
         "qpos": qpos.tolist(),
@@ -52,6 +70,7 @@ def run(request):
         "observations": [o.tolist() for o in observations],
         "rewards": rewards,
         "terminated": terminated,
+        "truncated": truncated,
         "contacts": int(contacts),
     }
 
@@ -59,4 +78,5 @@ def run(request):
 if __name__ == "__main__":
     print(json.dumps({"mujoco": mujoco.__version__, "gymnasium": gymnasium.__version__}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+        request = json.loads(line)
+        print(json.dumps(starts(request) if "starts" in request else run(request)), flush=True)
