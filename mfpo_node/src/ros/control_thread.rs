@@ -181,8 +181,7 @@ impl ControlThread {
         } else {
             None
         };
-        let goal = overrides.profile("goal", End::Subscription, qos::GOAL)?;
-        let goals = Inbox::subscribe(&mut node, "goal", goal)?;
+        let goals = overrides.subscribe(&mut node, "goal", qos::GOAL)?;
         let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
         let commands = if config.dry_run {
             CommandPublisher::Nothing
