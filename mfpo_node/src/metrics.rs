@@ -68,6 +68,8 @@ pub struct Live {
     pub refused_states: AtomicU64,
     /// Records that found the ring full: the percentiles lack them.
     pub lost_records: AtomicU64,
+    /// Bits of the spread that the guard judged last, above 0; 0 where it judges none.
+    guard_spread: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
     /// Commands that a rule altered: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
@@ -106,6 +108,18 @@ impl Live {
     /// Interventions by joint and rule: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
     pub fn interventions_by_rule(&self) -> Vec<u64> {
         self.by_rule.iter().map(read).collect()
+    }
+
+    /// Sets the spread that the guard judged in a tick.
+    pub fn set_guard_spread(&self, spread: Option<f64>) {
+        let bits = spread.map_or(0, |spread| spread.max(f64::MIN_POSITIVE).to_bits());
+        self.guard_spread.store(bits, Ordering::Relaxed);
+    }
+
+    /// The spread that the guard judged last.
+    pub fn guard_spread(&self) -> Option<f64> {
+        let bits = self.guard_spread.load(Ordering::Relaxed);
+        (bits != 0).then(|| f64::from_bits(bits))
     }
 
     /// What the node is doing.

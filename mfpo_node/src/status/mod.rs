@@ -8,7 +8,7 @@ use crate::control_loop::{NotReady, Reason};
 use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, TickRecord};
 use crate::probe::Mode;
-use crate::safety::{NotEnabled, Outside, Rule, Verdict};
+use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
@@ -37,6 +37,8 @@ pub enum Cause {
         /// Good inputs that are needed; `None` waits for an explicit start.
         needed: Option<u64>,
     },
+    /// The observation is outside what the policy knows.
+    Guard(Unknown),
 }
 
 impl Cause {
@@ -48,6 +50,7 @@ impl Cause {
             Reason::Stopped => Self::Stopped,
             Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
             Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
+            Reason::Guard(unknown) => Self::Guard(*unknown),
         }
     }
 }
@@ -455,6 +458,10 @@ impl Status {
             Cause::None => String::new(),
             Cause::States(verdict) => self.explain_verdict(verdict),
             Cause::Policy(error) => format!("the policy gave no action: {error}"),
+            Cause::Guard(Unknown { spread, most }) => format!(
+                "the policy does not know what it sees: its candidates are spread by {spread:.3}, expected at most {most:.3} \
+                 (parameter guard)"
+            ),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),
             Cause::Recovering { needed: None } => {

@@ -5,6 +5,7 @@ mod activation;
 mod bundles;
 mod control_loop;
 mod description;
+mod guard;
 mod joint_states;
 mod lifecycle;
 mod parameters;

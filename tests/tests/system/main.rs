@@ -6,6 +6,7 @@ mod control_thread;
 mod dry_run;
 mod faults;
 mod gradient;
+mod guard;
 mod large_bundles;
 mod lifecycle;
 mod messages;
