@@ -365,6 +365,12 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
         value("interventions", read(&live.interventions)),
         value("robot_description", &status.robot_description),
     ];
+    if let Some(spread) = live.guard_spread() {
+        values.push(value("guard.spread", format!("{spread:.4}")));
+    }
+    if let Some(guard) = status.current.as_ref().and_then(|policy| policy.guard) {
+        values.push(value("guard.spread_max", format!("{:.4}", guard.spread_max)));
+    }
     let counts = live.interventions_by_rule();
     let by_joint = counts.chunks(Rule::NAMES.len()).zip(&status.command_joints);
     for (counts, joint) in by_joint {

@@ -74,6 +74,8 @@ pub struct Live {
     last_round: AtomicU64,
     /// The longest time between two of them since it was last asked for, ns.
     longest_gap: AtomicU64,
+    /// Bits of the spread that the guard judged last, above 0; 0 where it judges none.
+    guard_spread: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
     /// The goal, m, as bits; meaningless without `has_goal`.
@@ -115,6 +117,18 @@ impl Live {
     /// Interventions by joint and rule: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
     pub fn interventions_by_rule(&self) -> Vec<u64> {
         self.by_rule.iter().map(read).collect()
+    }
+
+    /// Sets the spread that the guard judged in a tick.
+    pub fn set_guard_spread(&self, spread: Option<f64>) {
+        let bits = spread.map_or(0, |spread| spread.max(f64::MIN_POSITIVE).to_bits());
+        self.guard_spread.store(bits, Ordering::Relaxed);
+    }
+
+    /// The spread that the guard judged last.
+    pub fn guard_spread(&self) -> Option<f64> {
+        let bits = self.guard_spread.load(Ordering::Relaxed);
+        (bits != 0).then(|| f64::from_bits(bits))
     }
 
     /// What the node is doing.

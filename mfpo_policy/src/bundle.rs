@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::bounds;
 use crate::contents::Contents;
 use crate::critic::Critic;
+use crate::guard::GuardManifest;
 use crate::mean_flow::MeanFlow;
 use crate::noise::NormalNoise;
 use crate::parameters::{NetworkError, Parameters};
@@ -167,6 +168,7 @@ pub fn seal(request: &SealRequest<'_>) -> Result<Vec<u8>, BundleError> {
         normalizer: request.normalizer.clone(),
         probes: probes(request, &actor)?,
         probe_tolerance: 1e-3,
+        guard: None,
         digest: String::new(),
     };
     let bytes = Contents::new(manifest, &networks)?.write()?;
@@ -185,6 +187,22 @@ pub fn sign(bytes: &[u8], key: &SigningKey) -> Result<Vec<u8>, BundleError> {
     let signed = contents.write()?;
     open(&signed)?;
     Ok(signed)
+}
+
+/// The bundle `bytes` with `guard` in place of the one that it may have. Its digest is another one, and no signature is of
+/// that: it has to be signed anew.
+///
+/// # Errors
+/// Any [`BundleError`] of [`open`]; the guard needs critics, without which nobody samples several candidates.
+pub fn with_guard(bytes: &[u8], guard: GuardManifest) -> Result<Vec<u8>, BundleError> {
+    open(bytes)?;
+    let mut contents = Contents::read(bytes)?;
+    contents.manifest.guard = Some(guard);
+    contents.manifest.digest = contents.digest();
+    contents.signature = None;
+    let guarded = contents.write()?;
+    open(&guarded)?;
+    Ok(guarded)
 }
 
 fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe>, BundleError> {
@@ -409,6 +427,9 @@ impl VerifiedBundle {
                     "other numbers",
                 ));
             }
+        }
+        if let Some(guard) = &manifest.guard {
+            guard.check(manifest.critics.is_some())?;
         }
         if manifest.probes.is_empty() || !(manifest.probe_tolerance > 0.0 && manifest.probe_tolerance <= 0.1)
         {

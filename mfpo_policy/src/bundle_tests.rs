@@ -343,6 +343,61 @@ fn a_signed_bundle_names_its_signer_and_keeps_its_digest() {
     assert_eq!(open(&again).unwrap().signer(), Some(other.public()));
 }
 
+const GUARD: GuardManifest = GuardManifest {
+    spread_max: 0.25,
+    candidates: 8,
+    in_a_row: 3,
+};
+
+#[test]
+fn a_guard_is_carried_under_another_digest_without_the_signature_of_before() {
+    let (plain, key) = (sealed(1), SigningKey::from_seed(&[1; 32]));
+    let guarded = with_guard(&sign(&plain, &key).unwrap(), GUARD).unwrap();
+    let (before, after) = (open(&plain).unwrap(), open(&guarded).unwrap());
+    assert_eq!(
+        (before.manifest().guard, after.manifest().guard),
+        (None, Some(GUARD))
+    );
+    assert_ne!(before.digest(), after.digest());
+    assert_eq!(before.weights_digest().unwrap(), after.weights_digest().unwrap());
+    assert_eq!(after.signer(), None);
+    assert_eq!(
+        open(&sign(&guarded, &key).unwrap()).unwrap().signer(),
+        Some(key.public())
+    );
+    assert!(
+        !json(&plain).contains("guard"),
+        "a bundle without one says nothing of it"
+    );
+}
+
+#[test]
+fn a_guard_that_no_sampler_can_be_held_to_is_refused() {
+    for wrong in [
+        GuardManifest {
+            spread_max: 0.0,
+            ..GUARD
+        },
+        GuardManifest {
+            candidates: 1,
+            ..GUARD
+        },
+        GuardManifest {
+            candidates: ActionSampler::MOST_CANDIDATES + 1,
+            ..GUARD
+        },
+        GuardManifest { in_a_row: 0, ..GUARD },
+    ] {
+        let text = with_guard(&sealed(1), wrong).unwrap_err().to_string();
+        assert!(text.contains("the guard is"), "{text}");
+    }
+    let text = refusal(&changed(true, |manifest, tensors| {
+        (manifest.critics, manifest.guard) = (None, Some(GUARD));
+        tensors.retain(|name, _| name.starts_with("actor/"));
+    }));
+    assert!(text.contains("without critics"), "{text}");
+}
+
 #[test]
 fn a_signature_of_another_bundle_is_refused() {
     let key = SigningKey::from_seed(&[1; 32]);

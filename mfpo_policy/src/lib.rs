@@ -9,6 +9,7 @@ pub mod device;
 pub mod fast;
 pub mod fused;
 pub mod gradient;
+pub mod guard;
 pub mod kernel;
 pub mod manifest;
 pub mod mean_flow;

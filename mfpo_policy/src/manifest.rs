@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{BundleError, FORMAT};
 use crate::critic::ValueSupport;
+use crate::guard::GuardManifest;
 use crate::sampler::Normalizer;
 use crate::spec::RobotSpec;
 use crate::subject::{Subject, TaskSpec};
@@ -56,6 +57,8 @@ pub struct Manifest {
     pub probes: Vec<GoldenProbe>,
     /// Largest allowed difference of a probe's action.
     pub probe_tolerance: f32,
+    /// When an observation is outside what the policy knows, where that was calibrated.
+    pub guard: Option<GuardManifest>,
     /// SHA-256 of the manifest with this field empty and of all tensors, hexadecimal.
     pub digest: String,
 }
@@ -82,6 +85,8 @@ struct Fields {
     normalizer: Option<Normalizer>,
     probes: Vec<GoldenProbe>,
     probe_tolerance: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardManifest>,
     digest: String,
 }
 
@@ -131,6 +136,7 @@ impl From<Manifest> for Fields {
             normalizer: manifest.normalizer,
             probes: manifest.probes,
             probe_tolerance: manifest.probe_tolerance,
+            guard: manifest.guard,
             digest: manifest.digest,
         }
     }
@@ -174,6 +180,7 @@ impl TryFrom<Fields> for Manifest {
             normalizer: fields.normalizer,
             probes: fields.probes,
             probe_tolerance: fields.probe_tolerance,
+            guard: fields.guard,
             digest: fields.digest,
         })
     }

@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use thiserror::Error;
 
 use crate::critic::Critic;
+use crate::guard;
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
 use crate::weights::Weights;
@@ -385,6 +386,12 @@ impl ActionSampler {
         }
         self.give(best, action)?;
         Ok(Sampled { depth, value })
+    }
+
+    /// Spread of the first `candidates` of those that the last call sampled in all steps, see [`guard::spread`].
+    pub fn spread(&self, candidates: usize) -> f64 {
+        let numbers = (candidates * self.sizes.1).min(self.actions.len());
+        guard::spread(&self.actions[..numbers], self.sizes.1)
     }
 
     /// Takes in what an action is sampled from.

@@ -1,12 +1,16 @@
 //! `guard`: how well the policy's own signals tell that the observation is not what the policy knows. A policy that was
 //! trained as a flow has three at hand: how far the answer in one step is from the answer in all steps, how far
 //! candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes whose
-//! sensors or motors fail on the way give the detections; the curve of one over the other is drawn.
+//! sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts the
+//! threshold of the spread, the one signal that finds anything, into a bundle: what the control node's `guard` acts on.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
+use mfpo_policy::bundle;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth};
 use mfpo_sim::Env;
@@ -16,11 +20,12 @@ use serde_json::{Value, json};
 
 use crate::eval::{open_bundle, task_of};
 use crate::plot::{FONT, PlotError, SIZE, register_font};
+use crate::publish::write_atomically;
 
 /// Candidates that the spread is measured over and the critics choose from.
 const CANDIDATES: usize = 8;
 /// A signal beyond its threshold in so many ticks in a row is an alarm.
-const IN_A_ROW: usize = 3;
+const IN_A_ROW: u32 = 3;
 /// A detection counts when it comes within this time of the fault, s.
 const IN_TIME: f64 = 0.5;
 /// False alarms an hour that the table is made at.
@@ -43,6 +48,12 @@ pub struct GuardArgs {
     /// Draw the curve
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
+    /// Write the bundle with a guard: the threshold of the spread of candidates that detects most
+    #[arg(long, value_name = "FILE.safetensors")]
+    write: Option<PathBuf>,
+    /// False alarms an hour that this threshold may give
+    #[arg(long, value_name = "RATE", default_value_t = RATES[1], requires = "write")]
+    false_alarms: f64,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -115,6 +126,8 @@ const SIGNALS: [&str; 3] = [
     "spread of candidates",
     "critics' value (negative)",
 ];
+/// The one that a bundle's guard goes by.
+const SPREAD: usize = 1;
 
 /// One episode: the signals of each tick, when the fault began, and the return.
 #[derive(Clone)]
@@ -180,10 +193,40 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         );
         tell(&results, &nominal, &faults);
     }
-    match &args.out {
-        Some(path) => Ok(draw(&title, &results, path)?),
+    if let Some(path) = &args.out {
+        draw(&title, &results, path)?;
+    }
+    match &args.write {
+        Some(path) => write_guard(args, &results[SPREAD], path),
         None => Ok(()),
     }
+}
+
+/// Writes the bundle with the threshold that may give so many false alarms.
+fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result<()> {
+    let rate = args.false_alarms;
+    let point = spread.at(rate).with_context(|| {
+        format!("no threshold of the spread gives at most {rate} false alarms an hour; expected a higher --false-alarms")
+    })?;
+    let guard = GuardManifest {
+        // Never below the threshold: more alarms than were measured.
+        spread_max: (point.threshold * 1e4).ceil() / 1e4,
+        candidates: CANDIDATES,
+        in_a_row: IN_A_ROW,
+    };
+    let bytes = fs::read(&args.bundle).with_context(|| format!("cannot read {}", args.bundle.display()))?;
+    let had_signature = bundle::open(&bytes)?.signer().is_some();
+    let guarded = bundle::with_guard(&bytes, guard)?;
+    write_atomically(path, &guarded).with_context(|| format!("cannot write {}", path.display()))?;
+    if !args.json {
+        println!(
+            "\n{}: guarded where {CANDIDATES} candidates are spread by more than {:.4}, {IN_A_ROW} ticks in a row{}",
+            path.display(),
+            guard.spread_max,
+            if had_signature { "; sign it again" } else { "" }
+        );
+    }
+    Ok(())
 }
 
 impl Measurement {
@@ -240,29 +283,22 @@ impl Measurement {
         let size = self.sampler.action_size();
         let mut draws = vec![0.0; CANDIDATES * size];
         noise.fill(&mut draws);
-        let all = self.sampler.steps();
-        let mut answers = Vec::with_capacity(CANDIDATES);
-        for draw in draws.chunks(size) {
-            let mut action = vec![0.0; size];
-            let depth = Depth {
-                steps: all,
-                candidates: 1,
-                in_stages: false,
-            };
-            self.sampler.sample_at(observation, draw, depth, &mut action)?;
-            answers.push(action);
-        }
-        let mut quick = vec![0.0; size];
+        let depth = Depth {
+            steps: self.sampler.steps(),
+            candidates: 1,
+            in_stages: false,
+        };
+        let (mut action, mut quick, mut best) = (vec![0.0; size], vec![0.0; size], vec![0.0; size]);
+        let first = &draws[..size];
+        self.sampler.sample_at(observation, first, depth, &mut action)?;
         self.sampler
-            .sample_at(observation, &draws[..size], Depth::FIRST, &mut quick)?;
-        let mut best = vec![0.0; size];
+            .sample_at(observation, first, Depth::FIRST, &mut quick)?;
         let value = self
             .sampler
             .sample_into(observation, &draws, CANDIDATES, &mut best)?;
-        let action = answers.swap_remove(0);
         let signals = [
             root_mean_square(action.iter().zip(&quick).map(|(a, b)| f64::from(a - b))),
-            spread(&answers),
+            self.sampler.spread(CANDIDATES),
             -f64::from(value.unwrap_or(f32::NAN)),
         ];
         Ok((action, signals))
@@ -272,16 +308,6 @@ impl Measurement {
 fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0), |(sum, count), v| (sum + v * v, count + 1));
     (sum / f64::from(count.max(1))).sqrt()
-}
-
-/// Standard deviation of the candidates, root mean square over the components.
-fn spread(answers: &[Vec<f32>]) -> f64 {
-    let size = answers.first().map_or(0, Vec::len);
-    root_mean_square((0..size).map(|i| {
-        let column = || answers.iter().map(|a| f64::from(a[i]));
-        let mean = column().sum::<f64>() / answers.len() as f64;
-        root_mean_square(column().map(|v| v - mean))
-    }))
 }
 
 /// The first tick from `from` on at which a signal has been above the threshold often enough in a row.
@@ -312,6 +338,7 @@ fn alarms(episode: &Episode, signal: usize, threshold: f64) -> u64 {
 
 /// What a threshold gives.
 struct Point {
+    threshold: f64,
     /// False alarms an hour.
     rate: f64,
     /// By fault: share detected in time, and the median time to the alarm of those detected at all, s.
@@ -352,6 +379,7 @@ impl Signal {
                 .iter()
                 .map(|(_, episodes)| detections(episodes, index, threshold, period));
             Point {
+                threshold,
                 rate: false_alarms as f64 / hours,
                 faults: faults.collect(),
             }
@@ -424,7 +452,7 @@ fn summary(results: &[Signal], nominal: &[Episode], faults: &[(Fault, Vec<Episod
         let by_fault = faults.iter().zip(&point.faults).map(|((fault, _), (share, median))| {
             json!({"fault": fault.name(), "detected": share, "median_s": median.is_finite().then_some(median)})
         });
-        json!({"false_alarms_per_hour": point.rate, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
+        json!({"threshold": point.threshold, "false_alarms_per_hour": point.rate, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
     };
     let signals = results.iter().map(|signal| {
         json!({"signal": signal.name, "points": signal.points.iter().map(point).collect::<Vec<_>>()})
@@ -525,6 +553,7 @@ mod tests {
         let signal = Signal::of(0, &nominal, &faults, 0.02);
         let best = signal.at(0.0).expect("a threshold without false alarms");
         assert_eq!(best.faults[0], (1.0, 0.06), "three ticks of 20 ms");
+        assert!((0.2..5.0).contains(&best.threshold), "{}", best.threshold);
         assert_eq!(best.faults[1], (0.0, f64::INFINITY));
         assert_eq!(best.detected(), 0.5);
         let blind = Signal::of(1, &nominal, &faults, 0.02);
@@ -551,11 +580,5 @@ mod tests {
                 .zip(seen)
                 .all(|(got, seen)| *got != seen)
         );
-    }
-
-    #[test]
-    fn spread_is_the_deviation_of_the_candidates() {
-        assert_eq!(spread(&[vec![1.0, 0.0], vec![-1.0, 0.0]]), (0.5f64).sqrt());
-        assert_eq!(spread(&[vec![0.3], vec![0.3]]), 0.0);
     }
 }

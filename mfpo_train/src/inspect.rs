@@ -36,6 +36,7 @@ fn write_policy(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
     writeln!(text, "sampling steps T  {}", manifest.sampling_steps)?;
     writeln!(text, "hidden sizes      {:?}", manifest.hidden_sizes)?;
     writeln!(text, "critics           {}", critics_line(manifest))?;
+    writeln!(text, "guard             {}", guard_line(manifest))?;
     writeln!(
         text,
         "golden probes     {} within {}",
@@ -65,6 +66,18 @@ fn critics_line(manifest: &Manifest) -> String {
             format!(
                 "{} atoms from {} to {}, {pair} of two",
                 support.atoms, support.minimum, support.maximum
+            )
+        },
+    )
+}
+
+fn guard_line(manifest: &Manifest) -> String {
+    manifest.guard.map_or_else(
+        || "none".to_owned(),
+        |guard| {
+            format!(
+                "{} candidates spread by at most {:.4}, {} ticks in a row",
+                guard.candidates, guard.spread_max, guard.in_a_row
             )
         },
     )

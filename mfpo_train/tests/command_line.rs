@@ -494,6 +494,40 @@ fn start_of(run: &Path) -> f64 {
 }
 
 #[test]
+fn a_calibrated_guard_is_written_into_a_bundle_which_is_to_be_signed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");
+    let (key, signed, guarded) = (at("key"), at("signed.safetensors"), at("guarded.safetensors"));
+    told(&["keygen", text(&key)]);
+    told(&[
+        "sign",
+        text(&policies),
+        "--key",
+        text(&key),
+        "--out",
+        text(&signed),
+    ]);
+    assert!(told(&["inspect", text(&signed)]).contains("guard             none"));
+    let said = told(&[
+        "guard",
+        text(&signed),
+        "--episodes",
+        "2",
+        "--write",
+        text(&guarded),
+    ]);
+    assert!(
+        said.contains("guarded where 8 candidates are spread by more than"),
+        "{said}"
+    );
+    assert!(said.contains("sign it again"), "{said}");
+    let seen = told(&["inspect", text(&guarded)]);
+    assert!(seen.contains("8 candidates spread by at most"), "{seen}");
+    assert!(seen.contains("signed by         nobody"), "{seen}");
+}
+
+#[test]
 fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

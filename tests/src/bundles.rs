@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::Device;
-use mfpo_policy::bundle::{self, METADATA_KEY, Manifest, SealRequest};
+use mfpo_policy::bundle::{self, CriticManifest, METADATA_KEY, Manifest, SealRequest};
+use mfpo_policy::critic::{Critic, ValueSupport};
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
@@ -75,6 +77,27 @@ pub fn sealed_for(run: &str, subject: &Subject, version: u64) -> Vec<u8> {
     seal(run, subject, version, &actor(subject, version))
 }
 
+/// A sealed bundle of [`RUN`] with random weights, critics, and a guard.
+pub fn sealed_guarded(spec: &RobotSpec, version: u64, guard: GuardManifest) -> Vec<u8> {
+    let subject = Subject::Robot(spec.clone());
+    let support = ValueSupport {
+        minimum: -10.0,
+        maximum: 0.0,
+        atoms: 21,
+    };
+    let sizes = (spec.observation_size(), spec.action_size(), support.atoms);
+    let critics = [2, 3].map(|seed| Critic::initialize(seed, sizes, &[16], &Device::Cpu).expect("a critic"));
+    let manifest = CriticManifest {
+        support,
+        clipped_double_q: true,
+    };
+    let sealed = bundle::seal(&SealRequest {
+        critics: Some(([&critics[0], &critics[1]], manifest)),
+        ..request(RUN, &subject, version, &actor(&subject, version))
+    });
+    bundle::with_guard(&sealed.expect("a bundle"), guard).expect("a guard")
+}
+
 /// A sealed bundle of [`RUN`] whose every action is `sign`, whatever it sees.
 pub fn sealed_of_one_action(spec: &RobotSpec, version: u64, sign: f64) -> Vec<u8> {
     let subject = Subject::Robot(spec.clone());
@@ -98,7 +121,11 @@ fn actor(subject: &Subject, seed: u64) -> Parameters {
 }
 
 fn seal(run: &str, subject: &Subject, version: u64, actor: &Parameters) -> Vec<u8> {
-    bundle::seal(&SealRequest {
+    bundle::seal(&request(run, subject, version, actor)).expect("a bundle")
+}
+
+fn request<'a>(run: &'a str, subject: &'a Subject, version: u64, actor: &'a Parameters) -> SealRequest<'a> {
+    SealRequest {
         subject,
         run,
         version,
@@ -107,8 +134,7 @@ fn seal(run: &str, subject: &Subject, version: u64, actor: &Parameters) -> Vec<u
         critics: None,
         normalizer: None,
         probe_observations: Vec::new(),
-    })
-    .expect("a bundle")
+    }
 }
 
 /// The digest that a valid bundle states.

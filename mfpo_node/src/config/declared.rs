@@ -191,6 +191,13 @@ fn safety() -> Vec<Declared> {
         .check(finite_numbers, "as many as the policy's action joints, or none; only with damp")
         .at_run_time(),
         Declared::new(
+            "guard",
+            Value::Bool(false),
+            "Whether the fallback takes over where the candidates are spread further than the bundle's guard allows; a poor \
+             signal, which finds wrong units",
+        )
+        .at_run_time(),
+        Declared::new(
             "recovery_inputs",
             Value::Integer(1),
             "Good inputs in a row after which the policy takes over from the fallback [count]; 0 waits for ~/start",
@@ -238,8 +245,8 @@ fn swaps() -> Vec<Declared> {
         stage(
             "swap.probation",
             2.0,
-            "Time for which a new policy is watched; it is returned from when limits trip more often, it is slower or gives \
-             no action [s]; 0 leaves the stage out",
+            "Time for which a new policy is watched; it is returned from when limits trip more often, it is slower, gives no \
+             action or its guard fires [s]; 0 leaves the stage out",
         ),
         Declared::new(
             "swap.interventions_rise",

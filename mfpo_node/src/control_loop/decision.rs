@@ -2,7 +2,7 @@
 
 use mfpo_policy::sampler::{Depth, SampleError};
 
-use crate::safety::{NotEnabled, Outside, SafeCommand, Verdict};
+use crate::safety::{NotEnabled, Outside, SafeCommand, Unknown, Verdict};
 
 /// Why the policy does not act in this tick.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum Reason {
         /// Good inputs that are needed; `None` waits for an explicit start.
         needed: Option<u64>,
     },
+    /// The observation is outside what the policy knows.
+    Guard(Unknown),
 }
 
 impl Reason {
@@ -36,6 +38,7 @@ impl Reason {
             Self::NotEnabled(_) => 3,
             Self::Recovering { .. } => 4,
             Self::NoGoal => 5,
+            Self::Guard(_) => 6,
         }
     }
 }
@@ -114,12 +117,15 @@ pub struct Tick<'a> {
     pub command: &'a SafeCommand,
     /// The command before fade and safety filter.
     pub raw: &'a [f64],
-    /// The policy's action, in `[-1, 1]`; the last one where the fallback commands.
+    /// The policy's action, in `[-1, 1]`; the last one where it was not asked.
     pub action: &'a [f32],
-    /// What the policy was asked and how; `None` where the fallback commands.
+    /// What the policy was asked and how; `None` where it was not. Where the guard refuses its action, the fallback commands
+    /// although it was.
     pub asked: Option<Asked<'a>>,
     /// The policy's weight in the command, below 1 while it fades in.
     pub blend: f64,
+    /// Spread of the candidates as the guard judged it last, where it is on.
+    pub spread: Option<f64>,
     /// Why the fallback commands, when it does.
     pub fallback: Option<Reason>,
 }

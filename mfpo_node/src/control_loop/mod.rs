@@ -21,7 +21,9 @@ use crate::budget::Budget;
 use crate::goal::{Goal, GoalRefusal};
 use crate::joint_states::JointStates;
 use crate::safety::fallback::StopAt;
-use crate::safety::{Enable, Fade, Fallback, Recovery, SafeCommand, SafetyFilter, Verdict, Watchdog};
+use crate::safety::{
+    Enable, Fade, Fallback, Guard, Recovery, SafeCommand, SafetyFilter, Unknown, Verdict, Watchdog,
+};
 use crate::time::MonoTime;
 use crate::weights::stages::Stages;
 use crate::weights::{Policy, PolicyIdentity, Slot, Stage, Turn, Why};
@@ -38,6 +40,7 @@ pub struct ControlLoop {
     enable: Enable,
     goal: Goal,
     recovery: Recovery,
+    guard: Guard,
     is_stopped: bool,
     observations: ObservationBuilder,
     noise: NormalNoise,
@@ -71,13 +74,26 @@ struct Recipe {
     before: Option<Before>,
 }
 
+impl Recipe {
+    const fn of(self, observation: &[f32]) -> Asked<'_> {
+        Asked {
+            observation,
+            draw: self.draw,
+            depth: self.depth,
+            before: self.before,
+        }
+    }
+}
+
 /// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
     /// The policy commanded.
     Acted,
     /// The policy gave no action.
     Failed,
+    /// The policy's action was not used: it does not know what it saw.
+    Guarded(Unknown),
     /// It was not asked.
     Idle,
 }
@@ -124,6 +140,7 @@ impl ControlLoop {
             enable: Enable::new(settings.enable_timeout),
             goal: Goal::new(spec),
             recovery: Recovery::new(settings.recovery_inputs),
+            guard: Guard::new(settings.guard),
             is_stopped: false,
             observation: vec![0.0; observations.size()],
             observations,
@@ -160,6 +177,11 @@ impl ControlLoop {
             self.outcome = Outcome::Failed;
             return self.fall_back(Reason::Policy(error));
         }
+        if let Some(unknown) = self.guard.unknown() {
+            self.outcome = Outcome::Guarded(unknown);
+            self.recovery.unfit();
+            return self.fall_back(Reason::Guard(unknown));
+        }
         if self.recovery.recovered() {
             self.fade.start(self.safety.references(&self.state));
         }
@@ -169,13 +191,9 @@ impl ControlLoop {
             command: self.safety.enforce(wanted, &self.state),
             raw: &self.raw,
             action: &self.action,
-            asked: Some(Asked {
-                observation: &self.observation,
-                draw: self.asked.draw,
-                depth: self.asked.depth,
-                before: self.asked.before,
-            }),
+            asked: Some(self.asked.of(&self.observation)),
             blend,
+            spread: self.guard.spread(),
             fallback: None,
         })
     }
@@ -243,6 +261,7 @@ impl ControlLoop {
         self.recovery.set_needed(settings.recovery_inputs);
         self.fade.set_duration(settings.fade_in, self.period);
         self.budget.set_limit(settings.compute_budget);
+        self.guard.set(settings.guard);
         self.stages.set(settings.stages);
         self.safety.exchange_limits(&mut tuning.limits);
         std::mem::swap(&mut self.fallback, &mut tuning.fallback);
@@ -251,6 +270,7 @@ impl ControlLoop {
     /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back.
     pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
         self.stages.forget();
+        self.guard.restart();
         self.fade.start(self.safety.references(&self.state));
         self.slot.swap(policy)
     }
@@ -292,7 +312,11 @@ impl ControlLoop {
     pub fn after(&mut self, took: f64) -> Option<Progress> {
         let turn = match self.outcome {
             Outcome::Idle => None,
-            Outcome::Failed => self.stages.failed(),
+            Outcome::Failed => self.stages.failed(Why::NoAction),
+            Outcome::Guarded(Unknown { spread, most }) => self.stages.failed(Why::Guard {
+                got: spread,
+                expected: most,
+            }),
             Outcome::Acted => match self.compute_shadow() {
                 Err(_) => Some(Turn::Return(Why::NoAction)),
                 Ok(()) => self.stages.acted(self.safety.last()?, took),
@@ -327,6 +351,7 @@ impl ControlLoop {
         let is_done = self.slot.rollback();
         if is_done {
             self.stages.forget();
+            self.guard.restart();
             self.fade.start(self.safety.references(&self.state));
         }
         is_done
@@ -339,6 +364,7 @@ impl ControlLoop {
         if let Some(policy) = self.slot.set_shadow(None) {
             return Some(policy);
         }
+        self.guard.restart();
         self.fade.start(self.safety.references(&self.state));
         self.slot.give_up()
     }
@@ -381,8 +407,13 @@ impl ControlLoop {
         if !has_goal {
             return Some(Reason::NoGoal);
         }
+        if self.recovery.is_over() {
+            return None;
+        }
         let (good, needed) = self.recovery.progress();
-        (!self.recovery.is_over()).then_some(Reason::Recovering { good, needed })
+        // Until it is asked again, what the policy did not know keeps it from acting.
+        let unknown = self.guard.unknown().map(Reason::Guard);
+        Some(unknown.unwrap_or(Reason::Recovering { good, needed }))
     }
 
     fn check_ready(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
@@ -404,6 +435,7 @@ impl ControlLoop {
     fn begin(&mut self) {
         self.is_stopped = false;
         self.stages.restart();
+        self.guard.restart();
         self.recovery.recovered();
         self.state.previous_action.fill(0.0);
         self.fade.start(self.safety.references(&self.state));
@@ -411,6 +443,7 @@ impl ControlLoop {
 
     /// The policy goes live, in the blend where both can be computed in one tick.
     fn go_live(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
+        self.guard.restart();
         let both = policy.identity().latency + self.slot.current().identity().latency;
         if self.stages.went_live(both < BLEND_SHARE * self.period) != Some(Stage::Blend) {
             self.fade.start(self.safety.references(&self.state));
@@ -462,6 +495,9 @@ impl ControlLoop {
             before: None,
         };
         self.draw += 1;
+        if self.guard.is_on() {
+            self.guard.check(policy.identity().guard, policy.spread(depth));
+        }
         if let (Some(weight), Some(before)) = (self.stages.weight(), before) {
             let depth = before.depth_like(depth, policy.steps());
             let normals = normals
@@ -488,12 +524,15 @@ impl ControlLoop {
             .command(last.values(), velocities, self.watchdog.fresh(), &mut self.raw);
         // The policy starts anew afterwards, as at the beginning of an episode.
         self.state.previous_action.fill(0.0);
+        // What the guard refused was asked for all the same.
+        let was_asked = matches!(self.outcome, Outcome::Guarded(_));
         Decision::Command(Tick {
             command: self.safety.enforce(&self.raw, &self.state),
             raw: &self.raw,
             action: &self.action,
-            asked: None,
+            asked: was_asked.then(|| self.asked.of(&self.observation)),
             blend: 0.0,
+            spread: self.guard.spread(),
             fallback: Some(reason),
         })
     }

@@ -1,5 +1,6 @@
 //! What a loop is told besides the policy, and whether it fits the robot.
 
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::{RobotSpec, SpecError};
 
 use crate::safety::fallback::DoesNotFit;
@@ -29,10 +30,41 @@ pub struct Settings {
     pub recovery_inputs: u64,
     /// How long a heartbeat permits motion, ns; 0 needs none.
     pub enable_timeout: u64,
+    /// Does the bundle's guard keep the policy from acting on what it does not know?
+    pub guard: bool,
     /// How a policy takes over from another.
     pub stages: StageSettings,
     /// Limits below those of the spec.
     pub tightening: Tightening,
+}
+
+impl Settings {
+    /// Why the guard that is asked for judges no tick, or not every one, of a policy with this guard.
+    pub fn why_unguarded(&self, guard: Option<GuardManifest>) -> Option<String> {
+        if !self.guard {
+            return None;
+        }
+        let Some(guard) = guard else {
+            return Some(
+                "parameter guard is true, but the bundle carries no guard: nothing is guarded; `mfpo_train guard BUNDLE \
+                 --write FILE` makes one that does"
+                    .to_owned(),
+            );
+        };
+        let (needed, got) = (guard.candidates, self.candidates);
+        if got < needed {
+            return Some(format!(
+                "parameter guard is true, but candidates is {got}: nothing is guarded; the bundle's guard compares {needed}, \
+                 expected as many or more"
+            ));
+        }
+        (self.compute_budget > 0).then(|| {
+            format!(
+                "parameter guard is true, and compute_budget too short for {needed} candidates in a tick leaves that tick \
+                 unguarded"
+            )
+        })
+    }
 }
 
 /// Why a loop could not be made for a robot.

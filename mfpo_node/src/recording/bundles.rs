@@ -70,6 +70,7 @@ mod tests {
             latency: 0.0,
             candidates: 1,
             has_critics: false,
+            guard: None,
         })
     }
 

@@ -159,6 +159,7 @@ pub fn fallback_name(code: u8) -> &'static str {
         3 => "somebody has stopped the robot",
         4 => "the heartbeat is missing",
         5 => "it is too early to act again",
+        6 => "the policy does not know what it sees",
         PROBING => "~/probe moves a joint",
         STOPPING => "the node is bringing the robot to a stop",
         _ => "the fallback commands",

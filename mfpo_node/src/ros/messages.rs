@@ -165,12 +165,14 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     copy(&mut message.action, tick.action);
     copy(&mut message.command_raw, tick.raw);
     copy(&mut message.command, tick.command.values());
-    let depth = tick.asked.map(|asked| (asked.depth, asked.draw));
+    // What the guard refused made no command.
+    let asked = tick.asked.filter(|_| tick.fallback.is_none());
+    let depth = asked.map(|asked| (asked.depth, asked.draw));
     message.steps = depth.map_or(0, |(depth, _)| count(depth.steps));
     message.candidates = depth.map_or(0, |(depth, _)| count(depth.candidates));
     message.in_stages = depth.is_some_and(|(depth, _)| depth.in_stages);
     message.draw = depth.map_or(0, |(_, draw)| draw);
-    let before = tick.asked.and_then(|asked| asked.before);
+    let before = asked.and_then(|asked| asked.before);
     message.policy_weight = before.map_or(1.0, |before| before.weight);
     message.interventions = tick.command.interventions();
     message.blend = tick.blend;

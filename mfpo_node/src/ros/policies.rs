@@ -298,6 +298,7 @@ impl Service {
             anyhow::bail!("the control loop has not taken over the last policies yet");
         }
         self.record_policy(&mut policy);
+        self.tell_unguarded(policy.identity().guard);
         let order = if self.has_robot {
             self.expected.went_live(&policy);
             self.status.swap.begin();

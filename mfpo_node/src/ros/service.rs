@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
@@ -137,6 +138,8 @@ pub struct Service {
     pub(super) probing: Option<Probing>,
     /// The loop has not been told of the newest settings yet.
     pub(super) is_retuned: bool,
+    /// Why the guard does not guard, as it was told last.
+    unguarded: Option<String>,
 }
 
 /// What is worth a status at once.
@@ -195,6 +198,7 @@ impl Service {
             described: Described::default(),
             probing: None,
             is_retuned: false,
+            unguarded: None,
             config,
         })
     }
@@ -340,10 +344,22 @@ impl Service {
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
+        if let Some(guard) = self.expected.live().map(|policy| policy.guard) {
+            self.tell_unguarded(guard);
+        }
         if self.described.contradiction().is_some() {
             self.reconsider_description();
         }
         self.retune();
+    }
+
+    /// Tells, once, why the guard that is asked for does not guard this policy.
+    pub fn tell_unguarded(&mut self, guard: Option<GuardManifest>) {
+        let why = self.config.settings.why_unguarded(guard);
+        if let Some(why) = why.as_ref().filter(|why| self.unguarded.as_ref() != Some(*why)) {
+            tracing::warn!("{why}");
+        }
+        self.unguarded = why;
     }
 
     /// Tells the loop of the newest settings and limits.

@@ -40,6 +40,11 @@ impl Recovery {
         self.counted = arrived;
     }
 
+    /// What was seen last was not good after all.
+    pub const fn unfit(&mut self) {
+        self.good = 0;
+    }
+
     /// The fallback commands; `true` when it did not before.
     pub const fn fell(&mut self) -> bool {
         if self.has_fallen {

@@ -9,7 +9,7 @@ use crate::goal::GoalRefusal;
 use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, Rounds, TickRecord};
 use crate::probe::Mode;
-use crate::safety::{NotEnabled, Outside, Rule, Verdict};
+use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
@@ -46,6 +46,8 @@ pub enum Cause {
         /// Good inputs that are needed; `None` waits for an explicit start.
         needed: Option<u64>,
     },
+    /// The observation is outside what the policy knows.
+    Guard(Unknown),
 }
 
 impl Cause {
@@ -58,6 +60,7 @@ impl Cause {
             Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
             Reason::NoGoal => Self::NoGoal,
             Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
+            Reason::Guard(unknown) => Self::Guard(*unknown),
         }
     }
 }
@@ -494,6 +497,10 @@ impl Status {
             Cause::None => String::new(),
             Cause::States(verdict) => self.explain_verdict(verdict),
             Cause::Policy(error) => format!("the policy gave no action: {error}"),
+            Cause::Guard(Unknown { spread, most }) => format!(
+                "the policy does not know what it sees: its candidates are spread by {spread:.3}, expected at most {most:.3} \
+                 (parameter guard)"
+            ),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),
             Cause::NoGoal => NO_GOAL.to_owned(),

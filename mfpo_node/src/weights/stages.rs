@@ -69,6 +69,13 @@ impl Stage {
 pub enum Why {
     /// It gave no action.
     NoAction,
+    /// It did not know what it saw.
+    Guard {
+        /// The spread of its candidates.
+        got: f64,
+        /// The largest that its bundle allows.
+        expected: f64,
+    },
     /// It takes too long, s.
     Slow {
         /// On average.
@@ -296,10 +303,9 @@ impl Stages {
         }
     }
 
-    /// The new policy gave no action: on probation or in the blend it is returned from.
-    pub fn failed(&mut self) -> Option<Turn> {
-        matches!(self.under, Under::Blend { .. } | Under::Probation { .. })
-            .then_some(Turn::Return(Why::NoAction))
+    /// The new policy gave no action, or must not act: on probation or in the blend it is returned from.
+    pub fn failed(&mut self, why: Why) -> Option<Turn> {
+        matches!(self.under, Under::Blend { .. } | Under::Probation { .. }).then_some(Turn::Return(why))
     }
 
     fn judge_shadow(&self) -> Option<Turn> {

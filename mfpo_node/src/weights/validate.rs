@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::signature::{SignatureError, TrustedKeys};
@@ -148,6 +149,8 @@ pub struct PolicyIdentity {
     pub candidates: usize,
     /// Can the best of several actions be chosen?
     pub has_critics: bool,
+    /// When an observation is outside what it knows, where its bundle says so.
+    pub guard: Option<GuardManifest>,
 }
 
 /// A policy that has passed every check. Only [`Expected::validate`] makes one.
@@ -191,6 +194,14 @@ impl Policy {
         self.sampler
             .sample_within(observation, noise, most, action, goes_on)
             .map(|sampled| sampled.depth)
+    }
+
+    /// Spread of the candidates that an action was chosen from, sampled to `depth` just now; `None` where they are fewer
+    /// than its bundle's guard compares, or it has none.
+    pub fn spread(&self, depth: Depth) -> Option<f64> {
+        let guard = self.identity.guard?;
+        let is_enough = depth.candidates >= guard.candidates && depth.steps == self.sampler.steps();
+        is_enough.then(|| self.sampler.spread(guard.candidates))
     }
 
     /// Sampling steps, T.
@@ -356,6 +367,7 @@ impl Expected {
                 latency,
                 candidates: self.measured_candidates(),
                 has_critics: sampler.has_critics(),
+                guard: manifest.guard,
             }),
             sampler,
             spec: Arc::new(spec.clone()),

@@ -6,6 +6,7 @@ mod bundles;
 mod control_loop;
 mod description;
 mod goals;
+mod guard;
 mod joint_states;
 mod lifecycle;
 mod parameters;

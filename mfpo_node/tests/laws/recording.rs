@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use mcap::records::{MessageHeader, Record};
 use mcap::{Attachment, WriteOptions};
-use mfpo_node::control_loop::{ControlLoop, Decision, Settings, Tuning};
+use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings, Tuning};
 use mfpo_node::joint_states::JointStates;
-use mfpo_node::recording::tick::NAME;
+use mfpo_node::recording::tick::{NAME, fallback_code};
 use mfpo_node::recording::{
     Facts, METADATA, Mode, Note, Recorder, Recording, Settings as RecordSettings, TickContext, TickMessage,
     TickTap,
 };
 use mfpo_node::replay::{ReplayError, Report, replay};
+use mfpo_node::safety::Unknown;
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy, StageSettings};
+use mfpo_policy::bundle::with_guard;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
 use super::support::{MS, STALE_AFTER, at, bundle_with_critics, robot, send, settings};
@@ -48,10 +51,13 @@ struct Recorded {
 
 /// A policy with critics, as a bundle that is kept.
 fn policy(spec: &RobotSpec, version: u64) -> (Box<Policy>, Arc<[u8]>) {
+    opened(&bundle_with_critics(spec, "run", version))
+}
+
+fn opened(bytes: &[u8]) -> (Box<Policy>, Arc<[u8]>) {
     let mut expected = Expected::new(String::new(), None, 12, Vec::new());
     expected.keeps_bundles = true;
-    let bytes = bundle_with_critics(spec, "run", version);
-    let mut policy = expected.validate(&bytes).unwrap();
+    let mut policy = expected.validate(bytes).unwrap();
     let kept = policy.take_bundle().unwrap();
     assert_eq!(*kept, *bytes);
     (Box::new(policy), kept)
@@ -112,7 +118,10 @@ impl Recorded {
     }
 
     fn swap(&mut self, version: u64) {
-        let (next, bundle) = policy(&self.spec, version);
+        self.swap_to(policy(&self.spec, version));
+    }
+
+    fn swap_to(&mut self, (next, bundle): (Box<Policy>, Arc<[u8]>)) {
         self.recording
             .note(Note::Policy(Arc::clone(next.identity()), bundle));
         drop(self.control.begin_swap(next));
@@ -328,6 +337,48 @@ fn a_blend_of_two_policies_is_computed_again_too() {
         "another weight is another action: {report:?}"
     );
     assert!(report.first.unwrap().tick >= 60, "the swap is after 60 ticks");
+}
+
+#[test]
+fn what_the_guard_refused_is_recorded_and_computed_again_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut robot = Recorded::new(record_settings(folder.path(), Mode::Continuous));
+    let guard = GuardManifest {
+        spread_max: 1e-9,
+        candidates: 8,
+        in_a_row: 3,
+    };
+    let guarded = with_guard(&bundle_with_critics(&robot.spec, "run", 2), guard).unwrap();
+    (0..10).for_each(|_| robot.tick(false));
+    let settings = Settings {
+        guard: true,
+        ..loop_settings(0)
+    };
+    robot
+        .control
+        .tune(&mut Tuning::new(&robot.spec, settings).unwrap());
+    robot.swap_to(opened(&guarded));
+    // In the third tick of the blend the guard fires, and version 1 acts again.
+    (0..10).for_each(|_| robot.tick(false));
+    assert_eq!(robot.control.slot().current().identity().version, 1);
+    robot.end();
+    let [file] = files(folder.path()).try_into().unwrap();
+    let report = replay(&file).unwrap();
+    assert!(report.is_identical(), "{report:?}");
+    assert_eq!((report.ticks, report.actions, report.missing), (20, 20, 0));
+    let mut guarded = Vec::new();
+    let note = |_, tick: &mut TickMessage| {
+        if tick.fallback
+            == fallback_code(Some(&Reason::Guard(Unknown {
+                spread: 1.0,
+                most: 0.0,
+            })))
+        {
+            guarded.push((tick.sequence, tick.version));
+        }
+    };
+    copied(&file, note, |_, _| {}, |_| {});
+    assert_eq!(guarded, [(12, 2)]);
 }
 
 #[test]

@@ -10,8 +10,9 @@ use mfpo_node::probe::ProbeSettings;
 use mfpo_node::safety::{FallbackChoice, Tightening};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy, StageSettings};
-use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, seal, with_guard};
 use mfpo_policy::critic::{Critic, ValueSupport};
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
@@ -171,6 +172,7 @@ pub fn settings() -> Settings {
         fade_in: 0.0,
         recovery_inputs: 1,
         enable_timeout: 0,
+        guard: false,
         stages: StageSettings::NONE,
         tightening: Tightening::NONE,
     }
@@ -201,6 +203,34 @@ pub fn best_of(candidates: usize, spec: &RobotSpec) -> (ControlLoop, JointStates
         ..settings()
     };
     let control = ControlLoop::new(spec, Box::new(policy), settings).unwrap();
+    (control, JointStates::new(spec, STALE_AFTER))
+}
+
+/// A policy with a guard: three ticks in a row in which four candidates are spread by more than `spread_max`.
+pub fn guarded_policy(spec: &RobotSpec, version: u64, spread_max: f64) -> Box<Policy> {
+    let guard = GuardManifest {
+        spread_max,
+        candidates: 4,
+        in_a_row: 3,
+    };
+    let bundle = with_guard(&bundle_with_critics(spec, "run", version), guard).unwrap();
+    let expected = Expected::new(String::new(), None, 4, Vec::new());
+    Box::new(expected.validate(&bundle).unwrap())
+}
+
+/// Settings that take the best of four actions, guarded.
+pub fn guarded_settings() -> Settings {
+    Settings {
+        candidates: 4,
+        guard: true,
+        ..settings()
+    }
+}
+
+/// A loop whose guard allows so much.
+pub fn guarded(spec: &RobotSpec, spread_max: f64) -> (ControlLoop, JointStates) {
+    let policy = guarded_policy(spec, 1, spread_max);
+    let control = ControlLoop::new(spec, policy, guarded_settings()).unwrap();
     (control, JointStates::new(spec, STALE_AFTER))
 }
 

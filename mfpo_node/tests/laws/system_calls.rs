@@ -6,7 +6,7 @@ use mfpo_node::probe::{Mode, Probe};
 use mfpo_node::time::MonoTime;
 use mfpo_policy::spec::CommandInterface;
 
-use super::support::{at, best_of, control_loop, probing, robot, send};
+use super::support::{at, best_of, control_loop, guarded, probing, robot, send};
 
 const SECCOMP_MODE_STRICT: libc::c_ulong = 1;
 
@@ -56,7 +56,7 @@ fn a_step_makes_no_system_call_whether_the_policy_or_the_fallback_commands() {
         CommandInterface::Effort,
     ] {
         let spec = robot(interface);
-        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec)] {
+        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec), guarded(&spec, 1e-9)] {
             let names = ["a".to_owned(), "b".to_owned()];
             let report = |states: &mut JointStates, now: MonoTime| {
                 let message = JointStateMessage {

@@ -8,6 +8,7 @@ mod dry_run;
 mod faults;
 mod goals;
 mod gradient;
+mod guard;
 mod large_bundles;
 mod lifecycle;
 mod messages;

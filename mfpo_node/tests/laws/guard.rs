@@ -1,0 +1,189 @@
+//! The guard keeps a policy from acting on what it does not know, where somebody asks for it.
+
+use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings, Tuning};
+use mfpo_node::joint_states::JointStates;
+use mfpo_node::weights::{StageSettings, Turn, Why};
+use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::spec::CommandInterface;
+
+use super::support::{
+    STALE_AFTER, allocations, at, guarded, guarded_policy, guarded_settings, policy, robot, send, settings,
+};
+
+/// Nothing that a network of random weights answers is as uniform as this.
+const TIGHT: f64 = 1e-9;
+/// Actions are within 1 of zero.
+const LOOSE: f64 = 1.1;
+
+/// A tick on fresh states: the guard's reason, where it was that.
+fn tick(control: &mut ControlLoop, states: &mut JointStates, number: u32) -> Option<f64> {
+    let now = at(20.0 * f64::from(number));
+    send(states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.4]).unwrap();
+    match control.step(states, now) {
+        Decision::Command(tick) => match tick.fallback {
+            None => None,
+            Some(Reason::Guard(unknown)) => {
+                assert!(unknown.spread > unknown.most, "{unknown:?}");
+                assert_eq!(tick.command.values(), [-0.1, 0.0], "damped: 0.25 N m s/rad");
+                Some(unknown.spread)
+            }
+            Some(other) => panic!("{other:?}"),
+        },
+        Decision::Wait(reason) => panic!("{reason:?}"),
+    }
+}
+
+fn trips(control: &mut ControlLoop, states: &mut JointStates, ticks: std::ops::Range<u32>) -> Vec<bool> {
+    ticks
+        .map(|number| tick(control, states, number).is_some())
+        .collect()
+}
+
+#[test]
+fn a_spread_beyond_the_bundles_limit_brings_the_fallback_after_so_many_ticks_in_a_row() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut control, mut states) = guarded(&spec, TIGHT);
+    let tripped = [false, false, true, true, true, true];
+    assert_eq!(trips(&mut control, &mut states, 0..6), tripped);
+    let (mut control, mut states) = guarded(&spec, LOOSE);
+    assert_eq!(trips(&mut control, &mut states, 0..20), [false; 20]);
+}
+
+#[test]
+fn it_is_off_unless_asked_for_and_needs_its_candidates_and_a_bundle_that_carries_it() {
+    let spec = robot(CommandInterface::Effort);
+    let off = Settings {
+        guard: false,
+        ..guarded_settings()
+    };
+    let too_few = Settings {
+        candidates: 3,
+        ..guarded_settings()
+    };
+    assert!(!settings().guard);
+    for settings in [off, too_few] {
+        let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, TIGHT), settings).unwrap();
+        let mut states = JointStates::new(&spec, STALE_AFTER);
+        assert_eq!(trips(&mut control, &mut states, 0..10), [false; 10]);
+    }
+    let without = Settings {
+        candidates: 1,
+        ..guarded_settings()
+    };
+    let mut control = ControlLoop::new(&spec, policy(&spec, 1), without).unwrap();
+    let mut states = JointStates::new(&spec, STALE_AFTER);
+    assert_eq!(trips(&mut control, &mut states, 0..10), [false; 10]);
+}
+
+#[test]
+fn after_the_guard_the_policy_is_asked_again_after_so_many_good_inputs_and_acts_on_what_it_knows() {
+    let spec = robot(CommandInterface::Effort);
+    let settings = Settings {
+        recovery_inputs: 3,
+        ..guarded_settings()
+    };
+    let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, TIGHT), settings).unwrap();
+    let mut states = JointStates::new(&spec, STALE_AFTER);
+    let tripped: Vec<bool> = (0..12).map(|number| number >= 2).collect();
+    assert_eq!(
+        trips(&mut control, &mut states, 0..12),
+        tripped,
+        "the reason stays the guard's, and no tick is let through in between"
+    );
+    // Another policy, which knows what it sees.
+    drop(control.swap(guarded_policy(&spec, 2, LOOSE)));
+    let after = (12..20).map(|number| {
+        let now = at(20.0 * f64::from(number));
+        send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+        match control.step(&states, now) {
+            Decision::Command(tick) => tick.fallback.is_none(),
+            Decision::Wait(_) => false,
+        }
+    });
+    let acts: Vec<bool> = after.collect();
+    assert!(!acts[0] && acts[3..].iter().all(|acts| *acts), "{acts:?}");
+}
+
+#[test]
+fn switching_it_off_lets_the_policy_act_again() {
+    let spec = robot(CommandInterface::Effort);
+    let (mut control, mut states) = guarded(&spec, TIGHT);
+    assert_eq!(trips(&mut control, &mut states, 0..3), [false, false, true]);
+    let off = Settings {
+        guard: false,
+        ..guarded_settings()
+    };
+    control.tune(&mut Tuning::new(&spec, off).unwrap());
+    assert_eq!(trips(&mut control, &mut states, 3..6), [false; 3]);
+}
+
+#[test]
+fn a_policy_on_probation_whose_guard_fires_is_returned_from_and_the_one_before_acts() {
+    let spec = robot(CommandInterface::Effort);
+    let settings = Settings {
+        stages: StageSettings {
+            probation: 2.0,
+            ..StageSettings::NONE
+        },
+        ..guarded_settings()
+    };
+    let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, LOOSE), settings).unwrap();
+    let mut states = JointStates::new(&spec, STALE_AFTER);
+    for number in 0..20 {
+        assert_eq!(tick(&mut control, &mut states, number), None);
+        assert!(control.after(1e-4).is_none());
+    }
+    drop(control.begin_swap(guarded_policy(&spec, 2, TIGHT)));
+    let mut returned = None;
+    for number in 20..23 {
+        let spread = tick(&mut control, &mut states, number);
+        assert_eq!(spread.is_some(), number == 22);
+        if let Some(progress) = control.after(1e-4) {
+            returned = Some((progress.turn, progress.given_up.map(|policy| policy.version)));
+        }
+    }
+    let Some((Turn::Return(Why::Guard { got, expected }), Some(2))) = returned else {
+        panic!("{returned:?}")
+    };
+    assert!(got > expected && expected == TIGHT);
+    assert_eq!(tick(&mut control, &mut states, 23), None, "version 1 acts again");
+    assert_eq!(control.slot().current().identity().version, 1);
+}
+
+#[test]
+fn a_guarded_step_allocates_nothing_whether_the_guard_fires_or_not() {
+    let spec = robot(CommandInterface::Effort);
+    for spread_max in [TIGHT, LOOSE] {
+        let (mut control, mut states) = guarded(&spec, spread_max);
+        for number in 0..50 {
+            let now = at(20.0 * f64::from(number));
+            send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+            assert_eq!(allocations(|| drop(control.step(&states, now))), 0);
+            assert_eq!(allocations(|| drop(control.after(1e-4))), 0);
+        }
+    }
+}
+
+#[test]
+fn what_keeps_the_guard_from_guarding_is_said() {
+    let guard = GuardManifest {
+        spread_max: 0.1,
+        candidates: 8,
+        in_a_row: 3,
+    };
+    let of = |candidates, compute_budget| Settings {
+        candidates,
+        compute_budget,
+        ..guarded_settings()
+    };
+    for (settings, guard, part) in [
+        (of(8, 0), None, "the bundle carries no guard"),
+        (of(4, 0), Some(guard), "compares 8, expected as many or more"),
+        (of(8, 1_000), Some(guard), "compute_budget"),
+    ] {
+        let why = settings.why_unguarded(guard).unwrap();
+        assert!(why.contains(part), "{why}");
+    }
+    assert_eq!(of(8, 0).why_unguarded(Some(guard)), None);
+    assert_eq!(settings().why_unguarded(None), None, "nobody asked for it");
+}
