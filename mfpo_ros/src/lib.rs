@@ -1,6 +1,6 @@
-//! What every ROS 2 executable of this workspace shares: quality of service by topic and whether two ends of one fit, log output and `/rosout`, node
-//! creation, parameters that refuse with a reason and their services, inboxes that keep up, spin threads, the shutdown flag, and conversions
-//! between messages and the types of `mfpo_policy`.
+//! What every ROS 2 executable of this workspace shares: quality of service by topic and whether two ends of one fit, remapped
+//! names, log output and `/rosout`, node creation, parameters that refuse with a reason and their services, inboxes that keep up,
+//! spin threads, the shutdown flag, and conversions between messages and the types of `mfpo_policy`.
 
 pub mod args;
 pub mod convert;
