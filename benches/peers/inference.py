@@ -1,15 +1,24 @@
-"""One action for one observation in ONNX Runtime, JAX and, where it is installed, PyTorch: the peers of `bench inference`.
+"""One action for one observation in ONNX Runtime, JAX and PyTorch: the peers of `bench inference`.
 
-usage: inference.py WEIGHTS.safetensors SAMPLES
+usage: inference.py WEIGHTS.safetensors
 The file holds the policy's parameters under their names, an observation, noise, and the action that came of them. Each
-peer gives the same action (checked to 1e-4) before it is timed; one line of JSON a peer, times in microseconds.
-One thread; in ONNX Runtime the time embeddings are folded into constants, and inputs and outputs are bound.
+peer gives the same action (checked to 1e-4) before it is timed. The first line of JSON says what each peer is, or what it
+misses; then every line {"peer": name, "samples": n} is answered with {"times_us": [...]}.
+One thread; in all of them the time embeddings are folded into constants. ONNX Runtime's inputs and outputs are bound;
+PyTorch runs what is faster, a frozen trace or torch.compile (which needs a C++ compiler).
 """
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
+import warnings
 
+warnings.filterwarnings("ignore")
+# What torch.compile builds is in nobody's way afterwards.
+built = tempfile.TemporaryDirectory(prefix="mfpo-inference-")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = built.name
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
@@ -30,7 +39,6 @@ def read(path):
 
 
 P = read(sys.argv[1])
-SAMPLES = int(sys.argv[2])
 OBSERVATION, NOISE, ACTION = P["observation"][None], P["noise"][None], P["action"][None]
 STEPS = int(P["steps"][0])
 S, A = OBSERVATION.shape[1], NOISE.shape[1]
@@ -60,21 +68,23 @@ BIASES = [
 LAYERS = sum(name.startswith("MLP_0/LayerNorm_") and name.endswith("/scale") for name in P)
 
 
-def measure(name, version, call):
+def difference(name, call):
     got = np.asarray(call())
     difference = float(np.max(np.abs(got - ACTION)))
     assert difference < 1e-4, f"{name} gives another action: {got} and {ACTION}"
-    for _ in range(200):
+    return difference
+
+
+def times_us(call, samples):
+    # The other side had the processor's caches.
+    for _ in range(50):
         call()
     times = []
-    for _ in range(SAMPLES):
+    for _ in range(samples):
         start = time.perf_counter_ns()
         call()
         times.append((time.perf_counter_ns() - start) / 1e3)
-    times.sort()
-    at = lambda share: times[min(int(len(times) * share), len(times) - 1)]
-    told = {"peer": name, "version": version, "p50_us": at(0.5), "p99_us": at(0.99), "difference": difference}
-    print(json.dumps(told), flush=True)
+    return times
 
 
 def onnxruntime_call():
@@ -136,15 +146,15 @@ def onnxruntime_call():
     return onnxruntime.__version__, call
 
 
-def forward(numeric, observation, x, norm, gelu, weights):
+def forward(clip, affine, norm, gelu, weights, observation, x):
     share = observation @ weights["s"]
     for bias in weights["biases"]:
-        z = x @ weights["x"] + share + bias
+        z = affine(x, weights["x"], bias) + share
         for i, (kernel, b, scale, shift) in enumerate(weights["layers"]):
-            z = z if i == 0 else z @ kernel + b
+            z = z if i == 0 else affine(z, kernel, b)
             z = gelu(norm(z, scale, shift))
-        x = x - H * (z @ weights["head"] + weights["head_bias"])
-    return numeric(x)
+        x = x - H * affine(z, weights["head"], weights["head_bias"])
+    return clip(x)
 
 
 def all_weights(convert):
@@ -175,9 +185,13 @@ def jax_call():
         variance = jnp.mean(z * z, -1, keepdims=True) - mean * mean
         return (z - mean) * jax.lax.rsqrt(variance + 1e-6) * scale + shift
 
-    act = jax.jit(
-        lambda s, x: forward(lambda x: jnp.clip(x, -1, 1), s, x, norm, lambda z: jax.nn.gelu(z, approximate=True), weights)
-    )
+    def act(observation, x):
+        clip = lambda x: jnp.clip(x, -1, 1)
+        affine = lambda z, kernel, bias: z @ kernel + bias
+        gelu = lambda z: jax.nn.gelu(z, approximate=True)
+        return forward(clip, affine, norm, gelu, weights, observation, x)
+
+    act = jax.jit(act)
     return jax.__version__, lambda: np.asarray(act(OBSERVATION, NOISE))
 
 
@@ -187,22 +201,53 @@ def torch_call():
 
     torch.set_num_threads(1)
     weights = all_weights(lambda a: torch.from_numpy(np.array(a)))
-    s, x = torch.from_numpy(np.array(OBSERVATION)), torch.from_numpy(np.array(NOISE))
-    norm = lambda z, scale, shift: F.layer_norm(z, z.shape[-1:], scale, shift, 1e-6)
-    gelu = lambda z: F.gelu(z, approximate="tanh")
+    inputs = torch.from_numpy(np.array(OBSERVATION)), torch.from_numpy(np.array(NOISE))
 
-    @torch.inference_mode()
-    def call():
-        return forward(lambda x: x.clamp(-1, 1), s, x, norm, gelu, weights).numpy()
+    class Policy(torch.nn.Module):
+        def forward(self, observation, x):
+            clip = lambda x: x.clamp(-1, 1)
+            affine = lambda z, kernel, bias: torch.addmm(bias, z, kernel)
+            norm = lambda z, scale, shift: F.layer_norm(z, z.shape[-1:], scale, shift, 1e-6)
+            gelu = lambda z: F.gelu(z, approximate="tanh")
+            return forward(clip, affine, norm, gelu, weights, observation, x)
 
-    return torch.__version__, call
+    def traced():
+        trace = torch.jit.freeze(torch.jit.trace(Policy().eval(), inputs))
+        return torch.jit.optimize_for_inference(trace)
+
+    def compiled():
+        return torch.compile(Policy().eval(), fullgraph=True)
+
+    found = {}
+    for name, make in (("frozen trace", traced), ("torch.compile", compiled)):
+        try:
+            with torch.inference_mode():
+                policy = make()
+
+            @torch.inference_mode()
+            def call(policy=policy):
+                return policy(*inputs).numpy()
+
+            difference(name, call)
+            found[name] = (sorted(times_us(call, 1000))[500], call)
+        except AssertionError:
+            raise
+        except Exception as error:
+            print(f"PyTorch without {name}: {error}", file=sys.stderr)
+    name = min(found, key=lambda name: found[name][0])
+    return f"{torch.__version__}, {name}", found[name][1]
 
 
-keep = []
-for name, make in (("onnxruntime", onnxruntime_call), ("jax", jax_call), ("torch", torch_call)):
-    try:
-        version, call = make()
-    except ModuleNotFoundError as missing:
-        print(json.dumps({"peer": name, "missing": str(missing)}), flush=True)
-        continue
-    measure(name, version, call)
+keep, calls, told = [], {}, []
+# What a peer says of itself must not come between the answers.
+with contextlib.redirect_stdout(sys.stderr):
+    for name, make in (("onnxruntime", onnxruntime_call), ("jax", jax_call), ("torch", torch_call)):
+        try:
+            version, calls[name] = make()
+            told.append({"peer": name, "version": version, "difference": difference(name, calls[name])})
+        except ModuleNotFoundError as missing:
+            told.append({"peer": name, "missing": str(missing)})
+print(json.dumps({"peers": told}), flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps({"times_us": times_us(calls[request["peer"]], request["samples"])}), flush=True)

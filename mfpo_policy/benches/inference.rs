@@ -2,16 +2,17 @@
 //!
 //! The fused kernel against candle on the same weights and noise, warm (calls in a row) and cold (one call every
 //! 10 ms, as a controller at 100 Hz makes it, with the machine idle and while a trainer uses all cores), one candidate and the
-//! best of ten by two critics. With `--device cuda` candle on an NVIDIA GPU takes the place of the kernel; a call ends when
+//! best of ten by two critics. With `--peers` ONNX Runtime, JAX and PyTorch take turns with the warm kernel. With `--device cuda` candle on an NVIDIA GPU takes the place of the kernel; a call ends when
 //! the action is in the host's memory.
 
+#[path = "inference/peers.rs"]
+mod peers;
 #[path = "inference/trainer.rs"]
 mod trainer;
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -22,11 +23,14 @@ use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::sampler::{self, ActionSampler, PolicyNetworks};
+use peers::Peers;
 use serde_json::{Value, json};
 
 const OBSERVATION: usize = 17;
 const ACTION: usize = 6;
 const STEPS: usize = 2;
+/// Turns of each side where peers are measured, too.
+const TURNS: usize = 10;
 
 /// Times the sampling of one action.
 #[derive(Debug, Parser)]
@@ -127,13 +131,13 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             &mut action,
         )))
     };
+    let python = arguments.peers.as_deref();
+    let mut peers = python
+        .map(|python| Peers::start(python, &networks, (&observation, &draws[..ACTION])))
+        .transpose()?;
+    let warm = in_turns(arguments.samples, &mut one, peers.as_mut())?;
     let mut results = vec![
-        measure(
-            &format!("{ours}, 1 candidate"),
-            arguments.samples,
-            Duration::ZERO,
-            &mut one,
-        ),
+        row(&format!("{ours}, 1 candidate"), warm),
         measure(
             &format!("{ours}, 1 candidate, cold"),
             arguments.cold_samples,
@@ -173,28 +177,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     ));
     let ratio = |i: usize| results[i]["p50_us"].as_f64().unwrap_or(0.0);
     println!("candle / {ours}, p50: {:.1}", ratio(4) / ratio(0));
-    let peers = match &arguments.peers {
-        Some(python) => peers(
-            python,
-            &networks,
-            (&observation, &draws[..ACTION]),
-            arguments.samples,
-        )?,
-        None => BTreeMap::new(),
-    };
+    let peers = peers.map(Peers::told).unwrap_or_default();
     for (name, told) in &peers {
         match told["p50_us"].as_f64() {
-            Some(p50) => println!(
-                "{:<34} {:>8} {p50:>8.1} {:>8.1}   {:.1} times ours",
-                format!("{name} {}", told["version"].as_str().unwrap_or_default()),
-                arguments.samples / 10,
-                told["p99_us"].as_f64().unwrap_or_default(),
-                p50 / ratio(0)
-            ),
-            None => println!(
-                "{name:<34} not installed: {}",
-                told["missing"].as_str().unwrap_or_default()
-            ),
+            Some(p50) => println!("{name}, p50: {p50:.1} us, {:.1} times ours", p50 / ratio(0)),
+            None => println!("{name}: not measured: {}", told["missing"]),
         }
     }
     if arguments.json {
@@ -245,72 +232,46 @@ fn beside_a_trainer(
     cases.map(one).into()
 }
 
-/// The peers on the same weights, observation and noise; what each says of itself, by name.
-fn peers(
-    python: &Path,
-    networks: &PolicyNetworks,
-    (observation, noise): (&[f32], &[f32]),
+/// Times of ours, us; where there are peers, they take turns with it.
+fn in_turns(
     samples: usize,
-) -> Result<BTreeMap<String, Value>, Failure> {
-    let mut action = [0.0f32; ACTION];
-    ActionSampler::new(networks, networks.actor.trunk.head.bias.device())?.sample_into(
-        observation,
-        noise,
-        1,
-        &mut action,
-    )?;
-    let device = Device::Cpu;
-    let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
-    for (name, tensor) in actor_parameters()?.iter() {
-        tensors.insert(name.clone(), tensor.clone());
+    call: &mut dyn FnMut(),
+    mut peers: Option<&mut Peers>,
+) -> Result<Vec<f64>, Failure> {
+    let turns = if peers.is_some() { TURNS } else { 1 };
+    let mut ours = Vec::with_capacity(samples);
+    for _ in 0..turns {
+        ours.extend(time(samples / turns, Duration::ZERO, call));
+        if let Some(peers) = peers.as_deref_mut() {
+            peers.take_turn(samples / turns / 10)?;
+        }
     }
-    let given: [(&str, &[f32]); 4] = [
-        ("observation", observation),
-        ("noise", noise),
-        ("action", &action),
-        ("steps", &[STEPS as f32]),
-    ];
-    for (name, values) in given {
-        tensors.insert(
-            name.to_owned(),
-            Tensor::from_slice(values, values.len(), &device)?,
-        );
-    }
-    let file = std::env::temp_dir().join(format!("mfpo-inference-{}.safetensors", std::process::id()));
-    candle_core::safetensors::save(&tensors.into_iter().collect(), &file)?;
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers/inference.py");
-    let told = Command::new(python)
-        .env_remove("PYTHONPATH")
-        .arg(program)
-        .arg(&file)
-        .arg((samples / 10).to_string())
-        .stderr(std::process::Stdio::inherit())
-        .output();
-    std::fs::remove_file(&file)?;
-    let told = told?;
-    if !told.status.success() {
-        return Err("a peer failed; what it said is above".into());
-    }
-    let mut peers = BTreeMap::new();
-    for line in String::from_utf8(told.stdout)?.lines() {
-        let value: Value = serde_json::from_str(line)?;
-        peers.insert(value["peer"].as_str().unwrap_or_default().to_owned(), value);
-    }
-    Ok(peers)
+    Ok(ours)
 }
 
 fn measure(name: &str, samples: usize, pause: Duration, call: &mut dyn FnMut()) -> Value {
-    let samples = samples.max(10);
-    let mut times = Vec::with_capacity(samples);
-    call();
-    for _ in 0..samples {
+    row(name, time(samples, pause, call))
+}
+
+/// us a call.
+fn time(samples: usize, pause: Duration, call: &mut dyn FnMut()) -> Vec<f64> {
+    if pause.is_zero() {
+        // Whoever ran before had the processor's caches.
+        (0..50).for_each(|_| call());
+    }
+    let one = |_| {
         if !pause.is_zero() {
             std::thread::sleep(pause);
         }
         let start = Instant::now();
         call();
-        times.push(start.elapsed().as_secs_f64() * 1e6);
-    }
+        start.elapsed().as_secs_f64() * 1e6
+    };
+    (0..samples.max(10)).map(one).collect()
+}
+
+fn row(name: &str, mut times: Vec<f64>) -> Value {
+    let samples = times.len();
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((samples as f64 * share) as usize).min(samples - 1)];
     let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(at);

@@ -115,7 +115,7 @@ struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Several seeds, each a run of its own in <out>/s<seed>: 0..4 are 0 to 4, 0,3,7 are these. Repeated, it goes on
-    #[arg(long, value_name = "SEEDS", value_parser = seeds::parse, requires = "out", conflicts_with_all = ["seed", "resume", "topic", "json_progress"])]
+    #[arg(long, value_name = "SEEDS", value_parser = seeds::parse, conflicts_with_all = ["seed", "resume", "topic", "json_progress"])]
     seeds: Option<std::vec::Vec<u64>>,
     /// With --seeds: runs at the same time, which share the cores [default: one a core]
     #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..))]
@@ -129,7 +129,7 @@ struct TrainArgs {
     /// Take at least this long, so that a robot can follow on a machine that learns faster
     #[arg(long, value_name = "S", default_value_t = 0)]
     min_seconds: u64,
-    /// Run folder [default: runs/<run>]
+    /// Run folder [default: runs/<run>; with --seeds runs/<task>-<algorithm>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Environment steps between two bundles [default: the configuration's]
@@ -291,13 +291,20 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
     start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
     seeds::Plan {
         seeds: seeds.to_vec(),
-        folder: args.out.clone().unwrap_or_default(),
+        folder: args.out.clone().unwrap_or_else(|| folder_of_seeds(args)),
         jobs,
         start,
         go_on,
         overrides,
         quiet: args.quiet,
     }
+}
+
+/// The same for the same command, which goes on with what is there.
+fn folder_of_seeds(args: &TrainArgs) -> PathBuf {
+    let task = args.task.as_deref().unwrap_or("swing_arm");
+    let algorithm = args.algorithm.as_deref().unwrap_or("mfpo");
+    PathBuf::from("runs").join(format!("{task}-{algorithm}"))
 }
 
 /// What is trained, from where.

@@ -343,6 +343,11 @@ fn apply_override(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     let (path, value) = text.split_once('=').ok_or_else(malformed)?;
     let (section, key) = path.trim().split_once('.').ok_or_else(malformed)?;
     let value = parse_value(value.trim());
+    // What people try first; from there on it is learnt.
+    let key = match (section, key) {
+        ("learner" | "sac", "temperature") => "initial_temperature",
+        _ => key,
+    };
     let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
     section
         .as_table_mut()
@@ -455,6 +460,7 @@ mod tests {
     fn an_override_changes_one_key() {
         let changed = load(&[
             "learner.discount=0.5",
+            "learner.temperature=0.2",
             "learner.hidden_sizes=[8, 9]",
             "run.steps = 12",
         ])
@@ -463,6 +469,7 @@ mod tests {
         assert_eq!(changed.learner.hidden_sizes, [8, 9]);
         let mut expected = load(&[]).unwrap();
         expected.learner.discount = 0.5;
+        expected.learner.initial_temperature = 0.2;
         expected.learner.hidden_sizes = vec![8, 9];
         expected.run.steps = 12;
         assert_eq!(changed, expected);

@@ -28,9 +28,9 @@ pub struct EvalArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Film the episodes, one after another, in real time
-    #[arg(long, value_name = "FILE.mp4")]
-    video: Option<PathBuf>,
+    /// Film the episodes, one after another, in real time [default: beside the bundle]
+    #[arg(long, value_name = "FILE.mp4", num_args = 0..=1)]
+    video: Option<Option<PathBuf>>,
     /// Size of the film, pixels
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value_t, requires = "video")]
     video_size: FilmSize,
@@ -60,8 +60,9 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let film = args.video.as_ref();
+    let film = film.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
     let mut film = film
-        .map(|path| Recording::start(path, args.video_size, env.as_mut()))
+        .map(|path| Recording::start(&path, args.video_size, env.as_mut()))
         .transpose()?;
     let onlooker: &mut dyn Onlooker = match &mut film {
         Some(film) => film,

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod evaluate;
 pub mod events;
 pub mod film;
+pub mod footprint;
 pub mod guard;
 pub mod inspect;
 pub mod keys;

@@ -23,6 +23,7 @@ use crate::config::{EvaluationConfig, TrainConfig};
 use crate::episode::Episodes;
 use crate::evaluate::{self, Actor, Evaluation, Onlooker};
 use crate::film::{FilmSize, Films};
+use crate::footprint;
 use crate::learner::LearnerError;
 use crate::metrics::MetricsError;
 use crate::progress::ProgressMode;
@@ -143,13 +144,15 @@ impl Run {
             ..
         } = options;
         let mut evaluation_env = make(&task, Mode::Evaluate, &config)?;
+        let spec = evaluation_env.spec();
+        let (observation_size, action_size) = (spec.observation_size, spec.action_size);
+        config.set_sizes(observation_size, action_size)?;
+        footprint::check(&config)?;
         let envs = (0..config.run.environments).map(|_| make(&task, Mode::Train, &config));
         let envs = VectorEnv::new(
             envs.collect::<Result<_, _>>()?,
             Team::new(config.learner.threads)?,
         )?;
-        let (observation_size, action_size) = (envs.spec().observation_size, envs.spec().action_size);
-        config.set_sizes(observation_size, action_size)?;
         ensure!(
             options.sink.is_none() || envs.spec().subject.robot().is_some(),
             "--topic publishes bundles for running nodes, and the task '{task}' has no robot; leave --topic out, or train \

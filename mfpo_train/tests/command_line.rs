@@ -200,6 +200,33 @@ fn unknown_names_are_refused_with_the_closest() {
 }
 
 #[test]
+fn sizes_that_no_machine_holds_are_refused_by_key_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let out = format!("--out={}", run.display());
+    for set in [
+        "learner.hidden_sizes=[1000000000, 1000000000]",
+        "learner.batch_size=1000000000000",
+        "learner.atoms=1000000000000",
+        "learner.policy_candidates=100000000000",
+        "learner.sampling_steps=10000000000",
+        "run.replay_capacity=1000000000000",
+        "run.environments=1000000000000",
+        "evaluation.candidates=1000000000000",
+    ] {
+        let (key, _) = set.split_once('=').unwrap();
+        let text = refusal(&["train", "--set", set, &out]);
+        assert!(text.contains(key) && text.contains("GB"), "{set}: {text}");
+        assert!(!run.exists(), "{set}");
+    }
+    let text = refusal(&["train", "--set", "learner.observation_size=99", &out]);
+    assert!(
+        text.contains("learner.observation_size is 99; expected 4"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
     let training = Training::new(110);
     assert!(training.spawn().wait_with_output().unwrap().status.success());
@@ -381,6 +408,36 @@ fn several_seeds_are_runs_of_their_own_that_go_on_when_asked_again() {
     assert!(out.join("curve.png").exists());
     let metrics = |seed| std::fs::read_to_string(out.join(format!("s{seed}/metrics.jsonl"))).unwrap();
     assert_ne!(metrics(0), metrics(1));
+}
+
+#[test]
+fn seeds_without_a_folder_have_one_of_their_task_and_algorithm() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [
+        "train",
+        "--quiet",
+        "--seeds",
+        "0..1",
+        "--steps",
+        "110",
+        "--algorithm",
+        "sac",
+    ];
+    let mut command = command(&args);
+    for set in [
+        "run.random_steps=100",
+        "sac.batch_size=16",
+        "evaluation.episodes=1",
+    ] {
+        command.args(["--set", set]);
+    }
+    let output = command.current_dir(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    for seed in ["s0", "s1"] {
+        let run = folder.path().join("runs/swing_arm-sac").join(seed);
+        assert_eq!(checkpoint_step(&run), 110);
+    }
 }
 
 #[test]

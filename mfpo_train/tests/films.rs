@@ -156,6 +156,20 @@ fn a_film_is_the_measured_episodes_in_real_time() {
     assert_eq!(names, ["arm.mp4"], "no temporary file stays");
 }
 
+#[test]
+fn a_film_without_a_name_lies_beside_the_bundle() {
+    if !can_draw() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("arm.safetensors");
+    std::fs::copy(launch_policy(), &bundle).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    let size = ["--video-size", "96x64"];
+    told(&[&["eval", bundle, "--episodes", "1", "--video"][..], &size].concat());
+    assert!(play(&folder.path().join("arm.mp4")).pictures.len() > 100);
+}
+
 const SMALL: [&str; 10] = [
     "run.steps=160",
     "run.random_steps=100",
