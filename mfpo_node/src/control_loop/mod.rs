@@ -160,6 +160,8 @@ impl ControlLoop {
         let (wanted, blend) = self.fade.blend(&self.raw);
         Decision::Command(Tick {
             command: self.safety.enforce(wanted, &self.state),
+            policy: self.slot.current().identity(),
+            previous: self.asked.before.and(self.slot.previous()).map(Policy::identity),
             raw: &self.raw,
             action: &self.action,
             asked: Some(Asked {
@@ -318,6 +320,11 @@ impl ControlLoop {
         Some((command, there))
     }
 
+    /// The last command, however it came about.
+    pub fn commanded(&self) -> Option<&SafeCommand> {
+        self.safety.last()
+    }
+
     /// The policy that acts, and the one before.
     pub fn slot(&self) -> &Slot {
         &self.slot
@@ -446,6 +453,8 @@ impl ControlLoop {
         self.state.previous_action.fill(0.0);
         Decision::Command(Tick {
             command: self.safety.enforce(&self.raw, &self.state),
+            policy: self.slot.current().identity(),
+            previous: None,
             raw: &self.raw,
             action: &self.action,
             asked: None,

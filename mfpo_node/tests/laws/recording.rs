@@ -70,8 +70,7 @@ impl Recorded {
         let (recording, recorder) = Recorder::new(settings, facts);
         let (first, bundle) = policy(&spec, 1);
         recording.note(Note::Policy(Arc::clone(first.identity()), bundle));
-        let mut tap = recording.robot(&Arc::new(spec.clone()));
-        tap.acts(first.identity(), None);
+        let tap = recording.robot(&Arc::new(spec.clone()));
         let control = ControlLoop::new(&spec, first, loop_settings(0)).unwrap();
         Self {
             states: JointStates::new(&spec, STALE_AFTER),
@@ -99,9 +98,6 @@ impl Recorded {
             )
             .unwrap();
         }
-        let slot = self.control.slot();
-        self.tap
-            .acts(slot.current().identity(), slot.previous().map(Policy::identity));
         let Decision::Command(tick) = self.control.step(&self.states, now) else {
             panic!("nothing commanded")
         };
