@@ -327,6 +327,31 @@ fn a_blend_of_two_policies_is_computed_again_too() {
 }
 
 #[test]
+fn a_recording_of_many_policies_is_computed_again_with_two_of_them_in_memory() {
+    const POLICIES: u64 = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let mut robot = Recorded::new(record_settings(folder.path(), Mode::Continuous));
+    for version in 2..=POLICIES {
+        // Longer than a blend.
+        (0..12).for_each(|_| robot.tick(false));
+        robot.swap(version);
+    }
+    (0..12).for_each(|_| robot.tick(false));
+    // One that was live before the last one acts again, then a new one that blends with it.
+    assert!(robot.control.roll_back());
+    (0..12).for_each(|_| robot.tick(false));
+    robot.swap(POLICIES + 1);
+    (0..12).for_each(|_| robot.tick(false));
+    robot.end();
+    let [file] = files(folder.path()).try_into().unwrap();
+    let report = replay(&file).unwrap();
+    assert!(report.is_identical() && report.missing == 0, "{report:?}");
+    assert_eq!(report.policies as u64, POLICIES + 1);
+    assert_eq!(report.actions, 12 * (POLICIES + 2));
+    assert_eq!(report.most_kept, 2, "the one that acts and the one before");
+}
+
+#[test]
 fn another_seed_another_format_and_a_missing_policy_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = recorded(folder.path());
