@@ -516,13 +516,19 @@ fn a_folder_that_takes_no_file_disturbs_nobody_and_is_tried_again() {
     std::fs::write(&place, "in the way").unwrap();
     let mut robot = Recorded::new(record_settings(&place, Mode::Continuous));
     (0..100).for_each(|_| robot.tick(false));
+    let health = robot.recording.health();
+    assert!(health.failure.unwrap().contains("recordings"));
+    assert_eq!((health.written, health.kept, health.file), (0, 100, None));
     std::fs::remove_file(&place).unwrap();
     (0..300).for_each(|_| robot.tick(false));
     assert!(!place.exists(), "10 s have not passed");
     (0..300).for_each(|_| robot.tick(false));
+    let health = robot.recording.health();
     robot.end();
     let [file] = files(&place).try_into().unwrap();
     let report = replay(&file).unwrap();
+    assert_eq!((health.failures, &health.failure), (1, &None));
+    assert_eq!((health.written, health.file), (report.ticks, Some(file)));
     assert!(report.is_identical(), "{report:?}");
     // From 2 s before the disk took it.
     assert!((295..=305).contains(&report.ticks), "{report:?}");
