@@ -4,6 +4,7 @@
 
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
+use crate::recording::Health;
 use crate::safety::Rule;
 use crate::status::{DRY_RUN, Status, UNRECEIVED};
 use crate::time::MonoTime;
@@ -83,6 +84,8 @@ pub struct Sources<'a> {
     pub stale_timeout: f64,
     /// When to warn.
     pub thresholds: Thresholds,
+    /// How the recorder gets on, where there is one.
+    pub recording: Option<Health>,
 }
 
 /// Every part of the node at this moment.
@@ -93,6 +96,7 @@ pub fn diagnose(sources: &Sources<'_>, now: MonoTime) -> Vec<Diagnostic> {
         inputs(sources, now),
         connections(sources),
         safety(sources),
+        recording(sources.recording.as_ref(), now),
     ]
 }
 
@@ -398,4 +402,51 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
         message,
         values,
     }
+}
+
+fn recording(health: Option<&Health>, now: MonoTime) -> Diagnostic {
+    let (level, message) = match health {
+        None => (Level::Ok, "nothing is recorded".to_owned()),
+        Some(health) => recorder(health, now),
+    };
+    let values = health.map_or_else(Vec::new, |health| {
+        let file = health.file.as_ref().map(|path| path.display().to_string());
+        vec![
+            value("file", file.unwrap_or_default()),
+            value("file_bytes", health.file_bytes),
+            value("ticks_written", health.written),
+            value("ticks_dropped", health.dropped),
+            value("ticks_in_memory", health.kept),
+            value("failures", health.failures),
+        ]
+    });
+    Diagnostic {
+        name: "recording",
+        level,
+        message,
+        values,
+    }
+}
+
+fn recorder(health: &Health, now: MonoTime) -> (Level, String) {
+    if let Some(failure) = &health.failure {
+        return (
+            Level::Error,
+            format!("the recording does not reach the disk: {failure}"),
+        );
+    }
+    if health.has_dropped_lately(now) {
+        return (
+            Level::Warn,
+            format!(
+                "the recorder falls behind: {} ticks are missing from the recordings",
+                health.dropped
+            ),
+        );
+    }
+    let message = match &health.file {
+        Some(file) => format!("recording to {}", file.display()),
+        None => format!("{} ticks are in memory, in no file yet", health.kept),
+    };
+    (Level::Ok, message)
 }

@@ -1,19 +1,21 @@
 //! A recording, computed again: every action from its observation, its draw under the recording's seed, its depth and
-//! its policy, which is attached. Needs no ROS, and no more memory than one chunk, one tick and the policies.
+//! its policy, which is attached. Needs no ROS, and no more memory than one chunk or attachment, one tick and two policies.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod policies;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use mcap::McapError;
 use mcap::records::Record;
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
-use mfpo_policy::bundle::{self, BundleError, MOST_BYTES};
+use mfpo_policy::bundle::{BundleError, MOST_BYTES};
 use mfpo_policy::kernel::InstructionSet;
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
+use policies::Policies;
 use thiserror::Error;
 
 use crate::control_loop::mix;
@@ -140,6 +142,8 @@ pub struct Report {
     pub actions: u64,
     /// Policies that acted.
     pub policies: usize,
+    /// The most of them that were in memory at once.
+    pub most_kept: usize,
     /// Actions between the first and the last that are not in the file.
     pub missing: u64,
     /// Actions that are others now.
@@ -185,7 +189,7 @@ pub fn replay(path: &Path) -> Result<Report, ReplayError> {
         .with_validate_summary_section_crc(true)
         .with_record_length_limit(LARGEST_RECORD);
     let mut reader = LinearReader::new_with_options(options);
-    let mut replayer = Replayer::default();
+    let mut replayer = Replayer::new(Policies::new(path.to_owned(), file.try_clone().map_err(io)?));
     while let Some(event) = reader.next_event() {
         let read = event.and_then(|event| match event {
             LinearReadEvent::ReadRequest(_) => Ok(None),
@@ -220,27 +224,25 @@ struct Replayer {
     noise: NormalNoise,
     schemas: HashSet<u16>,
     channels: HashSet<u16>,
-    policies: HashMap<String, ActionSampler>,
+    policies: Policies,
     acted: HashSet<String>,
     draw: Option<u64>,
     report: Report,
 }
 
-impl Default for Replayer {
-    fn default() -> Self {
+impl Replayer {
+    fn new(policies: Policies) -> Self {
         Self {
             noise: NormalNoise::new(0),
             schemas: HashSet::new(),
             channels: HashSet::new(),
-            policies: HashMap::new(),
+            policies,
             acted: HashSet::new(),
             draw: None,
             report: Report::default(),
         }
     }
-}
 
-impl Replayer {
     fn take(&mut self, record: Record<'_>) -> Result<(), ReplayError> {
         match record {
             Record::Metadata(metadata) if metadata.name == METADATA => self.begin(metadata.metadata)?,
@@ -250,8 +252,9 @@ impl Replayer {
             Record::Channel(channel) if self.schemas.contains(&channel.schema_id) => {
                 self.channels.insert(channel.id);
             }
-            Record::Attachment { header, data, .. } if header.media_type == BUNDLE_TYPE => {
-                self.load(header.name, &data)?;
+            Record::Attachment { header, .. } => {
+                let is_policy = header.media_type == BUNDLE_TYPE;
+                self.policies.passed(is_policy.then_some(header.name))?;
             }
             Record::Message { header, data } if self.channels.contains(&header.channel_id) => {
                 self.compare(&TickMessage::decode(&data)?)?;
@@ -274,25 +277,6 @@ impl Replayer {
         })?;
         self.noise = NormalNoise::new(seed);
         self.report.metadata = metadata;
-        Ok(())
-    }
-
-    /// The same checks as before the policy acted, but for those of the node that it acted in.
-    fn load(&mut self, name: String, bytes: &[u8]) -> Result<(), ReplayError> {
-        let refused = |source| ReplayError::Policy {
-            digest: name.clone(),
-            source: Box::new(source),
-        };
-        let bundle = bundle::open(bytes).map_err(refused)?;
-        if bundle.digest() != name {
-            return Err(ReplayError::Digest {
-                got: bundle.digest().to_owned(),
-                expected: name,
-            });
-        }
-        let mut sampler = bundle.sampler(&Device::Cpu).map_err(refused)?;
-        bundle.check_probes(&mut sampler).map_err(refused)?;
-        self.policies.insert(name, sampler);
         Ok(())
     }
 
@@ -334,7 +318,7 @@ impl Replayer {
 
     /// What a policy answers to a tick's question.
     fn act(&mut self, tick: &TickMessage, digest: &str, depth: Depth) -> Result<Vec<f32>, ReplayError> {
-        let Some(sampler) = self.policies.get_mut(digest) else {
+        let Some(sampler) = self.policies.get(digest)? else {
             // Without metadata it is no recording of this program's at all.
             if self.report.metadata.is_empty() {
                 return Err(ReplayError::Format {
@@ -376,6 +360,7 @@ impl Replayer {
             });
         }
         self.report.policies = self.acted.len();
+        self.report.most_kept = self.policies.most_kept();
         Ok(self.report)
     }
 }

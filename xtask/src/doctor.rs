@@ -1,6 +1,5 @@
 //! `cargo xtask doctor`: a table of what is found and, for each missing thing, the line to type.
 
-use std::env;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 
@@ -40,7 +39,7 @@ struct Row {
 
 /// Prints the table; the exit code says whether all that is needed is there.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref());
+    let ros = Ros::of_shell(workspace.root());
     let rows = rows(workspace, &ros);
     // A reader that has seen enough, as `head`, is no error.
     let _ = std::io::stdout().write_all(table(&rows).as_bytes());
@@ -139,10 +138,7 @@ fn cmake(workspace: &Workspace, environment: Option<&Environment>) -> State {
         environment.apply(&mut command);
     }
     let found = process::output(command.arg("--version"));
-    match (
-        found,
-        Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref()),
-    ) {
+    match (found, Ros::of_shell(workspace.root())) {
         (Some(text), _) => State::Found(text.lines().next().unwrap_or_default().to_owned()),
         (None, Ok(Ros::Wheels)) => State::Missing(SET_UP.to_owned()),
         (None, _) => State::Missing(install_line(&["cmake"])),
@@ -173,7 +169,9 @@ fn ros_state(ros: &Result<Ros>, environment: Option<&Environment>) -> State {
             "{}    # its wheels are for x86-64 alone",
             ros::SOURCE_LINE
         )),
-        (Err(_), _) => State::Missing("unset AMENT_PREFIX_PATH    # no ROS 2 is in it".to_owned()),
+        (Err(_), _) => {
+            State::Missing("unset AMENT_PREFIX_PATH    # no ROS 2 that can be named is in it".to_owned())
+        }
     }
 }
 

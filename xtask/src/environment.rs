@@ -15,6 +15,7 @@ use anyhow::Result;
 use crate::cuda::{Cuda, Toolkit};
 use crate::ros::{self, Ros};
 use crate::stamp;
+use crate::workspace::DEPS;
 
 /// What happens to one variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +148,7 @@ impl Environment {
     }
 
     fn bash(&self) -> String {
-        let mut out = String::from(BASH_HEAD);
+        let mut out = format!("{BASH_MARK}{BASH_HEAD}");
         out.push_str(&match &self.ros {
             Ros::Wheels => BASH_NO_OTHER_ROS.to_owned(),
             Ros::Sourced { prefixes, distro } => bash_same_ros(prefixes, distro),
@@ -161,7 +162,7 @@ impl Environment {
             };
             let _ = writeln!(out, "{line}");
         }
-        out.push_str("unset -f _mfpo_prepend\nunset _mfpo_deps\n");
+        out.push_str("unset -f _mfpo_prepend _mfpo_others\nunset _mfpo_deps _mfpo_prefixes\n");
         out
     }
 
@@ -171,7 +172,8 @@ impl Environment {
         format!("\"{}\"", parts.join("$_mfpo_deps"))
     }
 
-    /// ROS_DISTRO for cargo alone: forced only over a sourced distribution that r2r has no name for.
+    /// ROS_DISTRO for cargo alone, which r2r cannot do without: forced only over a sourced distribution that r2r has no
+    /// name for.
     fn cargo_config(&self) -> String {
         let distro = self.ros.distro();
         let known = ros::distro_for_r2r(distro);
@@ -180,9 +182,7 @@ impl Environment {
             Ros::Sourced { .. } if known != distro => {
                 format!("{CARGO_HEAD}[env]\nROS_DISTRO = {{ value = \"{known}\", force = true }}\n")
             }
-            Ros::Sourced { .. } => {
-                "# Written by `cargo xtask setup`. Nothing is needed for the ROS 2 found.\n".to_owned()
-            }
+            Ros::Sourced { .. } => format!("{CARGO_HEAD_KNOWN}[env]\nROS_DISTRO = \"{known}\"\n"),
         }
     }
 }
@@ -190,21 +190,52 @@ impl Environment {
 const CARGO_HEAD: &str =
     "# Written by `cargo xtask setup`. r2r has no name for kilted; the jazzy bindings fit.\n";
 
-const BASH_HEAD: &str = r#"# Written by `cargo xtask setup`; source it, do not edit it.
+const CARGO_HEAD_KNOWN: &str =
+    "# Written by `cargo xtask setup`. r2r is told the distribution in a shell that lacks ROS_DISTRO, too.\n";
+
+/// The first line of every setup.bash: what lies beside it belongs to the set-up of some clone.
+pub const BASH_MARK: &str = "# Written by `cargo xtask setup`; source it, do not edit it.";
+
+/// Does `prefix` lie in what a set-up has made, of this clone or of another?
+pub fn is_of_set_up(prefix: &Path) -> bool {
+    let is_marked = |deps: &Path| {
+        std::fs::read_to_string(deps.join("setup.bash"))
+            .is_ok_and(|text| text.lines().next() == Some(BASH_MARK))
+    };
+    let mut deps = prefix
+        .ancestors()
+        .filter(|folder| folder.file_name().is_some_and(|name| name == DEPS));
+    deps.any(is_marked)
+}
+
+const BASH_HEAD: &str = r#"
 _mfpo_deps="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 _mfpo_prepend() { # NAME FOLDER: puts FOLDER first in NAME unless it is in there
   case ":${!1:-}:" in *":$2:"*) ;; *) export "$1=$2${!1:+:${!1}}" ;; esac
 }
+_mfpo_others() { # keeps in _mfpo_prefixes what is not of the set-up of another clone
+  local prefix line
+  local -a prefixes
+  IFS=: read -ra prefixes <<<"${AMENT_PREFIX_PATH:-}"
+  _mfpo_prefixes=()
+  for prefix in ${prefixes[@]+"${prefixes[@]}"}; do
+    line=
+    if [[ "$prefix" == */.deps/* && "$prefix" != "$_mfpo_deps"/* && -r "${prefix%%/.deps/*}/.deps/setup.bash" ]]; then
+      IFS= read -r line <"${prefix%%/.deps/*}/.deps/setup.bash" || :
+    fi
+    [[ "$line" == '# Written by `cargo xtask setup`'* ]] || _mfpo_prefixes+=("$prefix")
+  done
+}
+_mfpo_others
 "#;
 
-const BASH_NO_OTHER_ROS: &str = r#"IFS=: read -ra _mfpo_prefixes <<<"${AMENT_PREFIX_PATH:-}"
-for _mfpo_prefix in "${_mfpo_prefixes[@]}"; do
+const BASH_NO_OTHER_ROS: &str = r#"for _mfpo_prefix in ${_mfpo_prefixes[@]+"${_mfpo_prefixes[@]}"}; do
   if [[ -e "$_mfpo_prefix/lib/librcl.so" && "$_mfpo_prefix" != "$_mfpo_deps"/* ]]; then
     echo "The ROS 2 in $_mfpo_prefix is sourced, but the last set-up was made without it: run cargo xtask setup in this shell." >&2
     return 1
   fi
 done
-unset _mfpo_prefix _mfpo_prefixes
+unset _mfpo_prefix
 "#;
 
 fn bash_same_ros(prefixes: &[PathBuf], distro: &str) -> String {
@@ -220,6 +251,7 @@ fn bash_same_ros(prefixes: &[PathBuf], distro: &str) -> String {
     return 1
     ;;
 esac
+export AMENT_PREFIX_PATH="$(IFS=:; echo "${{_mfpo_prefixes[*]}}")"
 "#
     )
 }

@@ -199,6 +199,33 @@ fn wheels_are_not_mixed_with_a_sourced_ros() {
 }
 
 #[test]
+fn set_up_of_another_clone_is_replaced_and_not_taken_for_a_ros() {
+    let (deps, other) = (Deps::new(), Deps::new());
+    for deps in [&deps, &other] {
+        deps.environment(&Ros::Wheels).write().expect("written");
+        fs::create_dir_all(deps.deps.join("venv/lib")).expect("a folder");
+        fs::write(deps.deps.join("venv/lib/librcl.so"), "").expect("a file");
+    }
+    let theirs = variables(&Deps::source(&other.deps, &[], 1));
+    let before = [("AMENT_PREFIX_PATH", theirs["AMENT_PREFIX_PATH"].as_str())];
+    let shell = variables(&Deps::source(&deps.deps, &before, 2));
+    let own = variables(&Deps::source(&deps.deps, &[], 1));
+    assert_eq!(shell["AMENT_PREFIX_PATH"], own["AMENT_PREFIX_PATH"]);
+    // Beside a ROS 2 that the user has sourced, too.
+    let ros = sourced(&deps.deps, "jazzy");
+    deps.environment(&ros).write().expect("written");
+    let base = deps.deps.join("opt/ros/jazzy").to_string_lossy().into_owned();
+    let mixed = format!("{}:{base}", theirs["AMENT_PREFIX_PATH"]);
+    let [mixed, alone] =
+        [&mixed, &base].map(|ament| variables(&Deps::source(&deps.deps, &[("AMENT_PREFIX_PATH", ament)], 2)));
+    assert_eq!(mixed["AMENT_PREFIX_PATH"], alone["AMENT_PREFIX_PATH"]);
+    // What bears another mark is some other program's.
+    fs::write(other.deps.join("setup.bash"), "# Something else.\n").expect("a file");
+    deps.environment(&Ros::Wheels).write().expect("written");
+    assert!(!Deps::source(&deps.deps, &before, 1).status.success());
+}
+
+#[test]
 fn set_up_for_a_sourced_ros_wants_it_sourced_and_puts_the_messages_before_it() {
     let deps = Deps::new();
     let ros = sourced(&deps.deps, "jazzy");
@@ -227,9 +254,10 @@ fn distribution_of_the_user_is_overruled_for_cargo_only_where_r2r_does_not_know_
     assert!(config(&Ros::Wheels).contains("ROS_DISTRO = \"jazzy\""));
     assert!(config(&sourced(&deps.deps, "kilted")).contains("value = \"jazzy\", force = true"));
     for known in ["humble", "jazzy", "rolling"] {
+        let own = config(&sourced(&deps.deps, known));
         assert!(
-            !config(&sourced(&deps.deps, known)).contains("ROS_DISTRO"),
-            "{known}"
+            own.contains(&format!("ROS_DISTRO = \"{known}\"")) && !own.contains("force"),
+            "{own}"
         );
     }
     for ros in [Ros::Wheels, sourced(&deps.deps, "kilted")] {

@@ -1,9 +1,12 @@
 //! Which ROS 2 this workspace is built with: the one that is sourced, else the pinned wheels.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+
+use crate::environment;
 
 /// The distribution that the wheels hold.
 pub const WHEELS_DISTRO: &str = "kilted";
@@ -26,7 +29,7 @@ pub enum Ros {
     Sourced {
         /// Name of the distribution, as `jazzy`.
         distro: String,
-        /// AMENT_PREFIX_PATH without what lies in this repository.
+        /// AMENT_PREFIX_PATH without what lies in this repository or in the set-up of another clone.
         prefixes: Vec<PathBuf>,
     },
     /// The wheels that the set-up installs.
@@ -34,29 +37,38 @@ pub enum Ros {
 }
 
 impl Ros {
-    /// Reads AMENT_PREFIX_PATH (`ament`); prefixes inside of the repository `root` are our own, not the user's.
+    /// The one of the shell that started this, for the repository `root`.
+    ///
+    /// # Errors
+    /// See [`Ros::detect`].
+    pub fn of_shell(root: &Path) -> Result<Self> {
+        let value = |name| env::var(name).ok();
+        Self::detect(
+            root,
+            value("AMENT_PREFIX_PATH").as_deref(),
+            value("ROS_DISTRO").as_deref(),
+        )
+    }
+
+    /// Reads AMENT_PREFIX_PATH (`ament`); prefixes inside of the repository `root` or of the set-up of another clone are
+    /// our own, not the user's. ROS_DISTRO counts only where the prefixes themselves do not say what they are: for cargo,
+    /// .deps/cargo.toml may have set it.
     ///
     /// # Errors
     /// When it names prefixes of which none holds a ROS 2 that this can name.
-    pub fn detect(root: &Path, ament: Option<&str>) -> Result<Self> {
+    pub fn detect(root: &Path, ament: Option<&str>, ros_distro: Option<&str>) -> Result<Self> {
         let prefixes: Vec<PathBuf> = ament
             .unwrap_or_default()
             .split(':')
             .filter(|prefix| !prefix.is_empty())
             .map(PathBuf::from)
-            .filter(|prefix| !prefix.starts_with(root))
+            .filter(|prefix| !prefix.starts_with(root) && !environment::is_of_set_up(prefix))
             .collect();
         if prefixes.is_empty() {
             return Ok(Self::Wheels);
         }
-        match prefixes.iter().find_map(|prefix| distro_in(prefix)) {
-            Some(distro) => Ok(Self::Sourced { distro, prefixes }),
-            None => bail!(
-                "AMENT_PREFIX_PATH is set, but no ROS 2 is in it: {}; source the setup.bash of a ROS 2, \
-                 or `unset AMENT_PREFIX_PATH` to use the wheels",
-                ament.unwrap_or_default()
-            ),
-        }
+        let distro = named(&prefixes, ros_distro)?;
+        Ok(Self::Sourced { distro, prefixes })
     }
 
     /// Whether it can be had on `processor`: there are wheels for one alone.
@@ -87,7 +99,42 @@ impl Ros {
     }
 }
 
-/// The distribution installed in `prefix`. The variable ROS_DISTRO is not asked: .deps/cargo.toml may have set it.
+/// The distribution of `prefixes`, or ROS_DISTRO where they hold one that does not say what it is.
+fn named(prefixes: &[PathBuf], ros_distro: Option<&str>) -> Result<String> {
+    if let Some(distro) = prefixes.iter().find_map(|prefix| distro_in(prefix)) {
+        return Ok(distro);
+    }
+    let Some(base) = prefixes.iter().find(|prefix| has_rcl(prefix)) else {
+        bail!(
+            "AMENT_PREFIX_PATH is set, but no ROS 2 is in it: {}; source the setup.bash of a ROS 2, or `unset \
+             AMENT_PREFIX_PATH` to use the wheels",
+            env::join_paths(prefixes).unwrap_or_default().to_string_lossy()
+        );
+    };
+    match ros_distro.filter(|name| is_known(name)) {
+        Some(distro) => Ok(distro.to_owned()),
+        None => bail!(
+            "the ROS 2 in {} does not say which distribution it is; expected ROS_DISTRO beside AMENT_PREFIX_PATH, one \
+             of {}, got '{}'; source the setup.bash of that ROS 2, or `unset AMENT_PREFIX_PATH` to use the wheels",
+            base.display(),
+            KNOWN.join(", "),
+            ros_distro.unwrap_or_default()
+        ),
+    }
+}
+
+/// Distributions that r2r has bindings for, and the one that the jazzy bindings fit.
+const KNOWN: [&str; 6] = ["humble", "iron", "jazzy", "kilted", "lyrical", "rolling"];
+
+fn is_known(distro: &str) -> bool {
+    KNOWN.contains(&distro)
+}
+
+fn has_rcl(prefix: &Path) -> bool {
+    prefix.join("lib/librcl.so").exists()
+}
+
+/// The distribution installed in `prefix`, as its own files or, where it is one, its name say.
 fn distro_in(prefix: &Path) -> Option<String> {
     let hook = prefix.join("share/ros_environment/environment/1.ros_distro.sh");
     let from_hook = fs::read_to_string(hook).ok().and_then(|text| {
@@ -100,12 +147,8 @@ fn distro_in(prefix: &Path) -> Option<String> {
         (!name.is_empty()).then_some(name)
     });
     from_hook.or_else(|| {
-        prefix.join("lib/librcl.so").exists().then(|| {
-            prefix
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default()
-        })
+        let name = prefix.file_name()?.to_string_lossy().into_owned();
+        (has_rcl(prefix) && is_known(&name)).then_some(name)
     })
 }
 
@@ -115,6 +158,7 @@ mod tests {
     use std::path::Path;
 
     use super::Ros;
+    use crate::environment::BASH_MARK;
 
     fn install(prefix: &Path, distro: &str) {
         let hooks = prefix.join("share/ros_environment/environment");
@@ -134,8 +178,9 @@ mod tests {
             Some("/repo/.deps/overlay/x:/repo/.deps/venv"),
             Some("/repo/install/mfpo_msgs"),
         ] {
+            // .deps/cargo.toml sets ROS_DISTRO for the wheels.
             assert_eq!(
-                Ros::detect(Path::new("/repo"), ament).expect("detected"),
+                Ros::detect(Path::new("/repo"), ament, Some("jazzy")).expect("detected"),
                 Ros::Wheels
             );
         }
@@ -150,7 +195,7 @@ mod tests {
             "/repo/.deps/overlay/x:/home/me/ws/install/thing:{}",
             distro.display()
         );
-        let ros = Ros::detect(Path::new("/repo"), Some(&ament)).expect("detected");
+        let ros = Ros::detect(Path::new("/repo"), Some(&ament), None).expect("detected");
         let prefixes = vec!["/home/me/ws/install/thing".into(), distro];
         assert_eq!(
             ros,
@@ -163,7 +208,7 @@ mod tests {
 
     #[test]
     fn prefix_path_without_a_ros_is_refused_with_what_to_type() {
-        let error = Ros::detect(Path::new("/repo"), Some("/nowhere/here"))
+        let error = Ros::detect(Path::new("/repo"), Some("/nowhere/here"), Some("jazzy"))
             .expect_err("no ROS there")
             .to_string();
         assert!(
@@ -190,6 +235,66 @@ mod tests {
             error.contains("aarch64") && error.contains("source /opt/ros/jazzy/setup.bash"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn set_up_of_another_clone_is_no_ros_of_the_user() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deps = folder.path().join("other clone/.deps");
+        let (venv, overlay) = (deps.join("venv"), deps.join("overlay/kilted-1"));
+        for prefix in [&venv, &overlay] {
+            fs::create_dir_all(prefix.join("lib")).expect("a folder");
+            fs::write(prefix.join("lib/librcl.so"), "").expect("a file");
+        }
+        let ament = format!("{}:{}", overlay.display(), venv.display());
+        let detect = |ament: &str| Ros::detect(Path::new("/repo"), Some(ament), None);
+        assert!(detect(&ament).is_err(), "some other program's .deps");
+        fs::write(deps.join("setup.bash"), "# Something else.\n").expect("a file");
+        assert!(detect(&ament).is_err(), "some other program's setup.bash");
+        fs::write(deps.join("setup.bash"), format!("{BASH_MARK}\n")).expect("a file");
+        assert_eq!(detect(&ament).expect("detected"), Ros::Wheels);
+        let distro = folder.path().join("opt/ros");
+        install(&distro, "humble");
+        let ros = detect(&format!("{ament}:{}", distro.display())).expect("detected");
+        let prefixes = vec![distro];
+        assert_eq!(
+            ros,
+            Ros::Sourced {
+                distro: "humble".into(),
+                prefixes
+            }
+        );
+    }
+
+    #[test]
+    fn sourced_ros_that_does_not_say_what_it_is_wants_ros_distro() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let prefix = |name: &str| {
+            let prefix = folder.path().join(name);
+            fs::create_dir_all(prefix.join("lib")).expect("a folder");
+            fs::write(prefix.join("lib/librcl.so"), "").expect("a file");
+            prefix.to_string_lossy().into_owned()
+        };
+        let detect = |ament: &str, distro| Ros::detect(Path::new("/repo"), Some(ament), distro);
+        assert_eq!(detect(&prefix("iron"), None).expect("its name").distro(), "iron");
+        let own = prefix("my_ros");
+        assert_eq!(detect(&own, Some("humble")).expect("told").distro(), "humble");
+        for distro in [None, Some(""), Some("noetic")] {
+            let error = detect(&own, distro).expect_err("nothing names it").to_string();
+            for word in [
+                own.as_str(),
+                "ROS_DISTRO",
+                "humble",
+                "setup.bash",
+                "unset AMENT_PREFIX_PATH",
+            ] {
+                assert!(error.contains(word), "{word}: {error}");
+            }
+            assert!(
+                error.contains(&format!("got '{}'", distro.unwrap_or_default())),
+                "{error}"
+            );
+        }
     }
 
     #[test]

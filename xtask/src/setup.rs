@@ -3,7 +3,6 @@
 //! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco and models -> mfpo_msgs -> CUDA, where it is
 //! asked for -> setup.bash
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 
@@ -26,7 +25,7 @@ pub fn run(workspace: &Workspace) -> Result<Environment> {
 
 /// [`run`], with CUDA where `args` ask for it.
 pub fn run_with(workspace: &Workspace, args: &cuda::Args) -> Result<Environment> {
-    let ros = Ros::detect(workspace.root(), env::var("AMENT_PREFIX_PATH").ok().as_deref())?;
+    let ros = Ros::of_shell(workspace.root())?;
     ros.require_for(env::consts::ARCH)?;
     workspace.lock()?;
     let venv = Venv::new(workspace, &ros);

@@ -7,6 +7,9 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
+/// Name of the folder that the set-up makes in a repository.
+pub const DEPS: &str = ".deps";
+
 /// The repository's folder.
 pub struct Workspace {
     root: PathBuf,
@@ -39,7 +42,7 @@ impl Workspace {
 
     /// What the set-up makes; ignored by git.
     pub fn deps(&self) -> PathBuf {
-        self.root.join(".deps")
+        self.root.join(DEPS)
     }
 
     /// The sources of package mfpo_msgs.

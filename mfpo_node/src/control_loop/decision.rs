@@ -1,8 +1,11 @@
 //! What a step decides, and why the policy does not or may not act.
 
+use std::sync::Arc;
+
 use mfpo_policy::sampler::{Depth, SampleError};
 
 use crate::safety::{NotEnabled, Outside, SafeCommand, Unknown, Verdict};
+use crate::weights::PolicyIdentity;
 
 /// Why the policy does not act in this tick.
 #[derive(Debug)]
@@ -115,6 +118,10 @@ pub struct Before {
 pub struct Tick<'a> {
     /// What to send, in the order of the policy's action joints.
     pub command: &'a SafeCommand,
+    /// The live policy.
+    pub policy: &'a Arc<PolicyIdentity>,
+    /// The one before, where it has a part in the action.
+    pub previous: Option<&'a Arc<PolicyIdentity>>,
     /// The command before fade and safety filter.
     pub raw: &'a [f64],
     /// The policy's action, in `[-1, 1]`; the last one where it was not asked.

@@ -189,6 +189,8 @@ impl ControlLoop {
         let (wanted, blend) = self.fade.blend(&self.raw);
         Decision::Command(Tick {
             command: self.safety.enforce(wanted, &self.state),
+            policy: self.slot.current().identity(),
+            previous: self.asked.before.and(self.slot.previous()).map(Policy::identity),
             raw: &self.raw,
             action: &self.action,
             asked: Some(self.asked.of(&self.observation)),
@@ -377,6 +379,11 @@ impl ControlLoop {
         Some((command, there))
     }
 
+    /// The last command, however it came about.
+    pub fn commanded(&self) -> Option<&SafeCommand> {
+        self.safety.last()
+    }
+
     /// The policy that acts, and the one before.
     pub fn slot(&self) -> &Slot {
         &self.slot
@@ -528,6 +535,8 @@ impl ControlLoop {
         let was_asked = matches!(self.outcome, Outcome::Guarded(_));
         Decision::Command(Tick {
             command: self.safety.enforce(&self.raw, &self.state),
+            policy: self.slot.current().identity(),
+            previous: None,
             raw: &self.raw,
             action: &self.action,
             asked: was_asked.then(|| self.asked.of(&self.observation)),

@@ -1,11 +1,13 @@
 //! What the node did, kept so that it can be computed again: MCAP files with every tick, the status, the log, and each
 //! policy that acted. [`ring`] takes ticks from the control thread without delaying it, [`recorder`] decides on a thread
 //! of its own what is kept, [`history`] holds the last seconds before a fault, [`mod@file`] writes, [`folder`] keeps within
-//! the disk that it may use. Whether the recording is what was computed says [`crate::replay`].
+//! the disk that it may use, [`health`] tells how it gets on. Whether the recording is what was computed says
+//! [`crate::replay`].
 
 pub mod bundles;
 pub mod file;
 pub mod folder;
+pub mod health;
 pub mod history;
 pub mod recorder;
 pub mod ring;
@@ -14,6 +16,7 @@ pub mod tick;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use health::Health;
 pub use recorder::{Note, Recorder, Recording};
 pub use ring::{TickContext, TickStream, TickTap, tick_ring};
 pub use tick::TickMessage;

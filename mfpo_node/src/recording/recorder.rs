@@ -13,6 +13,7 @@ use mfpo_policy::spec::RobotSpec;
 use super::bundles::Bundles;
 use super::file::{CannotRecord, RecordingFile};
 use super::folder::Recordings;
+use super::health::{Health, SharedHealth};
 use super::history::{Entry, History};
 use super::ring::{Slot, TickStream};
 use super::tick::{PROBING, STOPPING, fallback_name};
@@ -54,7 +55,10 @@ pub enum Note {
 
 /// Where notes for the recorder go; none of them waits.
 #[derive(Debug, Clone)]
-pub struct Recording(Sender<Note>);
+pub struct Recording {
+    notes: Sender<Note>,
+    health: SharedHealth,
+}
 
 impl Recording {
     /// A robot is about to be commanded; its ticks go into what is returned.
@@ -73,7 +77,12 @@ impl Recording {
 
     /// Tells the recorder; one that has ended hears nothing.
     pub fn note(&self, note: Note) {
-        let _ = self.0.send(note);
+        let _ = self.notes.send(note);
+    }
+
+    /// How the recorder got on until it looked last.
+    pub fn health(&self) -> Health {
+        self.health.get()
     }
 }
 
@@ -109,6 +118,8 @@ pub struct Recorder {
     /// The disk has refused something; it is asked again then.
     retry_at: Option<MonoTime>,
     end: Option<String>,
+    health: Health,
+    shared: SharedHealth,
     /// From monotonic to system time, ns.
     offset: u64,
 }
@@ -117,6 +128,7 @@ impl Recorder {
     /// A recorder that has nothing yet, and where its notes go.
     pub fn new(settings: Settings, facts: Facts) -> (Recording, Self) {
         let (sender, notes) = channel();
+        let shared = SharedHealth::default();
         let recorder = Self {
             recordings: Recordings::new(settings.folder.clone(), &facts.node, settings.most_bytes),
             history: History::new(settings.before),
@@ -130,9 +142,15 @@ impl Recorder {
             interventions: Interventions::default(),
             retry_at: None,
             end: None,
+            health: Health::default(),
+            shared: shared.clone(),
             offset: 0,
         };
-        (Recording(sender), recorder)
+        let recording = Recording {
+            notes: sender,
+            health: shared,
+        };
+        (recording, recorder)
     }
 
     /// Starts recording on a thread, which ends after [`Note::End`].
@@ -168,6 +186,15 @@ impl Recorder {
             }
             Some(why) => self.conclude(&why, now),
         }
+        self.tell_health();
+    }
+
+    fn tell_health(&mut self) {
+        let file = self.open.as_ref().map(|open| &open.file);
+        self.health.file = file.map(|file| file.path().to_owned());
+        self.health.file_bytes = file.map_or(0, RecordingFile::size);
+        self.health.kept = self.history.ticks() as u64;
+        self.shared.set(self.health.clone());
     }
 
     /// Everything that the node did until its end.
@@ -244,6 +271,8 @@ impl Recorder {
         let Some(robot) = self.robots.front() else { return };
         let lost = robot.ticks.take_lost();
         if lost > 0 {
+            self.health.dropped += lost;
+            self.health.dropped_at = Some(now);
             tracing::warn!("the recorder fell behind: {lost} ticks are missing from the recording");
         }
     }
@@ -284,9 +313,12 @@ impl Recorder {
 
     fn write(&mut self, entry: Entry, now: MonoTime) {
         let Some(open) = &mut self.open else { return };
-        if let Err(error) = open.file.write(&entry, &mut self.bundles) {
-            self.failed(&error, now);
-            self.history.push(entry);
+        match open.file.write(&entry, &mut self.bundles) {
+            Ok(()) => self.health.written += u64::from(entry.channel == Channel::Tick),
+            Err(error) => {
+                self.failed(&error, now);
+                self.history.push(entry);
+            }
         }
     }
 
@@ -315,6 +347,7 @@ impl Recorder {
             Ok(file) => {
                 tracing::info!("recording to {} ({why})", file.path().display());
                 self.retry_at = None;
+                self.health.failure = None;
                 self.open = Some(Open {
                     file,
                     began: now,
@@ -411,6 +444,8 @@ impl Recorder {
             let _ = std::fs::remove_file(open.file.path());
         }
         self.retry_at = Some(now.plus(TRY_AGAIN));
+        self.health.failures += 1;
+        self.health.failure = Some(error.to_string());
         tracing::warn!("recording stops for {} s: {error}", TRY_AGAIN / 1_000_000_000);
     }
 }

@@ -1,6 +1,7 @@
 //! The way of a tick from the control thread to the recorder: slots that are made beforehand travel back and forth
 //! between two rings. The control thread copies into a slot and never waits, allocates or frees; where no slot is free
-//! the tick is left out and counted.
+//! the tick is left out and counted. Its end keeps no policy: each slot takes its own share of those that the loop holds at
+//! that moment, and the reader gives it back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use mfpo_policy::spec::RobotSpec;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::tick::{Stamp, TickMessage, fallback_code};
-use crate::control_loop::{Before, Tick};
+use crate::control_loop::{Before, ControlLoop, Tick};
 use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
@@ -45,8 +46,6 @@ pub struct Slot {
     context: TickContext,
     policy: Option<Arc<PolicyIdentity>>,
     previous: Option<Arc<PolicyIdentity>>,
-    /// What is named no longer travels along, to be freed by the reader.
-    leaving: [Option<Arc<PolicyIdentity>>; 2],
     asked: Option<(u64, Depth)>,
     before: Option<Before>,
     observation: Box<[f32]>,
@@ -74,7 +73,6 @@ impl Slot {
             },
             policy: None,
             previous: None,
-            leaving: [None, None],
             asked: None,
             before: None,
             observation: vec![0.0; spec.observation_size()].into(),
@@ -150,9 +148,6 @@ pub struct TickTap {
     free: Consumer<Box<Slot>>,
     filled: Producer<Box<Slot>>,
     lost: Arc<AtomicU64>,
-    policy: Option<Arc<PolicyIdentity>>,
-    previous: Option<Arc<PolicyIdentity>>,
-    leaving: [Option<Arc<PolicyIdentity>>; 2],
 }
 
 /// The recorder's end.
@@ -177,9 +172,6 @@ pub fn tick_ring(spec: &RobotSpec) -> (TickTap, TickStream) {
         free,
         filled,
         lost: Arc::clone(&lost),
-        policy: None,
-        previous: None,
-        leaving: [None, None],
     };
     let stream = TickStream {
         filled: to_read,
@@ -190,24 +182,10 @@ pub fn tick_ring(spec: &RobotSpec) -> (TickTap, TickStream) {
 }
 
 impl TickTap {
-    /// Which policy acts from now on, and which was before it.
-    pub fn acts(&mut self, policy: &Arc<PolicyIdentity>, previous: Option<&Arc<PolicyIdentity>>) {
-        let is_same = |a: Option<&Arc<PolicyIdentity>>, b: Option<&Arc<PolicyIdentity>>| {
-            a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
-        };
-        if is_same(self.policy.as_ref(), Some(policy)) && is_same(self.previous.as_ref(), previous) {
-            return;
-        }
-        let left = [
-            self.policy.replace(Arc::clone(policy)),
-            std::mem::replace(&mut self.previous, previous.cloned()),
-        ];
-        self.leaving = left;
-    }
-
     /// Notes a tick.
     pub fn note(&mut self, tick: &Tick<'_>, context: TickContext) {
-        self.fill(context, tick.command, |slot| {
+        self.fill(context, tick.policy, tick.command, |slot| {
+            slot.previous = tick.previous.cloned();
             slot.asked = tick.asked.map(|asked| (asked.draw, asked.depth));
             slot.before = tick.asked.and_then(|asked| asked.before);
             if let Some(asked) = tick.asked {
@@ -220,31 +198,44 @@ impl TickTap {
         });
     }
 
-    /// Notes a command that is neither the policy's nor the fallback's: of a stop or of a probe.
-    pub fn note_other(&mut self, code: u8, command: &SafeCommand, raw: &[f64], context: TickContext) {
-        self.fill(context, command, |slot| {
+    /// Notes the last command of a loop, which is neither the policy's nor the fallback's: of a stop or, with what the probe
+    /// wanted, of a probe.
+    pub fn note_other(
+        &mut self,
+        code: u8,
+        control: &ControlLoop,
+        wanted: Option<&[f64]>,
+        context: TickContext,
+    ) {
+        let Some(command) = control.commanded() else {
+            return;
+        };
+        self.fill(context, control.slot().current().identity(), command, |slot| {
             (slot.asked, slot.before) = (None, None);
             slot.action.fill(0.0);
-            copy(&mut slot.raw, raw);
+            copy(&mut slot.raw, wanted.unwrap_or(command.values()));
             slot.blend = 0.0;
             slot.fallback = code;
         });
     }
 
-    fn fill(&mut self, context: TickContext, command: &SafeCommand, rest: impl FnOnce(&mut Slot)) {
+    fn fill(
+        &mut self,
+        context: TickContext,
+        policy: &Arc<PolicyIdentity>,
+        command: &SafeCommand,
+        rest: impl FnOnce(&mut Slot),
+    ) {
         let Ok(mut slot) = self.free.pop() else {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         };
         slot.context = context;
-        slot.policy.clone_from(&self.policy);
+        // A slot that was read names none: nothing is freed here.
+        slot.policy = Some(Arc::clone(policy));
         copy(&mut slot.command, command.values());
         copy(&mut slot.rules, command.rules());
-        slot.leaving = std::mem::take(&mut self.leaving);
         rest(&mut slot);
-        if slot.before.is_some() {
-            slot.previous.clone_from(&self.previous);
-        }
         // As many slots as places: there is room.
         let _ = self.filled.push(slot);
     }
@@ -267,7 +258,7 @@ impl TickStream {
     pub fn read<R>(&mut self, read: impl FnOnce(&Slot) -> R) -> Option<R> {
         let mut slot = self.filled.pop().ok()?;
         let result = read(&slot);
-        (slot.policy, slot.previous, slot.leaving) = (None, None, [None, None]);
+        (slot.policy, slot.previous) = (None, None);
         let _ = self.free.push(slot);
         Some(result)
     }

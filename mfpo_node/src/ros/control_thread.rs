@@ -61,11 +61,10 @@ pub struct Robot {
 }
 
 impl Robot {
-    /// The recording hears which policies there are, before one of them is asked.
-    fn note_policies(&mut self) {
+    /// Records the command of a stop or of a probe, and what the probe wanted.
+    fn record_other(&mut self, code: u8, wanted: Option<&[f64]>, context: TickContext) {
         if let Some(tap) = &mut self.tap {
-            let slot = self.control.slot();
-            tap.acts(slot.current().identity(), slot.previous().map(Policy::identity));
+            tap.note_other(code, &self.control, wanted, context);
         }
     }
 }
@@ -415,7 +414,6 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
-        running.robot.note_policies();
         let Robot {
             control,
             states,
@@ -498,14 +496,8 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
-                if let Some(tap) = &mut running.robot.tap {
-                    tap.note_other(
-                        STOPPING,
-                        command,
-                        command.values(),
-                        other_context(&self.action, now),
-                    );
-                }
+                let context = other_context(&self.action, now);
+                running.robot.record_other(STOPPING, None, context);
                 there || now.since(began) > LONGEST_STOP
             }
             None => true,
@@ -532,14 +524,8 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
-                if let Some(tap) = &mut running.robot.tap {
-                    tap.note_other(
-                        STOPPING,
-                        command,
-                        command.values(),
-                        other_context(&self.action, next),
-                    );
-                }
+                let context = other_context(&self.action, next);
+                running.robot.record_other(STOPPING, None, context);
                 if there || next.since(began) > LONGEST_STOP {
                     std::thread::sleep(FLUSH);
                     break;

@@ -453,6 +453,7 @@ impl Service {
             rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
             stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
             thresholds: self.config.thresholds,
+            recording: self.outputs.recording.as_ref().map(Recording::health),
         };
         let robot = self.spec.as_ref().map_or(&self.config.robot, |spec| &spec.robot);
         let mut message = diagnostics_message(diagnose(&sources, now), &self.outputs.node, robot);

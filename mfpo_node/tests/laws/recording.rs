@@ -76,8 +76,7 @@ impl Recorded {
         let (recording, recorder) = Recorder::new(settings, facts);
         let (first, bundle) = policy(&spec, 1);
         recording.note(Note::Policy(Arc::clone(first.identity()), bundle));
-        let mut tap = recording.robot(&Arc::new(spec.clone()));
-        tap.acts(first.identity(), None);
+        let tap = recording.robot(&Arc::new(spec.clone()));
         let control = ControlLoop::new(&spec, first, loop_settings(0)).unwrap();
         Self {
             states: JointStates::new(&spec, STALE_AFTER),
@@ -105,9 +104,6 @@ impl Recorded {
             )
             .unwrap();
         }
-        let slot = self.control.slot();
-        self.tap
-            .acts(slot.current().identity(), slot.previous().map(Policy::identity));
         let Decision::Command(tick) = self.control.step(&self.states, now) else {
             panic!("nothing commanded")
         };
@@ -382,6 +378,31 @@ fn what_the_guard_refused_is_recorded_and_computed_again_too() {
 }
 
 #[test]
+fn a_recording_of_many_policies_is_computed_again_with_two_of_them_in_memory() {
+    const POLICIES: u64 = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let mut robot = Recorded::new(record_settings(folder.path(), Mode::Continuous));
+    for version in 2..=POLICIES {
+        // Longer than a blend.
+        (0..12).for_each(|_| robot.tick(false));
+        robot.swap(version);
+    }
+    (0..12).for_each(|_| robot.tick(false));
+    // One that was live before the last one acts again, then a new one that blends with it.
+    assert!(robot.control.roll_back());
+    (0..12).for_each(|_| robot.tick(false));
+    robot.swap(POLICIES + 1);
+    (0..12).for_each(|_| robot.tick(false));
+    robot.end();
+    let [file] = files(folder.path()).try_into().unwrap();
+    let report = replay(&file).unwrap();
+    assert!(report.is_identical() && report.missing == 0, "{report:?}");
+    assert_eq!(report.policies as u64, POLICIES + 1);
+    assert_eq!(report.actions, 12 * (POLICIES + 2));
+    assert_eq!(report.most_kept, 2, "the one that acts and the one before");
+}
+
+#[test]
 fn another_seed_another_format_and_a_missing_policy_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = recorded(folder.path());
@@ -546,13 +567,19 @@ fn a_folder_that_takes_no_file_disturbs_nobody_and_is_tried_again() {
     std::fs::write(&place, "in the way").unwrap();
     let mut robot = Recorded::new(record_settings(&place, Mode::Continuous));
     (0..100).for_each(|_| robot.tick(false));
+    let health = robot.recording.health();
+    assert!(health.failure.unwrap().contains("recordings"));
+    assert_eq!((health.written, health.kept, health.file), (0, 100, None));
     std::fs::remove_file(&place).unwrap();
     (0..300).for_each(|_| robot.tick(false));
     assert!(!place.exists(), "10 s have not passed");
     (0..300).for_each(|_| robot.tick(false));
+    let health = robot.recording.health();
     robot.end();
     let [file] = files(&place).try_into().unwrap();
     let report = replay(&file).unwrap();
+    assert_eq!((health.failures, &health.failure), (1, &None));
+    assert_eq!((health.written, health.file), (report.ticks, Some(file)));
     assert!(report.is_identical(), "{report:?}");
     // From 2 s before the disk took it.
     assert!((295..=305).contains(&report.ticks), "{report:?}");

@@ -4,6 +4,7 @@ use mfpo_node::control_loop::NotReady;
 use mfpo_node::diagnostics::{Level, Sources, Threshold, Thresholds, diagnose};
 use mfpo_node::lifecycle::State;
 use mfpo_node::metrics::{Live, LoopState, TickRecord};
+use mfpo_node::recording::Health;
 use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
 use mfpo_node::status::{Cause, LoopEvent, Rest, Status, Unheard};
 
@@ -207,6 +208,31 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
     assert!(told.values.contains(&("unheard_publishers".into(), "2".into())));
 }
 
+/// A node at 100 Hz, with loose limits but for the average of the rate and of the execution time.
+fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) -> Sources<'a> {
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    Sources {
+        status,
+        live,
+        life: State::Active,
+        rate: 100.0,
+        stale_timeout: 0.1,
+        thresholds: Thresholds {
+            periodicity_mean_error: Threshold {
+                warn: 1.0,
+                error: 2.0,
+            },
+            periodicity_deviation: loose,
+            execution_mean,
+            execution_deviation: loose,
+        },
+        recording: None,
+    }
+}
+
 #[test]
 fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
     let live = Live::new(2);
@@ -222,26 +248,7 @@ fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
         });
     }
     let level_at = |warn: f64, error: f64| {
-        let loose = Threshold {
-            warn: 1e9,
-            error: 1e9,
-        };
-        let sources = Sources {
-            status: &status,
-            live: &live,
-            life: State::Active,
-            rate: 100.0,
-            stale_timeout: 0.1,
-            thresholds: Thresholds {
-                periodicity_mean_error: Threshold {
-                    warn: 1.0,
-                    error: 2.0,
-                },
-                periodicity_deviation: loose,
-                execution_mean: Threshold { warn, error },
-                execution_deviation: loose,
-            },
-        };
+        let sources = sources(&status, &live, Threshold { warn, error });
         let part = diagnose(&sources, at(1100.0)).swap_remove(0);
         (part.level, part.message)
     };
@@ -254,4 +261,60 @@ fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
         "{message}"
     );
     assert!(!message.contains("Hz"), "the rate is right: {message}");
+}
+
+#[test]
+fn diagnostics_tell_whether_the_recording_reaches_the_disk() {
+    let (status, live) = (status(), Live::new(2));
+    let told = |recording: Option<Health>, ms: f64| {
+        let loose = Threshold {
+            warn: 1e9,
+            error: 1e9,
+        };
+        let sources = Sources {
+            recording,
+            ..sources(&status, &live, loose)
+        };
+        let mut parts = diagnose(&sources, at(ms));
+        parts.retain(|part| part.name == "recording");
+        let [part] = parts.try_into().unwrap();
+        (part.level, part.message, part.values)
+    };
+    let (level, message, values) = told(None, 0.0);
+    assert_eq!((level, message.as_str()), (Level::Ok, "nothing is recorded"));
+    assert!(values.is_empty());
+    let well = Health {
+        written: 120,
+        file: Some("/recordings/one.mcap".into()),
+        file_bytes: 4096,
+        ..Health::default()
+    };
+    let (level, message, values) = told(Some(well.clone()), 0.0);
+    assert_eq!(level, Level::Ok);
+    assert!(message.contains("/recordings/one.mcap"), "{message}");
+    for (name, text) in [
+        ("file", "/recordings/one.mcap"),
+        ("file_bytes", "4096"),
+        ("ticks_written", "120"),
+        ("ticks_dropped", "0"),
+    ] {
+        assert!(values.contains(&(name.into(), text.into())), "{name}: {values:?}");
+    }
+    let behind = Health {
+        dropped: 7,
+        dropped_at: Some(at(1000.0)),
+        ..well.clone()
+    };
+    let (level, message, _) = told(Some(behind.clone()), 5000.0);
+    assert_eq!(level, Level::Warn);
+    assert!(message.contains("7 ticks are missing"), "{message}");
+    assert_eq!(told(Some(behind), 12_000.0).0, Level::Ok, "it has caught up");
+    let full = Health {
+        failures: 1,
+        failure: Some("/recordings/one.mcap: No space left on device".into()),
+        ..well
+    };
+    let (level, message, _) = told(Some(full), 0.0);
+    assert_eq!(level, Level::Error);
+    assert!(message.contains("No space left on device"), "{message}");
 }

@@ -121,11 +121,11 @@ impl Soaked {
             "missed ticks: {} within injected faults, {} outside: {} the machine's, {} ours; the node counts {}",
             ledger.missed_within,
             ledger.missed_outside(),
-            ledger.missed_by_machine,
-            ledger.missed_by_us,
+            ledger.misses.by_machine,
+            ledger.misses.by_us,
             self.node_counts
         );
-        for miss in &ledger.told {
+        for miss in &ledger.misses.told {
             println!("  {miss}");
         }
         println!(
@@ -140,7 +140,7 @@ impl Soaked {
     fn json(&self, arguments: &Arguments) -> serde_json::Value {
         json!({
             "seconds": self.seconds, "ticks": self.ticks, "missed_ticks": self.ledger.missed_outside(),
-            "missed_ticks_ours": self.ledger.missed_by_us, "missed_ticks_machine": self.ledger.missed_by_machine,
+            "missed_ticks_ours": self.ledger.misses.by_us, "missed_ticks_machine": self.ledger.misses.by_machine,
             "missed_ticks_in_faults": self.ledger.missed_within, "missed_ticks_node": self.node_counts,
             "faults": self.faults.count(), "swaps": self.swaps, "rss_growth_percent": self.growth_percent(),
             "commands": self.ledger.commands, "unexplained_commands": self.ledger.unexplained,

@@ -1,22 +1,26 @@
 //! What the benchmarks of the node stand on: a robot that publishes states on an absolute schedule, a receiver of what
-//! the node sends, the node and a trainer as processes, and the figures that are printed.
+//! the node sends, the node, a trainer and a sender of bundles as processes, and the figures that are printed.
 //!
 //! The robot's threads stand for a robot that keeps time: where real-time priority is permitted they have a higher one
 //! than any node, and those of its middleware too, so that what is measured is the node's lateness, not theirs.
 
+mod misses;
 mod node;
 mod receiver;
 mod robot;
 mod sampler;
+mod sender;
 mod table;
 mod trainer;
 
 use std::process::ExitCode;
 
+pub use misses::{Miss, Misses};
 pub use node::{Node, NodeOptions, without_stages};
 pub use receiver::Receiver;
-pub use robot::{Bundles, JOINTS, Robot, Says, bundle};
+pub use robot::{Bundles, JOINTS, Robot, Says, bundle, large_bundle};
 pub use sampler::{Evidence, Sampler};
+pub use sender::{Sealed, Sender, Way, send_bundles};
 pub use table::{Figures, HEAD, machine, microseconds};
 pub use trainer::Trainer;
 

@@ -8,8 +8,10 @@ use std::thread::JoinHandle;
 use anyhow::bail;
 use candle_core::Device;
 use mfpo_node::time::MonoTime;
-use mfpo_policy::bundle::{SealRequest, seal};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
+use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::mean_flow::MeanFlow;
+use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
     ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
 };
@@ -146,6 +148,38 @@ fn joint_name(index: usize) -> String {
 /// # Errors
 /// When it cannot be made.
 pub fn bundle(run: &str, version: u64, rate: f64) -> anyhow::Result<Vec<u8>> {
+    sealed(run, version, rate, None)
+}
+
+/// The same policy with critics that make the bundle about so large, bytes.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn large_bundle(run: &str, version: u64, rate: f64, bytes: f64) -> anyhow::Result<Vec<u8>> {
+    let robot = spec(rate);
+    let support = ValueSupport {
+        minimum: -10.0,
+        maximum: 0.0,
+        atoms: 101,
+    };
+    // Two critics of two layers of this width, 4 bytes a weight.
+    let width = (bytes / 8.0).sqrt() as usize;
+    let sizes = (robot.observation_size(), robot.action_size(), support.atoms);
+    let critic = |seed| Critic::initialize(seed, sizes, &[width, width], &Device::Cpu);
+    let critics = [critic(2 * version)?, critic(2 * version + 1)?];
+    let manifest = CriticManifest {
+        support,
+        clipped_double_q: true,
+    };
+    sealed(run, version, rate, Some(([&critics[0], &critics[1]], manifest)))
+}
+
+fn sealed(
+    run: &str,
+    version: u64,
+    rate: f64,
+    critics: Option<([&Parameters; 2], CriticManifest)>,
+) -> anyhow::Result<Vec<u8>> {
     let robot = spec(rate);
     let sizes = (robot.observation_size(), robot.action_size(), robot.action_size());
     let actor = MeanFlow::initialize(version, sizes, &[128, 128], &Device::Cpu)?;
@@ -155,7 +189,7 @@ pub fn bundle(run: &str, version: u64, rate: f64) -> anyhow::Result<Vec<u8>> {
         version,
         sampling_steps: 1,
         actor: &actor,
-        critics: None,
+        critics,
         normalizer: None,
         probe_observations: Vec::new(),
     })?)

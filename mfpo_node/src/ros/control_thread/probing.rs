@@ -56,14 +56,12 @@ impl ControlThread {
         let Some(running) = &mut self.running else { return };
         running.complete = false;
         running.schedule.serve(now, false);
-        running.robot.note_policies();
         let (
             Some(probe),
             Robot {
                 control,
                 states,
                 live,
-                tap,
                 ..
             },
         ) = (&mut running.probe, &mut *running.robot)
@@ -82,9 +80,9 @@ impl ControlThread {
                 running.next += 1;
                 self.action.stamp = self.stamps.now();
                 let _ = self.actions.publish(&self.action);
-                if let Some(tap) = tap {
-                    tap.note_other(PROBING, command, raw, other_context(&self.action, now));
-                }
+                let context = other_context(&self.action, now);
+                let wanted = Some(self.action.command_raw.as_slice());
+                running.robot.record_other(PROBING, wanted, context);
                 None
             }
             Probing::Look => None,
