@@ -192,6 +192,7 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
                 execution_mean: loose,
                 execution_deviation: loose,
             },
+            recording: None,
         };
         let parts = diagnose(&sources, at(0.0));
         let part = parts.into_iter().find(|part| part.name == "connections");
