@@ -1,5 +1,6 @@
 //! `cargo xtask doctor`: a table of what is found and, for each missing thing, the line to type.
 
+use std::env;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 

@@ -3,6 +3,7 @@
 //! system packages -> wheels (ROS 2 and tools, or tools alone) -> libmujoco and models -> mfpo_msgs -> CUDA, where it is
 //! asked for -> setup.bash
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
 
