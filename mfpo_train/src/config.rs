@@ -573,7 +573,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            text.contains("'nowhere.toml'") && text.contains("swing_arm, HalfCheetah-v5, paper"),
+            text.contains("'nowhere.toml'") && text.contains("swing_arm, reach_arm, HalfCheetah-v5, paper"),
             "{text}"
         );
         let folder = tempfile::tempdir().unwrap();

@@ -194,7 +194,7 @@ fn unknown_names_are_refused_with_the_closest() {
     assert!(text.contains("did you mean 'learner.discount'?"), "{text}");
     let text = refusal(&["train", "--config", "swing_arn.toml"]);
     assert!(
-        text.contains("swing_arn.toml") && text.contains("swing_arm, HalfCheetah-v5, paper"),
+        text.contains("swing_arn.toml") && text.contains("swing_arm, reach_arm, HalfCheetah-v5, paper"),
         "{text}"
     );
 }

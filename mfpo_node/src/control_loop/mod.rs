@@ -533,10 +533,11 @@ impl ControlLoop {
         self.state.previous_action.fill(0.0);
         // What the guard refused was asked for all the same.
         let was_asked = matches!(self.outcome, Outcome::Guarded(_));
+        let before = self.asked.before.and(self.slot.previous()).filter(|_| was_asked);
         Decision::Command(Tick {
             command: self.safety.enforce(&self.raw, &self.state),
             policy: self.slot.current().identity(),
-            previous: None,
+            previous: before.map(Policy::identity),
             raw: &self.raw,
             action: &self.action,
             asked: was_asked.then(|| self.asked.of(&self.observation)),
