@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::environment::Environment;
 use crate::models;
 use crate::mujoco;
-use crate::probe::{self, Gpu, RealTime};
+use crate::probe::{self, Gpu, Preemption, RealTime};
 use crate::process;
 use crate::python::Python;
 use crate::ros::{self, Ros};
@@ -80,6 +80,7 @@ fn rows(workspace: &Workspace, ros: &Result<Ros>) -> Vec<Row> {
         row("CUDA driver", cuda_driver()),
         row("real-time priority", priority()),
         row("locked memory", locked_memory()),
+        row("kernel preemption", preemption()),
     ]
 }
 
@@ -250,6 +251,17 @@ fn locked_memory() -> State {
     match RealTime::read().map(|found| found.locked_memory) {
         Some(None) => State::Found("unlimited".to_owned()),
         _ => State::Without("memory is not locked", Some(REAL_TIME_LINE.to_owned())),
+    }
+}
+
+fn preemption() -> State {
+    match Preemption::read() {
+        Some(Preemption::Yes(model)) => State::Found(model.to_owned()),
+        Some(Preemption::No(_)) => State::Without(
+            "off: a tick may wait some ms for another program's system call",
+            Some("preempt=full    # on the kernel's command line; or a kernel with PREEMPT_RT".to_owned()),
+        ),
+        None => State::Without("unknown: the kernel does not tell how it was built", None),
     }
 }
 

@@ -93,6 +93,50 @@ pub fn nvcc(workspace: &Workspace) -> Option<String> {
         .map(|line| line.trim().to_owned())
 }
 
+/// Whether a real-time thread that wakes up interrupts a system call of another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preemption {
+    /// It does, by the kernel's model of this name.
+    Yes(&'static str),
+    /// It waits for its end.
+    No(&'static str),
+}
+
+impl Preemption {
+    /// What the kernel was told at its start, or else how it was built; `None` where neither can be read.
+    pub fn read() -> Option<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+        let built = fs::read_to_string(format!("/boot/config-{}", release.trim())).ok();
+        let built = built.or_else(|| process::output(Command::new("zcat").arg("/proc/config.gz")));
+        let told = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let is_realtime = fs::read_to_string("/sys/kernel/realtime").is_ok_and(|flag| flag.trim() == "1");
+        if is_realtime {
+            return Some(Self::Yes("PREEMPT_RT"));
+        }
+        Self::parse(&told, &built.unwrap_or_default())
+    }
+
+    fn parse(told: &str, built: &str) -> Option<Self> {
+        let models = [
+            ("full", "CONFIG_PREEMPT=y", Self::Yes("full")),
+            ("lazy", "CONFIG_PREEMPT_LAZY=y", Self::Yes("lazy")),
+            ("voluntary", "CONFIG_PREEMPT_VOLUNTARY=y", Self::No("voluntary")),
+            ("none", "CONFIG_PREEMPT_NONE=y", Self::No("none")),
+        ];
+        let name = told
+            .split_whitespace()
+            .rev()
+            .find_map(|word| word.strip_prefix("preempt="));
+        let by_name = models.iter().find(|(model, ..)| name == Some(*model));
+        let by_build = || {
+            models
+                .iter()
+                .find(|(_, option, _)| built.lines().any(|line| line == *option))
+        };
+        by_name.or_else(by_build).map(|(.., preemption)| *preemption)
+    }
+}
+
 /// What the kernel lets this user do in real time.
 pub struct RealTime {
     /// Highest SCHED_FIFO priority; 0: none.
@@ -141,7 +185,7 @@ fn soft(limits: &str, name: &str) -> Option<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::RealTime;
+    use super::{Preemption, RealTime};
 
     const LIMITS: &str = "\
 Limit                     Soft Limit           Hard Limit           Units
@@ -153,6 +197,28 @@ Max realtime priority     0                    0
     fn limits_of_an_ordinary_user_are_read() {
         let found = RealTime::parse(LIMITS, "Name:\tx\nCapEff:\t0000000000000000\n").expect("parsed");
         assert_eq!((found.priority, found.locked_memory), (0, Some(8_388_608)));
+    }
+
+    #[test]
+    fn what_the_kernel_was_told_last_goes_before_how_it_was_built() {
+        let built = "# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_NONE=y\nCONFIG_PREEMPT_DYNAMIC=y\n";
+        let parse = |told| Preemption::parse(told, built);
+        assert_eq!(parse("root=/dev/sda quiet\n"), Some(Preemption::No("none")));
+        assert_eq!(
+            parse("preempt=none quiet preempt=full\n"),
+            Some(Preemption::Yes("full"))
+        );
+        assert_eq!(parse("preempt=lazy"), Some(Preemption::Yes("lazy")));
+        assert_eq!(
+            parse("preempt=sometimes"),
+            Some(Preemption::No("none")),
+            "the kernel ignores it"
+        );
+        assert_eq!(
+            Preemption::parse("quiet", "CONFIG_PREEMPT=y"),
+            Some(Preemption::Yes("full"))
+        );
+        assert_eq!(Preemption::parse("quiet", ""), None);
     }
 
     #[test]
