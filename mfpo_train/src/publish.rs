@@ -171,11 +171,17 @@ impl Publisher {
     }
 }
 
+/// A file is written in parts of this size, bytes.
+const WRITTEN_AT_ONCE: usize = 256 << 10;
+
 /// Writes a file that is complete whenever it is there, also after a power cut.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
+    // In parts: on a kernel that does not preempt itself a control thread on this core waits for the end of a system call.
+    bytes
+        .chunks(WRITTEN_AT_ONCE)
+        .try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     fs::rename(&temporary, path)
 }

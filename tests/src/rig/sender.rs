@@ -128,7 +128,8 @@ impl Sealed {
     }
 
     fn bytes(&self) -> anyhow::Result<Vec<u8>> {
-        std::fs::read(&self.file).with_context(|| format!("reading {}", self.file.display()))
+        // As the node reads it: in parts.
+        mfpo_node::weights::file::read(&self.file).with_context(|| format!("reading {}", self.file.display()))
     }
 
     fn message(&self, data: Vec<u8>, path: String) -> PolicyBundle {
