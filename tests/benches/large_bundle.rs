@@ -87,10 +87,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let files = Files::seal(folder.path(), arguments)?;
-    let trainer = arguments
-        .trainer
-        .then(|| Trainer::start(folder.path()))
-        .transpose()?;
+    let trainer = Trainer::beside(arguments.trainer, folder.path())?;
     println!("{}", machine());
     println!(
         "{} bundles of {:.1} MB a way, {} Hz fixed_rate, {}; us",

@@ -69,9 +69,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let trainer = (!arguments.idle)
-        .then(|| Trainer::start(folder.path()))
-        .transpose()?;
+    let trainer = Trainer::beside(!arguments.idle, folder.path())?;
     println!("{}", machine());
     println!(
         "12 joints, 128-128 policy, {} Hz {}, priority {}, {}, {}",

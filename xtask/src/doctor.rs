@@ -258,8 +258,8 @@ fn preemption() -> State {
     match Preemption::read() {
         Some(Preemption::Yes(model)) => State::Found(model.to_owned()),
         Some(Preemption::No(_)) => State::Without(
-            "off: a tick may wait some ms for another program's system call",
-            Some("preempt=full    # on the kernel's command line; or a kernel with PREEMPT_RT".to_owned()),
+            "a tick may wait some ms for another program's system call; start the kernel with preempt=full",
+            None,
         ),
         None => State::Without("unknown: the kernel does not tell how it was built", None),
     }

@@ -15,7 +15,7 @@ use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
 
 /// Refusals of one kind are told once in this time, ns.
-const TELL_EVERY: u64 = 1_000_000_000;
+pub const TELL_EVERY: u64 = 1_000_000_000;
 
 /// What the loop does with its robot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,6 +59,19 @@ impl Rig {
         }
     }
 
+    /// Version 2 is being blended in, without a shadow before.
+    fn blending() -> Self {
+        let mut rig = Self::new(StageSettings {
+            shadow: 0.0,
+            ..STAGES
+        });
+        for _ in 0..20 {
+            rig.tick();
+        }
+        assert_eq!(rig.begin(2), Some(Stage::Blend));
+        rig
+    }
+
     /// A tick that took so many milliseconds.
     fn tick_of(&mut self, took: f64) -> Sent {
         let ms = 20.0 * f64::from(self.ticks);
@@ -187,14 +200,7 @@ fn a_policy_that_leaves_the_shadow_ends_its_swap_and_can_be_installed_at_once() 
 
 #[test]
 fn a_blend_that_is_cut_short_leaves_the_newer_policy_alone_on_probation() {
-    let mut rig = Rig::new(StageSettings {
-        shadow: 0.0,
-        ..STAGES
-    });
-    for _ in 0..20 {
-        rig.tick();
-    }
-    assert_eq!(rig.begin(2), Some(Stage::Blend));
+    let mut rig = Rig::blending();
     assert!(rig.tick().before.is_some());
     rig.control.cut_blend();
     assert_eq!(rig.control.stage(), Some(Stage::Probation));
@@ -209,14 +215,7 @@ fn a_blend_that_is_cut_short_leaves_the_newer_policy_alone_on_probation() {
 
 #[test]
 fn in_the_blend_the_weight_rises_evenly_between_the_two_answers() {
-    let mut rig = Rig::new(StageSettings {
-        shadow: 0.0,
-        ..STAGES
-    });
-    for _ in 0..20 {
-        rig.tick();
-    }
-    assert_eq!(rig.begin(2), Some(Stage::Blend));
+    let mut rig = Rig::blending();
     let (mut old, mut new) = (policy(&rig.spec, 1), policy(&rig.spec, 2));
     for k in 1..=4 {
         let sent = rig.tick();

@@ -55,10 +55,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let trainer = arguments
-        .trainer
-        .then(|| Trainer::start(folder.path()))
-        .transpose()?;
+    let trainer = Trainer::beside(arguments.trainer, folder.path())?;
     println!("{}", machine());
     println!(
         "12 joints, 128-128 policy, {} Hz fixed_rate, priority {}, {} s, a swap every second, a fault every other \

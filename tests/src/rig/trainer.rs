@@ -16,6 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Trainer(#[allow(dead_code, reason = "it runs until it is dropped")] Process);
 
 impl Trainer {
+    /// [`Trainer::start`] where it `is_wanted`.
+    ///
+    /// # Errors
+    /// When it ends or does not begin.
+    pub fn beside(is_wanted: bool, folder: &Path) -> anyhow::Result<Option<Self>> {
+        is_wanted.then(|| Self::start(folder)).transpose()
+    }
+
     /// Starts it and waits until it learns.
     ///
     /// # Errors

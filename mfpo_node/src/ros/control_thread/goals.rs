@@ -3,14 +3,12 @@
 use super::ControlThread;
 
 use super::super::r2r;
+use super::super::running::TELL_EVERY;
 use r2r::geometry_msgs::msg::PointStamped;
 
 use crate::goal::GoalRefusal;
 use crate::status::LoopEvent;
 use crate::time::MonoTime;
-
-/// Refused goals are told once in this time, ns.
-const TELL_EVERY: u64 = 1_000_000_000;
 
 impl ControlThread {
     pub(super) fn take_goals(&mut self) {

@@ -1,0 +1,95 @@
+//! Bundles on the command line: refused, guarded, signed, verified.
+
+use super::*;
+
+#[test]
+fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
+    let training = Training::new(110);
+    assert!(training.spawn().wait_with_output().unwrap().status.success());
+    let good = std::fs::read(training.path("last.safetensors")).unwrap();
+    let bad = training.path("bad.safetensors");
+    let mut changed = good.clone();
+    *changed.last_mut().unwrap() ^= 0x40;
+    for (bytes, reason) in [
+        (&good[..good.len() / 2], "complete"),
+        (&changed[..], "digest"),
+        (b"hello", "complete"),
+    ] {
+        std::fs::write(&bad, bytes).unwrap();
+        for subcommand in ["inspect", "eval"] {
+            let words = refusal(&[subcommand, text(&bad)]);
+            assert!(
+                words.contains("bad.safetensors") && words.contains(reason),
+                "{words}"
+            );
+        }
+    }
+    assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
+}
+
+#[test]
+fn a_calibrated_guard_is_written_into_a_bundle_which_is_to_be_signed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");
+    let (key, signed, guarded) = (at("key"), at("signed.safetensors"), at("guarded.safetensors"));
+    told(&["keygen", text(&key)]);
+    told(&[
+        "sign",
+        text(&policies),
+        "--key",
+        text(&key),
+        "--out",
+        text(&signed),
+    ]);
+    assert!(told(&["inspect", text(&signed)]).contains("guard             none"));
+    let said = told(&[
+        "guard",
+        text(&signed),
+        "--episodes",
+        "2",
+        "--write",
+        text(&guarded),
+    ]);
+    assert!(
+        said.contains("guarded where 8 candidates are spread by more than"),
+        "{said}"
+    );
+    assert!(said.contains("sign it again"), "{said}");
+    let seen = told(&["inspect", text(&guarded)]);
+    assert!(seen.contains("8 candidates spread by at most"), "{seen}");
+    assert!(seen.contains("signed by         nobody"), "{seen}");
+}
+
+#[test]
+fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["ours", "theirs"] {
+        let text_of = told(&["keygen", text(&at(name))]);
+        assert!(text_of.contains("keep it secret"), "{text_of}");
+    }
+    assert!(refusal(&["keygen", text(&at("ours"))]).contains("never overwritten"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&at("ours").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");
+    let (plain, signed) = (text(&policies), at("signed.safetensors"));
+    let (key, ours, theirs) = (at("ours"), at("ours.pub"), at("theirs.pub"));
+    assert!(told(&["verify", plain]).contains("signed by nobody"));
+    assert!(refusal(&["verify", plain, "--trust", text(&ours)]).contains("the bundle is not signed"));
+    told(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+    let public = told(&["verify", text(&signed), "--trust", text(&ours)]);
+    assert!(told(&["inspect", text(&signed)]).contains("signed by"));
+    let hexadecimal = public.trim_end().rsplit(' ').next().unwrap();
+    told(&["verify", text(&signed), "--trust", hexadecimal]);
+    let text_of = refusal(&["verify", text(&signed), "--trust", text(&theirs)]);
+    assert!(
+        text_of.contains(&format!("is signed by {hexadecimal}")),
+        "{text_of}"
+    );
+    assert!(refusal(&["verify", text(&signed), "--trust", "nobody"]).contains("neither a file nor a key"));
+    assert!(
+        refusal(&["sign", plain, "--key", text(&ours)]).contains("not an Ed25519 private key"),
+        "a public key signs nothing"
+    );
+}
