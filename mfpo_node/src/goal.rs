@@ -1,7 +1,7 @@
 //! The goal that somebody gives the robot while it runs, where its policy observes one. A goal in another frame than the
 //! policy's is refused, never taken for one in the right frame; so is one outside the range that the policy was trained for.
 
-use mfpo_policy::spec::{GoalSpec, RobotSpec};
+use mfpo_policy::spec::{Axis, GoalSpec, RobotSpec};
 use thiserror::Error;
 
 /// Why a goal was refused.
@@ -71,9 +71,14 @@ impl Goal {
             });
         }
         let ranges = spec.min.into_iter().zip(spec.max);
-        for ((axis, got), (low, high)) in ['x', 'y', 'z'].into_iter().zip(position).zip(ranges) {
+        for ((axis, got), (low, high)) in Axis::ALL.into_iter().zip(position).zip(ranges) {
             if !(low..=high).contains(&got) {
-                return Err(GoalRefusal::Outside { axis, got, low, high });
+                return Err(GoalRefusal::Outside {
+                    axis: axis.name(),
+                    got,
+                    low,
+                    high,
+                });
             }
         }
         Ok(self.position.replace(position).is_none())

@@ -158,6 +158,18 @@ pub enum Axis {
 }
 
 impl Axis {
+    /// All, in the order of their indices.
+    pub const ALL: [Self; 3] = [Self::X, Self::Y, Self::Z];
+
+    /// Its name, as a spec has it.
+    pub const fn name(self) -> char {
+        match self {
+            Self::X => 'x',
+            Self::Y => 'y',
+            Self::Z => 'z',
+        }
+    }
+
     /// The coordinate's index.
     pub const fn index(self) -> usize {
         self as usize

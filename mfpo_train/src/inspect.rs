@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use mfpo_policy::bundle::{Manifest, VerifiedBundle};
-use mfpo_policy::spec::{JointSpec, ObservationTerm, RobotSpec};
+use mfpo_policy::spec::{Axis, JointSpec, ObservationTerm, RobotSpec};
 use mfpo_policy::subject::{Subject, TaskSpec};
 
 /// The manifest as text.
@@ -108,6 +108,13 @@ fn write_robot(text: &mut String, robot: &RobotSpec) -> std::fmt::Result {
     for (index, term) in robot.observation.terms.iter().enumerate() {
         writeln!(text, "  {index:>2}  {}", term_line(term))?;
     }
+    if let Some(goal) = &robot.goal {
+        writeln!(text, "\ngoal, in frame {}", goal.frame)?;
+        for axis in Axis::ALL {
+            let (min, max) = (goal.min[axis.index()], goal.max[axis.index()]);
+            writeln!(text, "  {}   {min} to {max} m", axis.name())?;
+        }
+    }
     writeln!(text, "\naction, {} numbers in [-1, 1]", robot.action_size())?;
     for (index, joint) in robot.action.joints.iter().enumerate() {
         writeln!(
@@ -147,6 +154,25 @@ fn term_line(term: &ObservationTerm) -> String {
         ObservationTerm::CosPosition { joint } => format!("cos(position of {joint})"),
         ObservationTerm::Velocity { joint, scale } => format!("{scale} * velocity of {joint} [rad/s]"),
         ObservationTerm::PreviousAction { index } => format!("previous action {index}"),
-        ObservationTerm::Goal { axis, scale } => format!("{scale} * {axis:?} of the goal [m]"),
+        ObservationTerm::Goal { axis, scale } => format!("{scale} * {} of the goal [m]", axis.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_robot_that_is_told_where_to_go_says_in_which_frame_and_range() {
+        let mut text = String::new();
+        let robot = mfpo_sim::registry::robot("reach_arm").unwrap();
+        write_robot(&mut text, robot.spec()).unwrap();
+        for part in [
+            "3 * y of the goal [m]",
+            "goal, in frame base",
+            "x   0.15 to 0.38 m",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }
