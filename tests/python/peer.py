@@ -172,12 +172,17 @@ class Robot:
 
     def publish(self, order):
         """Sends one message, or several at once, when somebody else listens; tells when."""
+        made = len(self.publishers)
         publisher = self.publisher(order)
+        is_new = len(self.publishers) > made
         end = time.monotonic() + PATIENCE
         while publisher.get_subscription_count() <= self.heard.count(order["topic"]):
             if time.monotonic() > end:
                 raise TimeoutError(f"nobody listens to {order['topic']}")
             time.sleep(0.01)
+        if is_new and order["qos"] in ("sensor", "best_effort"):
+            # The other side hears of this publisher a moment after this one of it; best effort sends nothing again.
+            time.sleep(0.2)
         message = self.fill(interface(order["type"])(), order["message"])
         at = time.monotonic()
         for _ in range(order.get("times", 1)):
