@@ -34,7 +34,7 @@ use crate::recording::{Note, Recorder};
 use crate::status::LoopEvent;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
-use control_thread::ControlThread;
+use control_thread::{ControlThread, MOST_RETIRED};
 use messages::{Receivers, Stamps};
 use publishers::Publishers;
 use qos_overrides::{End, Overrides};
@@ -87,7 +87,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
 
     let (to_loop, orders) = RingBuffer::new(8);
-    let (retire, retired) = RingBuffer::new(16);
+    let (retire, retired) = RingBuffer::new(MOST_RETIRED);
     let (tell, events) = RingBuffer::<LoopEvent>::new(256);
     let (record, records) = RingBuffer::<TickRecord>::new(16_384);
     let from_loop = FromLoop {

@@ -258,8 +258,8 @@ fn preemption() -> State {
     match Preemption::read() {
         Some(Preemption::Yes(model)) => State::Found(model.to_owned()),
         Some(Preemption::No(_)) => State::Without(
-            "a tick may wait some ms for another program's system call; start the kernel with preempt=full",
-            None,
+            "a tick may wait some ms for another program's system call; start the kernel with preempt=full, or till then",
+            Some("echo full | sudo tee /sys/kernel/debug/sched/preempt".to_owned()),
         ),
         None => State::Without("unknown: the kernel does not tell how it was built", None),
     }

@@ -103,7 +103,8 @@ pub enum Preemption {
 }
 
 impl Preemption {
-    /// What the kernel was told at its start, or else how it was built; `None` where neither can be read.
+    /// What the kernel does now, where this user may read it, what it was told at its start, or else how it was built;
+    /// `None` where nothing of it can be read.
     pub fn read() -> Option<Self> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
         let built = fs::read_to_string(format!("/boot/config-{}", release.trim())).ok();
@@ -113,20 +114,26 @@ impl Preemption {
         if is_realtime {
             return Some(Self::Yes("PREEMPT_RT"));
         }
-        Self::parse(&told, &built.unwrap_or_default())
+        let now = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
+        Self::parse(&now, &told, &built.unwrap_or_default())
     }
 
-    fn parse(told: &str, built: &str) -> Option<Self> {
+    /// `now` is the list of models that a kernel with dynamic preemption shows, the one at work in brackets.
+    fn parse(now: &str, told: &str, built: &str) -> Option<Self> {
         let models = [
             ("full", "CONFIG_PREEMPT=y", Self::Yes("full")),
             ("lazy", "CONFIG_PREEMPT_LAZY=y", Self::Yes("lazy")),
             ("voluntary", "CONFIG_PREEMPT_VOLUNTARY=y", Self::No("voluntary")),
             ("none", "CONFIG_PREEMPT_NONE=y", Self::No("none")),
         ];
-        let name = told
+        let at_work = now
             .split_whitespace()
-            .rev()
-            .find_map(|word| word.strip_prefix("preempt="));
+            .find_map(|word| word.strip_prefix('(')?.strip_suffix(')'));
+        let at_start = || {
+            let mut words = told.split_whitespace().rev();
+            words.find_map(|word| word.strip_prefix("preempt="))
+        };
+        let name = at_work.or_else(at_start);
         let by_name = models.iter().find(|(model, ..)| name == Some(*model));
         let by_build = || {
             models
@@ -202,7 +209,7 @@ Max realtime priority     0                    0
     #[test]
     fn what_the_kernel_was_told_last_goes_before_how_it_was_built() {
         let built = "# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_NONE=y\nCONFIG_PREEMPT_DYNAMIC=y\n";
-        let parse = |told| Preemption::parse(told, built);
+        let parse = |told| Preemption::parse("", told, built);
         assert_eq!(parse("root=/dev/sda quiet\n"), Some(Preemption::No("none")));
         assert_eq!(
             parse("preempt=none quiet preempt=full\n"),
@@ -215,10 +222,28 @@ Max realtime priority     0                    0
             "the kernel ignores it"
         );
         assert_eq!(
-            Preemption::parse("quiet", "CONFIG_PREEMPT=y"),
+            Preemption::parse("", "quiet", "CONFIG_PREEMPT=y"),
             Some(Preemption::Yes("full"))
         );
-        assert_eq!(Preemption::parse("quiet", ""), None);
+        assert_eq!(Preemption::parse("", "quiet", ""), None);
+    }
+
+    #[test]
+    fn what_the_kernel_does_now_goes_before_what_it_was_told() {
+        let parse = |now| Preemption::parse(now, "preempt=none", "CONFIG_PREEMPT_NONE=y");
+        assert_eq!(
+            parse("none voluntary (full) lazy\n"),
+            Some(Preemption::Yes("full"))
+        );
+        assert_eq!(
+            parse("none (voluntary) full\n"),
+            Some(Preemption::No("voluntary"))
+        );
+        assert_eq!(
+            parse(""),
+            Some(Preemption::No("none")),
+            "not for this user to read"
+        );
     }
 
     #[test]

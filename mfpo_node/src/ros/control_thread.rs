@@ -130,10 +130,26 @@ pub struct Rings {
     pub record: rtrb::Producer<TickRecord>,
 }
 
+/// Things on their way to be freed, at most.
+pub const MOST_RETIRED: usize = 64;
+/// Room for them without which no order is carried out. One order retires a few, and what it brings retires later
+/// once: at most the robot, its three policies and a probe live at a time.
+const ROOM: usize = 16;
+
 impl Rings {
-    /// A full ring frees it here; the service empties it 50 times a second.
+    /// The next order, if what it retires has room.
+    fn order(&mut self) -> Option<Order> {
+        (self.retire.slots() >= ROOM)
+            .then(|| self.orders.pop().ok())
+            .flatten()
+    }
+
+    /// Hands it to the service. There is room for it ([`ROOM`]); were there none, it would stay in memory for good rather
+    /// than be freed on the control thread.
     pub(super) fn retire(&mut self, retired: Retired) {
-        let _ = self.retire.push(retired);
+        if let Err(rtrb::PushError::Full(retired)) = self.retire.push(retired) {
+            std::mem::forget(retired);
+        }
     }
 
     pub(super) fn tell(&mut self, event: LoopEvent) {
@@ -302,7 +318,7 @@ impl ControlThread {
 
     /// A tick boundary: orders that have arrived are carried out.
     fn take_orders(&mut self) {
-        while let Ok(order) = self.rings.orders.pop() {
+        while let Some(order) = self.rings.order() {
             self.carry_out(order);
         }
     }

@@ -181,19 +181,40 @@ fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
     (mean, 1.0 / (variance + LAYER_NORM_EPSILON).sqrt())
 }
 
-/// Rows that [`norm_gelu_rows`] takes at most.
-pub(crate) const MOST_ROWS: usize = 16;
+/// Rows that [`norm_gelu_few`] takes at most.
+const MOST_ROWS: usize = 16;
 
 /// In place, `count` rows: `gelu(layer_norm(z + bias [+ add]))`; with [`Pairs`] each row becomes halves from its start on.
+///
+/// # Safety
+/// `count` rows from `start` on, `stride` apart, are writable for the width of `p` (with [`Pairs`] padded to 16 numbers),
+/// and what `add` gives for a row is readable for that width.
+#[inline(always)]
+pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
+    s: S,
+    (start, stride, count): (*mut f32, usize, usize),
+    add: impl Fn(usize) -> Option<*const f32>,
+    p: NormParameters<'_>,
+) {
+    for first in (0..count).step_by(MOST_ROWS) {
+        let few = MOST_ROWS.min(count - first);
+        // SAFETY: the caller's promise for these rows.
+        unsafe {
+            let rows = (start.add(first * stride), stride, few);
+            norm_gelu_few::<S, N>(s, rows, |r| add(first + r), p);
+        }
+    }
+}
+
+/// [`norm_gelu_rows`] for `count <= MOST_ROWS` rows.
 ///
 /// The sums of all rows come first, then their moments at once, then the rest: what waits for one row's sums is done
 /// for the others.
 ///
 /// # Safety
-/// `count <= MOST_ROWS` rows from `start` on, `stride` apart, are writable for the width of `p` (with [`Pairs`] padded to 16
-/// numbers), and what `add` gives for a row is readable for that width.
+/// As there.
 #[inline(always)]
-pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
+unsafe fn norm_gelu_few<S: Simd, N: Leave>(
     s: S,
     (start, stride, count): (*mut f32, usize, usize),
     add: impl Fn(usize) -> Option<*const f32>,

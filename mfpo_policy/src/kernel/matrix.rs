@@ -1,12 +1,12 @@
 //! Matrix products with the right-hand side packed once: `out = a b`.
 //!
-//! b `[K, N]` lies in panels of [`PANEL`] columns, each panel row by row, so that a product reads it front to back. A
-//! tile of `TILE_ROWS` x 2 vectors stays in registers over the whole of K: one pass over a panel serves as many rows as
-//! the registers hold. Every element of `out` is one sum over K in a fixed order that depends on neither the number of
-//! rows (above three) nor the number of threads.
+//! b `[K, N]` lies in panels as wide as a tile, each panel row by row, so that a product reads it front to back. A tile of
+//! `TILE_ROWS` x 2 vectors stays in registers over the whole of K, and a panel in the first-level cache while the tiles of a
+//! block of rows go past it. Every element of `out` is one sum over K in a fixed order that depends on neither the number
+//! of rows (above three), nor the number of threads, nor the panel's width.
 
-use super::half;
 use super::simd::Simd;
+use super::{InstructionSet, half};
 
 /// What a product multiplies and how it sums.
 pub(crate) trait Numbers: Copy {
@@ -40,10 +40,10 @@ impl Numbers for Pairs {
     }
 }
 
-/// Columns of a panel.
-pub(crate) const PANEL: usize = 32;
 /// The last panel is padded to a multiple of this.
 const HALF: usize = 16;
+/// Tiles of a block of rows.
+pub(crate) const BLOCK: usize = 4;
 
 /// Sixteen numbers of one cache line.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +86,8 @@ pub(crate) const fn padded(columns: usize) -> usize {
 pub struct PackedMatrix {
     inner: usize,
     columns: usize,
+    /// Columns of a panel; two vectors of the instructions that this process runs with.
+    panel: usize,
     data: Aligned,
 }
 
@@ -132,11 +134,12 @@ impl PackedMatrix {
         );
         let mut packed = Self::default();
         packed.resize(inner, columns);
+        let panel = packed.panel;
         let data = packed.data.as_mut_slice();
         for (c, row) in matrix.chunks_exact(inner).enumerate() {
-            let (start, width) = panel_of(c, inner, columns);
+            let (start, width) = panel_of(c, (inner, columns, panel));
             for (k, value) in row.iter().enumerate() {
-                data[start + k * width + c % PANEL] = *value;
+                data[start + k * width + c % panel] = *value;
             }
         }
         packed
@@ -153,10 +156,11 @@ impl PackedMatrix {
             "a matrix of {inner}x{columns} was expected"
         );
         self.resize(inner, columns);
+        let panel = self.panel;
         let data = self.data.as_mut_slice();
-        for first in (0..columns).step_by(PANEL) {
-            let (start, width) = panel_of(first, inner, columns);
-            let count = PANEL.min(columns - first);
+        for first in (0..columns).step_by(panel) {
+            let (start, width) = panel_of(first, (inner, columns, panel));
+            let count = panel.min(columns - first);
             for k in 0..inner {
                 let row = &matrix[k * columns + first..][..count];
                 data[start + k * width..][..count].copy_from_slice(row);
@@ -167,6 +171,7 @@ impl PackedMatrix {
     fn resize(&mut self, inner: usize, columns: usize) {
         let padding_moves = (self.inner, self.columns) != (inner, columns);
         (self.inner, self.columns) = (inner, columns);
+        self.panel = 2 * InstructionSet::detect().lanes();
         self.data.reserve(inner * padded(columns));
         if padding_moves {
             self.data.as_mut_slice().fill(0.0);
@@ -175,13 +180,13 @@ impl PackedMatrix {
 
     /// The row-major matrix, as it was before it was packed.
     pub(crate) fn unpacked(&self) -> Vec<f32> {
-        let (inner, columns) = (self.inner, self.columns);
+        let (inner, columns, panel) = (self.inner, self.columns, self.panel);
         let data = self.data.as_slice();
         let mut matrix = Vec::with_capacity(inner * columns);
         for k in 0..inner {
-            for first in (0..columns).step_by(PANEL) {
-                let (start, width) = panel_of(first, inner, columns);
-                let count = PANEL.min(columns - first);
+            for first in (0..columns).step_by(panel) {
+                let (start, width) = panel_of(first, (inner, columns, panel));
+                let count = panel.min(columns - first);
                 matrix.extend_from_slice(&data[start + k * width..][..count]);
             }
         }
@@ -206,9 +211,9 @@ impl PackedMatrix {
 }
 
 /// Where the panel of column `c` starts, and its width.
-fn panel_of(c: usize, inner: usize, columns: usize) -> (usize, usize) {
-    let first = c / PANEL * PANEL;
-    (first * inner, PANEL.min(padded(columns) - first))
+fn panel_of(c: usize, (inner, columns, panel): (usize, usize, usize)) -> (usize, usize) {
+    let first = c / panel * panel;
+    (first * inner, panel.min(padded(columns) - first))
 }
 
 /// The left-hand side: element `(row, k)` is at `row * row_stride + k * inner_stride`.
@@ -219,11 +224,41 @@ pub(crate) struct Left {
     pub(crate) inner_stride: usize,
 }
 
+impl Left {
+    /// Rows `row..`.
+    ///
+    /// # Safety
+    /// There is such a row.
+    #[inline(always)]
+    unsafe fn at_row(self, row: usize) -> Self {
+        Self {
+            // SAFETY: the caller's promise.
+            start: unsafe { self.start.add(row * self.row_stride) },
+            ..self
+        }
+    }
+}
+
 /// Where results go: element `(row, c)` is at `row * stride + c`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) start: *mut f32,
     pub(crate) stride: usize,
+}
+
+impl Target {
+    /// What begins at `(row, column)`.
+    ///
+    /// # Safety
+    /// There is such a row, and a column behind which something may be written or the last one's end.
+    #[inline(always)]
+    unsafe fn at(self, row: usize, column: usize) -> Self {
+        Self {
+            // SAFETY: the caller's promise.
+            start: unsafe { self.start.add(row * self.stride + column) },
+            ..self
+        }
+    }
 }
 
 /// `out = a b` for `rows` rows; `a` and `b` hold the lanes of `N`.
@@ -244,24 +279,14 @@ pub(crate) unsafe fn product_rows<S: Simd, N: Numbers>(
     let limit = if out.stride >= whole { whole } else { b.columns };
     let mut row = 0;
     while row < rows {
-        let count = S::TILE_ROWS.min(rows - row);
-        let a = Left {
-            // SAFETY: `row < rows`, inside what the caller keeps readable.
-            start: unsafe { a.start.add(row * a.row_stride) },
-            ..a
-        };
-        let out = Target {
-            // SAFETY: `row < rows`, inside what the caller keeps writable.
-            start: unsafe { out.start.add(row * out.stride) },
-            ..out
-        };
-        // SAFETY: the caller's promise for these `count <= rows - row` rows.
-        unsafe { block::<S, N>(s, a, count, b, out, limit) };
+        let count = (BLOCK * S::TILE_ROWS).min(rows - row);
+        // SAFETY: `row < rows`, and the caller's promise for these `count <= rows - row` rows.
+        unsafe { block::<S, N>(s, a.at_row(row), count, b, out.at(row, 0), limit) };
         row += count;
     }
 }
 
-/// One block of at most `TILE_ROWS` rows over all panels.
+/// One block of rows over all panels: each piece of a panel is read from afar once, for all tiles of the block.
 #[inline(always)]
 unsafe fn block<S: Simd, N: Numbers>(
     s: S,
@@ -275,7 +300,7 @@ unsafe fn block<S: Simd, N: Numbers>(
     let data = b.data.as_slice().as_ptr();
     let mut first = 0;
     while first < whole {
-        let width = PANEL.min(whole - first);
+        let width = b.panel.min(whole - first);
         let mut offset = 0;
         while offset < width {
             let vectors = if offset + 2 * S::LANES <= width { 2 } else { 1 };
@@ -287,18 +312,20 @@ unsafe fn block<S: Simd, N: Numbers>(
                 stride: width,
                 limit: limit.saturating_sub(column),
             };
-            let out = Target {
-                // SAFETY: a row of `out` may be written up to `limit`; a piece that begins behind it writes nothing.
-                start: unsafe { out.start.add(column.min(limit)) },
-                ..out
-            };
-            // SAFETY: the caller's promise, and the piece lies inside the packed panel.
-            unsafe {
-                if vectors == 2 {
-                    rows_of_tile::<S, N, 2>(s, a, rows, piece, out);
-                } else {
-                    rows_of_tile::<S, N, 1>(s, a, rows, piece, out);
+            let mut row = 0;
+            while row < rows {
+                let count = S::TILE_ROWS.min(rows - row);
+                // SAFETY: the caller's promise for these rows; a row of `out` may be written up to `limit`, a piece that
+                // begins behind it writes nothing, and the piece lies inside the packed panel.
+                unsafe {
+                    let (a, out) = (a.at_row(row), out.at(row, column.min(limit)));
+                    if vectors == 2 {
+                        rows_of_tile::<S, N, 2>(s, a, count, piece, out);
+                    } else {
+                        rows_of_tile::<S, N, 1>(s, a, count, piece, out);
+                    }
                 }
+                row += count;
             }
             offset += vectors * S::LANES;
         }

@@ -22,8 +22,8 @@ pub use trunk::Precision;
 pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
 
 use activation::{
-    MOST_ROWS, adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row,
-    norm_gelu_rows, sin_cos_all,
+    adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_rows,
+    sin_cos_all,
 };
 use matrix::{Left, Singles, Target, product_rows};
 use simd::{FUSES, Portable, Simd};
@@ -100,6 +100,19 @@ impl InstructionSet {
             #[cfg(target_arch = "aarch64")]
             Self::Neon => neon::Neon::TILE_ROWS,
             _ => Portable::TILE_ROWS,
+        }
+    }
+
+    /// Numbers in a vector.
+    fn lanes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 | Self::Avx512 => x86::Avx512::<false>::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::Avx2::LANES,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => neon::Neon::LANES,
+            _ => Portable::LANES,
         }
     }
 
@@ -272,11 +285,9 @@ impl Kernel for NormGelu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let width = self.p.width();
-        for rows in self.z.chunks_mut(MOST_ROWS * width) {
-            let all = (rows.as_mut_ptr(), width, rows.len() / width);
-            // SAFETY: at most MOST_ROWS rows, each as wide as the parameters.
-            unsafe { norm_gelu_rows::<S, Singles>(s, all, |_| None, self.p) };
-        }
+        let all = (self.z.as_mut_ptr(), width, self.z.len() / width);
+        // SAFETY: the rows are side by side, each as wide as the parameters.
+        unsafe { norm_gelu_rows::<S, Singles>(s, all, |_| None, self.p) };
     }
 }
 

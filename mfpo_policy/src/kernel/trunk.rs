@@ -1,18 +1,20 @@
-//! All layers of a network for a block of rows that stays in the first-level cache.
+//! All layers of a network for a block of rows that stays in the near caches.
 //!
-//! As many rows as a product's tile has go through every layer before the next ones start: the weights stream past
-//! them, and what lies between two layers never leaves the cache.
+//! A block of a product goes through every layer before the next one starts: the weights stream past it once, and what
+//! lies between two layers never leaves the cache.
 
 use super::activation::{Leave, NormParameters, expected_value_row, norm_gelu_rows};
-use super::matrix::{Aligned, Left, Numbers, PackedMatrix, Pairs, Singles, Target, padded, product_rows};
+use super::matrix::{
+    Aligned, BLOCK, Left, Numbers, PackedMatrix, Pairs, Singles, Target, padded, product_rows,
+};
 use super::simd::Simd;
 use super::{Kernel, dispatch};
 use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
-/// Most rows that a tile has in any instruction set.
-const MOST_ROWS: usize = 12;
+/// Most rows that a block has in any instruction set.
+const MOST_ROWS: usize = 12 * BLOCK;
 
 /// A hidden layer: `gelu(layer_norm(x kernel + bias))`.
 #[derive(Debug, Clone, Default)]
@@ -226,8 +228,8 @@ impl<N: Numbers + Leave> Kernel for Run<'_, '_, N> {
         let total = self.rows.x.len() / self.trunk.first.kernel.inner();
         let mut row = 0;
         while row < total {
-            let count = S::TILE_ROWS.min(total - row);
-            // SAFETY: `run_trunk` has checked every size, and made room for MOST_ROWS >= TILE_ROWS rows.
+            let count = (BLOCK * S::TILE_ROWS).min(total - row);
+            // SAFETY: `run_trunk` has checked every size, and made room for MOST_ROWS >= BLOCK * TILE_ROWS rows.
             unsafe { self.block(s, row, count) };
             row += count;
         }

@@ -1,16 +1,22 @@
-//! Evidence of what the machine did while a tick was late: a thread that wakes up on an absolute schedule and notes how
-//! late it was itself, how long the control thread has waited for a core, and what the hypervisor took.
+//! Evidence of what the machine did while a tick was late: a thread on each core that only sleeps, on an absolute
+//! schedule, and how late it woke up; how long the control thread has waited for a core; and what the hypervisor took.
+//!
+//! Each core has its own, since a hypervisor halts one core at a time: its timers then go off late, so that who sleeps
+//! there wakes up late without having waited for a core, and who runs there stands still. These threads go before the
+//! control thread: what keeps one of them was not its doing.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use mfpo_node::time::MonoTime;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::go_realtime;
 
@@ -18,11 +24,13 @@ use super::go_realtime;
 const EVERY: u64 = 4_000_000;
 /// Samples that are kept: two seconds.
 const KEPT: usize = 500;
+/// Between two times that a core's own thread wakes up, ns: it is blind to a halt for so long.
+const NAP: u64 = 200_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: MonoTime,
-    /// How late the sampler itself woke up, ns.
+    /// The latest that a core's own thread woke up since the sample before, ns.
     late: u64,
     /// What the control thread has waited for a core since it began, ns.
     run_delay: u64,
@@ -35,7 +43,7 @@ struct Sample {
 pub struct Evidence {
     /// The control thread was ready and waited for a core, ms.
     pub run_delay_ms: f64,
-    /// The latest that a thread which does nothing but sleep woke up, ms.
+    /// The latest that a thread which does nothing but sleep woke up on its core, ms.
     pub witness_late_ms: f64,
     /// What the hypervisor took from the cores, ms.
     pub steal_ms: f64,
@@ -58,8 +66,8 @@ impl fmt::Display for Evidence {
         } = self;
         write!(
             f,
-            "the control thread waited {run_delay_ms:.2} ms for a core, a thread that only sleeps was {witness_late_ms:.2} \
-             ms late, the hypervisor took {steal_ms:.0} ms"
+            "the control thread waited {run_delay_ms:.2} ms for a core, of the threads that only sleep, one on each core, one \
+             was {witness_late_ms:.2} ms late, the hypervisor took {steal_ms:.0} ms"
         )
     }
 }
@@ -68,7 +76,7 @@ impl fmt::Display for Evidence {
 pub struct Sampler {
     samples: Arc<Mutex<VecDeque<Sample>>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Sampler {
@@ -76,17 +84,26 @@ impl Sampler {
     pub fn start(schedstat: Option<PathBuf>) -> Self {
         let samples = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = {
+        let late = Arc::new(AtomicU64::new(0));
+        let mut threads: Vec<_> = own_cores()
+            .into_iter()
+            .map(|core| {
+                let (late, stop) = (Arc::clone(&late), Arc::clone(&stop));
+                std::thread::spawn(move || nap(core, &late, &stop))
+            })
+            .collect();
+        let sampler = {
             let (samples, stop) = (Arc::clone(&samples), Arc::clone(&stop));
             std::thread::spawn(move || {
                 go_realtime();
-                sample(schedstat, &samples, &stop);
+                sample(schedstat, &late, &samples, &stop);
             })
         };
+        threads.push(sampler);
         Self {
             samples,
             stop,
-            thread: Some(thread),
+            threads,
         }
     }
 
@@ -109,14 +126,47 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic of that thread has already been printed.
             let _ = thread.join();
         }
     }
 }
 
-fn sample(schedstat: Option<PathBuf>, samples: &Mutex<VecDeque<Sample>>, stop: &AtomicBool) {
+/// The cores that this process may run on.
+fn own_cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0));
+    let is_allowed = |core: &usize| allowed.is_ok_and(|set| set.is_set(*core).unwrap_or(false));
+    (0..CpuSet::count()).filter(is_allowed).collect()
+}
+
+/// Sleeps on `core` and leaves in `late` by how much it came late at most, ns.
+fn nap(core: usize, late: &AtomicU64, stop: &AtomicBool) {
+    let mut own = CpuSet::new();
+    // Where that is refused it sleeps on any core, and is one more thread that only sleeps.
+    let _ = own
+        .set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own));
+    go_realtime();
+    let mut next = MonoTime::now();
+    while !stop.load(Ordering::Relaxed) {
+        next = next.plus(NAP);
+        next.sleep_until();
+        let now = MonoTime::now();
+        let by = now.since(next);
+        late.fetch_max(by, Ordering::Relaxed);
+        if by > NAP {
+            next = now;
+        }
+    }
+}
+
+fn sample(
+    schedstat: Option<PathBuf>,
+    late: &AtomicU64,
+    samples: &Mutex<VecDeque<Sample>>,
+    stop: &AtomicBool,
+) {
     let schedstat = schedstat.and_then(|path| File::open(path).ok());
     let stat = File::open("/proc/stat").ok();
     let mut next = MonoTime::now();
@@ -124,7 +174,7 @@ fn sample(schedstat: Option<PathBuf>, samples: &Mutex<VecDeque<Sample>>, stop: &
         let at = MonoTime::now();
         let new = Sample {
             at,
-            late: at.since(next),
+            late: late.swap(0, Ordering::Relaxed).max(at.since(next)),
             run_delay: field(schedstat.as_ref(), 1),
             // cpu user nice system idle iowait irq softirq steal
             steal: field(stat.as_ref(), 8),
