@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use crate::environment::Environment;
 use crate::models;
 use crate::mujoco;
-use crate::probe::{self, Gpu, Preemption, RealTime};
+use crate::probe::{self, Gpu, Preemption, RealTime, SHARED_MEMORY};
 use crate::process;
 use crate::python::Python;
 use crate::ros::{self, Ros};
@@ -81,6 +82,7 @@ fn rows(workspace: &Workspace, ros: &Result<Ros>) -> Vec<Row> {
         row("real-time priority", priority()),
         row("locked memory", locked_memory()),
         row("kernel preemption", preemption()),
+        row("shared memory", shared_memory()),
     ]
 }
 
@@ -262,6 +264,18 @@ fn preemption() -> State {
             Some("echo full | sudo tee /sys/kernel/debug/sched/preempt".to_owned()),
         ),
         None => State::Without("unknown: the kernel does not tell how it was built", None),
+    }
+}
+
+fn shared_memory() -> State {
+    match probe::left_by_middleware(Path::new(SHARED_MEMORY)) {
+        0 => State::Found("nothing of killed ROS 2 programs".to_owned()),
+        _ => State::Without(
+            "files of killed ROS 2 programs; a restarted one may not be heard. While none runs:",
+            Some(format!(
+                "rm -f {SHARED_MEMORY}/fastdds_* {SHARED_MEMORY}/sem.fastdds_*"
+            )),
+        ),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What this machine has: one look each, without changing anything.
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,6 +28,52 @@ const CAP_SYS_NICE: u32 = 23;
 pub fn egl(workspace: &Workspace) -> Option<String> {
     let python = Python::find(workspace).ok()?;
     process::output(Command::new(python.program).args(["-I", "-c", EGL]))
+}
+
+/// Where programs share memory.
+pub const SHARED_MEMORY: &str = "/dev/shm";
+
+/// This user's files of Fast DDS in `folder` that no running program has opened: those of programs that were killed.
+pub fn left_by_middleware(folder: &Path) -> usize {
+    let (Ok(entries), Ok(own)) = (fs::read_dir(folder), fs::metadata("/proc/self")) else {
+        return 0;
+    };
+    // What others have opened cannot be seen.
+    let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.uid() == own.uid());
+    let is_of_middleware = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        ["fastdds_", "fastrtps_", "sem.fastdds_", "sem.fastrtps_"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    let paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_of_middleware)
+        .filter(is_own)
+        .collect();
+    if paths.is_empty() {
+        return 0;
+    }
+    let held = opened_below(folder);
+    paths.iter().filter(|path| !held.contains(*path)).count()
+}
+
+/// Files below `folder` that programs have opened or mapped, as far as this user may look.
+fn opened_below(folder: &Path) -> HashSet<PathBuf> {
+    let mut opened = HashSet::new();
+    let programs = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for program in programs.map(|entry| entry.path()) {
+        let maps = fs::read_to_string(program.join("maps")).unwrap_or_default();
+        let mapped = maps
+            .lines()
+            .filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
+        opened.extend(mapped.map(PathBuf::from));
+        let links = fs::read_dir(program.join("fd")).into_iter().flatten().flatten();
+        opened.extend(links.filter_map(|link| fs::read_link(link.path()).ok()));
+    }
+    opened.retain(|path| path.starts_with(folder));
+    opened
 }
 
 /// The GPU, as its driver or the bus tells.
@@ -192,7 +240,7 @@ fn soft(limits: &str, name: &str) -> Option<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Preemption, RealTime};
+    use super::*;
 
     const LIMITS: &str = "\
 Limit                     Soft Limit           Hard Limit           Units
@@ -226,6 +274,19 @@ Max realtime priority     0                    0
             Some(Preemption::Yes("full"))
         );
         assert_eq!(Preemption::parse("", "quiet", ""), None);
+    }
+
+    #[test]
+    fn what_killed_programs_have_left_is_told_from_what_is_open() {
+        let folder = tempfile::tempdir().expect("folder");
+        let new = |name: &str| fs::File::create(folder.path().join(name)).expect("file");
+        let _held = [new("fastdds_port7000"), new("other")];
+        assert_eq!(left_by_middleware(folder.path()), 0, "all is open");
+        for name in ["fastdds_1234", "sem.fastdds_port7000_mutex", "mine"] {
+            drop(new(name));
+        }
+        assert_eq!(left_by_middleware(folder.path()), 2);
+        assert_eq!(left_by_middleware(Path::new("/no/such/folder")), 0);
     }
 
     #[test]

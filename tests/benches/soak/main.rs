@@ -122,6 +122,11 @@ impl Soaked {
             ledger.misses.by_us,
             self.node_counts
         );
+        let (moments, explained) = ledger.misses.by_chance;
+        println!(
+            "of {moments} moments chosen by the clock {explained} would have been called the machine's, too, had a tick been \
+             missed there"
+        );
         for miss in &ledger.misses.told {
             println!("  {miss}");
         }
@@ -138,6 +143,8 @@ impl Soaked {
         json!({
             "seconds": self.seconds, "ticks": self.ticks, "missed_ticks": self.ledger.missed_outside(),
             "missed_ticks_ours": self.ledger.misses.by_us, "missed_ticks_machine": self.ledger.misses.by_machine,
+            "moments_by_chance": self.ledger.misses.by_chance.0,
+            "moments_by_chance_machine": self.ledger.misses.by_chance.1,
             "missed_ticks_in_faults": self.ledger.missed_within, "missed_ticks_node": self.node_counts,
             "faults": self.faults.count(), "swaps": self.swaps, "rss_growth_percent": self.growth_percent(),
             "commands": self.ledger.commands, "unexplained_commands": self.ledger.unexplained,

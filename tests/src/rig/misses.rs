@@ -13,6 +13,10 @@ const NOTED: u64 = 20 * MILLISECOND;
 const DRIFT: i64 = 2_000;
 /// Misses that are told one by one.
 const TOLD: usize = 40;
+/// Evidence is looked for from so long before a miss on, ns.
+const BEFORE: u64 = 8 * MILLISECOND;
+/// Between two moments without a miss that are looked at for comparison, ns.
+const COMPARED: u64 = 500 * MILLISECOND;
 
 /// Ticks that were missed at once.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,10 @@ pub struct Misses {
     pub by_machine: u64,
     /// Others.
     pub by_us: u64,
+    /// Moments that the clock chose, and those of them in which a miss of one tick would have been called the machine's:
+    /// how much the machine's record proves.
+    pub by_chance: (u64, u64),
+    next_comparison: Option<MonoTime>,
     /// What is known of them.
     pub told: Vec<String>,
 }
@@ -52,6 +60,8 @@ impl Misses {
             waiting: Vec::new(),
             by_machine: 0,
             by_us: 0,
+            by_chance: (0, 0),
+            next_comparison: None,
             told: Vec::new(),
         }
     }
@@ -86,6 +96,13 @@ impl Misses {
         for miss in ready {
             self.blame(&miss, sampler);
         }
+        if self.next_comparison.is_none_or(|next| now >= next) {
+            self.next_comparison = Some(now.plus(COMPARED));
+            let late_ms = 1e-6 * self.period as f64;
+            let evidence = sampler.since(began(now.minus(NOTED), late_ms));
+            self.by_chance.0 += 1;
+            self.by_chance.1 += u64::from(evidence.explains(late_ms));
+        }
     }
 
     /// By how much the command of a tick was later than that of the ticks before, ns.
@@ -97,8 +114,7 @@ impl Misses {
     }
 
     fn blame(&mut self, miss: &Miss, sampler: &Sampler) {
-        let began = miss.at.minus((1e6 * miss.late_ms) as u64 + 8 * MILLISECOND);
-        let evidence = sampler.since(began);
+        let evidence = sampler.since(began(miss.at, miss.late_ms));
         let is_machine = evidence.explains(miss.late_ms);
         let whose = if is_machine {
             self.by_machine += miss.ticks;
@@ -114,4 +130,9 @@ impl Misses {
             ));
         }
     }
+}
+
+/// When what made a tick so late may have begun.
+fn began(at: MonoTime, late_ms: f64) -> MonoTime {
+    at.minus((1e6 * late_ms) as u64 + BEFORE)
 }
