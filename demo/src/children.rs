@@ -257,11 +257,14 @@ fn tail(path: &Path) -> String {
 mod tests {
     use super::*;
 
+    /// A shell cannot trap a signal that was ignored when it began, as SIGINT is in whatever was started with `&`.
     fn shell(script: &str, folder: &Path) -> Process {
         Program {
             name: "shell",
-            path: "/bin/sh".into(),
-            arguments: vec!["-c".into(), script.into()],
+            path: "/usr/bin/env".into(),
+            arguments: ["--default-signal=INT", "/bin/sh", "-c", script]
+                .map(Into::into)
+                .into(),
             log: folder.join("shell.log"),
             priority: Priority::Ordinary,
         }
