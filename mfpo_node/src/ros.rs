@@ -34,7 +34,7 @@ use crate::recording::{Note, Recorder};
 use crate::status::LoopEvent;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
-use control_thread::{ControlThread, MOST_RETIRED};
+use control_thread::{ControlThread, MOST_ORDERS, MOST_RETIRED};
 use messages::{Receivers, Stamps};
 use publishers::Publishers;
 use qos_overrides::{End, Overrides};
@@ -86,7 +86,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let recorder = recorder.transpose()?;
     outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
 
-    let (to_loop, orders) = RingBuffer::new(8);
+    let (to_loop, orders) = RingBuffer::new(MOST_ORDERS);
     let (retire, retired) = RingBuffer::new(MOST_RETIRED);
     let (tell, events) = RingBuffer::<LoopEvent>::new(256);
     let (record, records) = RingBuffer::<TickRecord>::new(16_384);

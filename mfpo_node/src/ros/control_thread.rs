@@ -3,6 +3,7 @@
 
 mod goals;
 mod probing;
+mod rings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -21,19 +22,18 @@ use r2r::std_msgs::msg::Bool;
 
 use super::running::{Mode, Refusals, Running};
 pub use probing::ProbeEnd;
+pub use rings::{MOST_ORDERS, MOST_RETIRED, Order, Retired, Rings};
 
 use crate::config::Config;
-use crate::control_loop::{ControlLoop, Decision, Tuning};
+use crate::control_loop::{ControlLoop, Decision};
 use crate::joint_states::JointStates;
 use crate::metrics::{Live, LoopState, TickRecord, add};
-use crate::probe::Probe;
 use crate::realtime::Realtime;
 use crate::recording::tick::STOPPING;
 use crate::recording::{TickContext, TickTap};
 use crate::schedule::Trigger;
 use crate::status::{Cause, LoopEvent};
 use crate::time::MonoTime;
-use crate::weights::Policy;
 
 /// The longest wait, ns: how long a signal or a new policy may go unseen while nothing else happens.
 const LONGEST_WAIT: u64 = 10_000_000;
@@ -66,94 +66,6 @@ impl Robot {
         if let Some(tap) = &mut self.tap {
             tap.note_other(code, &self.control, wanted, context);
         }
-    }
-}
-
-/// What the service tells the loop; each is carried out at a tick boundary.
-pub enum Order {
-    /// The first policy; it begins to act once the robot is ready where `autostart` says so.
-    Start {
-        /// What the robot needs.
-        robot: Box<Robot>,
-        /// Whether it is to begin by itself.
-        autostart: bool,
-    },
-    /// A better policy.
-    Swap(Box<Policy>),
-    /// Back to the policy before.
-    RollBack,
-    /// Begin to command the robot; where it is not ready, refuse, or keep trying.
-    Activate {
-        /// Keep trying?
-        persistent: bool,
-    },
-    /// Bring the robot to a stop, then command nothing.
-    Deactivate,
-    /// The fallback commands until [`Order::Resume`].
-    Halt,
-    /// The policy commands again.
-    Resume,
-    /// Other settings.
-    Tune(Box<Tuning>),
-    /// Probe the joints of a robot that is not commanded.
-    Probe(Box<Probe>),
-    /// Give up the robot.
-    Forget,
-}
-
-/// What the loop no longer needs, to be freed on a thread that has time.
-pub enum Retired {
-    /// A policy that is no longer kept.
-    Policy(Box<Policy>),
-    /// A robot that was given up.
-    Robot(Box<Robot>),
-    /// Settings that others replaced.
-    Tuning(Box<Tuning>),
-    /// A probe that has ended, to be judged.
-    Probe {
-        /// With what it has seen.
-        probe: Box<Probe>,
-        /// How it ended.
-        end: ProbeEnd,
-    },
-}
-
-/// The loop's ends of the rings.
-pub struct Rings {
-    /// What to do.
-    pub orders: rtrb::Consumer<Order>,
-    /// What is no longer needed.
-    pub retire: rtrb::Producer<Retired>,
-    /// Events.
-    pub tell: rtrb::Producer<LoopEvent>,
-    /// What ticks took.
-    pub record: rtrb::Producer<TickRecord>,
-}
-
-/// Things on their way to be freed, at most.
-pub const MOST_RETIRED: usize = 64;
-/// Room for them without which no order is carried out. One order retires a few, and what it brings retires later
-/// once: at most the robot, its three policies and a probe live at a time.
-const ROOM: usize = 16;
-
-impl Rings {
-    /// The next order, if what it retires has room.
-    fn order(&mut self) -> Option<Order> {
-        (self.retire.slots() >= ROOM)
-            .then(|| self.orders.pop().ok())
-            .flatten()
-    }
-
-    /// Hands it to the service. There is room for it ([`ROOM`]); were there none, it would stay in memory for good rather
-    /// than be freed on the control thread.
-    pub(super) fn retire(&mut self, retired: Retired) {
-        if let Err(rtrb::PushError::Full(retired)) = self.retire.push(retired) {
-            std::mem::forget(retired);
-        }
-    }
-
-    pub(super) fn tell(&mut self, event: LoopEvent) {
-        let _ = self.tell.push(event);
     }
 }
 

@@ -268,9 +268,10 @@ impl Service {
     /// # Errors
     /// When too many wait there already.
     pub fn order(&mut self, order: Order) -> Result<(), &'static str> {
-        self.orders
-            .push(order)
-            .map_err(|_| "the control loop has not carried out the last orders yet")
+        let sent = self.orders.push(order);
+        // The loop carries out no order without room for what it retires.
+        self.free_retired();
+        sent.map_err(|_| "the control loop has not carried out the last orders yet")
     }
 
     /// Frees what the control loop no longer needs.
