@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::environment::Environment;
 use crate::models;
 use crate::mujoco;
-use crate::probe::{self, Gpu, Preemption, RealTime, SHARED_MEMORY};
+use crate::probe::{self, Gpu, MIDDLEWARE_FILES, Preemption, RealTime, SHARED_MEMORY, left_by_middleware};
 use crate::process;
 use crate::python::Python;
 use crate::ros::{self, Ros};
@@ -82,7 +82,7 @@ fn rows(workspace: &Workspace, ros: &Result<Ros>) -> Vec<Row> {
         row("real-time priority", priority()),
         row("locked memory", locked_memory()),
         row("kernel preemption", preemption()),
-        row("shared memory", shared_memory()),
+        row("clean /dev/shm", shared_memory()),
     ]
 }
 
@@ -268,15 +268,14 @@ fn preemption() -> State {
 }
 
 fn shared_memory() -> State {
-    match probe::left_by_middleware(Path::new(SHARED_MEMORY)) {
-        0 => State::Found("nothing of killed ROS 2 programs".to_owned()),
-        _ => State::Without(
-            "files of killed ROS 2 programs; a restarted one may not be heard. While none runs:",
-            Some(format!(
-                "rm -f {SHARED_MEMORY}/fastdds_* {SHARED_MEMORY}/sem.fastdds_*"
-            )),
-        ),
+    if left_by_middleware(Path::new(SHARED_MEMORY)) == 0 {
+        return State::Found("nothing there of killed ROS 2 programs".to_owned());
     }
+    let files = MIDDLEWARE_FILES.map(|start| format!("{SHARED_MEMORY}/{start}*"));
+    State::Without(
+        "killed ROS 2 programs have left files, and one that starts again may not be heard; while none runs",
+        Some(format!("rm -f {}", files.join(" "))),
+    )
 }
 
 fn table(rows: &[Row]) -> String {

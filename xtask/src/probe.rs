@@ -33,6 +33,9 @@ pub fn egl(workspace: &Workspace) -> Option<String> {
 /// Where programs share memory.
 pub const SHARED_MEMORY: &str = "/dev/shm";
 
+/// How the files begin that Fast DDS makes there.
+pub const MIDDLEWARE_FILES: [&str; 4] = ["fastdds_", "fastrtps_", "sem.fastdds_", "sem.fastrtps_"];
+
 /// This user's files of Fast DDS in `folder` that no running program has opened: those of programs that were killed.
 pub fn left_by_middleware(folder: &Path) -> usize {
     let (Ok(entries), Ok(own)) = (fs::read_dir(folder), fs::metadata("/proc/self")) else {
@@ -40,11 +43,10 @@ pub fn left_by_middleware(folder: &Path) -> usize {
     };
     // What others have opened cannot be seen.
     let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.uid() == own.uid());
+    // A semaphore is mapped under another name than its file's, so that it is not known who holds it.
     let is_of_middleware = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        ["fastdds_", "fastrtps_", "sem.fastdds_", "sem.fastrtps_"]
-            .iter()
-            .any(|start| name.starts_with(start))
+        !name.starts_with("sem.") && MIDDLEWARE_FILES.iter().any(|start| name.starts_with(start))
     };
     let paths: Vec<PathBuf> = entries
         .flatten()
@@ -282,7 +284,13 @@ Max realtime priority     0                    0
         let new = |name: &str| fs::File::create(folder.path().join(name)).expect("file");
         let _held = [new("fastdds_port7000"), new("other")];
         assert_eq!(left_by_middleware(folder.path()), 0, "all is open");
-        for name in ["fastdds_1234", "sem.fastdds_port7000_mutex", "mine"] {
+        drop(new("sem.fastdds_port7000_mutex"));
+        assert_eq!(
+            left_by_middleware(folder.path()),
+            0,
+            "nobody knows of a semaphore"
+        );
+        for name in ["fastdds_1234", "fastrtps_port7001_el", "mine"] {
             drop(new(name));
         }
         assert_eq!(left_by_middleware(folder.path()), 2);
