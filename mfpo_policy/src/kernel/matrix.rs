@@ -171,7 +171,7 @@ impl PackedMatrix {
     fn resize(&mut self, inner: usize, columns: usize) {
         let padding_moves = (self.inner, self.columns) != (inner, columns);
         (self.inner, self.columns) = (inner, columns);
-        self.panel = 2 * InstructionSet::detect().lanes();
+        self.panel = 2 * InstructionSet::detect().shape().0;
         self.data.reserve(inner * padded(columns));
         if padding_moves {
             self.data.as_mut_slice().fill(0.0);

@@ -89,30 +89,19 @@ impl InstructionSet {
         Self::Baseline
     }
 
-    /// Rows that a matrix product takes at a time.
-    #[cfg(test)]
-    fn tile_rows(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 | Self::Avx512 => x86::Avx512::<false>::TILE_ROWS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => x86::Avx2::TILE_ROWS,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => neon::Neon::TILE_ROWS,
-            _ => Portable::TILE_ROWS,
+    /// Numbers in a vector, and rows of a matrix product's tile.
+    fn shape(self) -> (usize, usize) {
+        const fn of<S: Simd>() -> (usize, usize) {
+            (S::LANES, S::TILE_ROWS)
         }
-    }
-
-    /// Numbers in a vector.
-    fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 | Self::Avx512 => x86::Avx512::<false>::LANES,
+            Self::Avx512Bf16 | Self::Avx512 => of::<x86::Avx512>(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => x86::Avx2::LANES,
+            Self::Avx2 => of::<x86::Avx2>(),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => neon::Neon::LANES,
-            _ => Portable::LANES,
+            Self::Neon => of::<neon::Neon>(),
+            _ => of::<Portable>(),
         }
     }
 

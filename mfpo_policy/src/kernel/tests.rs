@@ -347,15 +347,18 @@ proptest! {
 #[test]
 fn a_result_does_not_depend_on_how_many_rows_stand_beside_it() {
     let (inner, columns) = (37, 50);
-    let (a, b) = (numbers(24 * inner, 1), numbers(inner * columns, 2));
+    let tile = InstructionSet::detect().shape().1;
+    let block = matrix::BLOCK * tile;
+    let rows = 2 * block + 24;
+    let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
     let packed = PackedMatrix::new(&b, inner, columns);
-    let mut all = vec![0.0; 24 * columns];
+    let mut all = vec![0.0; rows * columns];
     product(&a, &packed, &mut all);
-    for count in [4, 5, 9, 12, 13, 16] {
+    for count in [4, 5, 9, 12, 13, 16, block, block + 5, 2 * block + 9] {
         let mut some = vec![0.0; count * columns];
         product(&a, &packed, &mut some);
         // Fewer than four rows in a tile are summed in another order.
-        let whole = count - count % InstructionSet::detect().tile_rows() % 4;
+        let whole = count - count % tile % 4;
         assert_eq!(some[..whole * columns], all[..whole * columns], "{count} rows");
     }
 }
