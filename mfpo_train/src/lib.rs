@@ -5,6 +5,7 @@
 pub mod algorithm;
 pub mod checkpoint;
 pub mod cli;
+pub mod collapse;
 pub mod config;
 pub mod episode;
 pub mod eval;

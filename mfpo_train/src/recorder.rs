@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::algorithm::UpdateMetrics;
+use crate::collapse::CollapseWatch;
 use crate::episode::Finished;
 use crate::evaluate::Evaluation;
 use crate::events::Events;
@@ -50,6 +51,7 @@ pub struct Recorder {
     /// The last update that was not written yet.
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
+    collapse: CollapseWatch,
 }
 
 /// One training episode in `metrics.jsonl`.
@@ -141,6 +143,7 @@ impl Recorder {
             update_rate: Rate::new(0, now),
             last_update: None,
             successes_in_a_row: 0,
+            collapse: CollapseWatch::default(),
             setup,
         })
     }
@@ -162,6 +165,9 @@ impl Recorder {
         self.report.temperature = info.get("temperature");
         self.report.entropy = info.get("entropy");
         self.last_update = Some(info.clone());
+        if let Some(collapsed) = self.collapse.update(info) {
+            tracing::warn!("step {step}: {collapsed}");
+        }
         Ok(())
     }
 

@@ -96,6 +96,29 @@ fn more_updates_to_data_repeat_the_critics_only() {
 }
 
 #[test]
+fn the_temperature_does_not_fall_below_its_minimum_and_may_rise_from_it() {
+    // Adam moves the logarithm by the learning rate at each update, down while the entropy is above its target.
+    let after = |updates: usize, temperature_min, target_entropy_per_dim| {
+        let config = LearnerConfig {
+            initial_temperature: 0.01,
+            temperature_min,
+            target_entropy_per_dim,
+            learning_rate: 0.01,
+            ..small()
+        };
+        let mut learner = MfpoLearner::new(config, 3, &Device::Cpu).unwrap();
+        for _ in 0..updates {
+            learner.update(&batch(8, 0.0)).unwrap();
+        }
+        learner.temperature()
+    };
+    assert!(after(20, 0.0, -50.0) < 0.0085);
+    let least = after(20, 0.009, -50.0);
+    assert!((least - 0.009).abs() < 1e-8, "{least}");
+    assert!(after(20, 0.009, 50.0) > 0.0115);
+}
+
+#[test]
 fn leave_one_out_gives_the_sample_that_made_the_point_no_weight() {
     let weights = |leave_one_out| {
         let config = LearnerConfig {
@@ -201,6 +224,7 @@ fn every_option_runs_alone_and_all_run_together() {
         "learner.update_to_data=3",
         "learner.grid_time_share=0.1",
         "learner.leave_one_out=true",
+        "learner.temperature_min=0.001",
         "learner.support_from_returns=true",
         "learner.sampling_steps=16",
         "environment.action_delay_max=0.02",
@@ -241,6 +265,7 @@ fn an_option_that_is_off_leaves_the_run_as_it_is() {
         "learner.update_to_data=1",
         "learner.grid_time_share=0.0",
         "learner.leave_one_out=false",
+        "learner.temperature_min=0.0",
         "learner.support_from_returns=false",
     ];
     assert_eq!(metrics(&[]), metrics(&off));

@@ -47,6 +47,9 @@ pub struct LearnerConfig {
     pub initial_temperature: f64,
     /// Target entropy for each component of the action, nats.
     pub target_entropy_per_dim: f64,
+    /// The learnt temperature does not fall below this; 0 in the paper.
+    #[serde(default)]
+    pub temperature_min: f64,
     /// Lowest value that a critic can express.
     pub value_min: f64,
     /// Highest value that a critic can express.
@@ -99,6 +102,7 @@ impl LearnerConfig {
             learning_rate: 3e-4,
             initial_temperature: 0.01,
             target_entropy_per_dim: -0.5,
+            temperature_min: 0.0,
             value_min: -1600.0,
             value_max: 1600.0,
             atoms: 101,
@@ -185,6 +189,12 @@ impl LearnerConfig {
                 "a positive number",
             ),
             (
+                "learner.temperature_min",
+                self.temperature_min,
+                0.0..=self.initial_temperature,
+                "a number from 0 to initial_temperature",
+            ),
+            (
                 "learner.target_entropy_per_dim",
                 self.target_entropy_per_dim,
                 -1e3..=1e3,
@@ -246,6 +256,7 @@ mod tests {
         assert!(refused(|c| c.batch_size = 0).contains("learner.batch_size is 0; expected 1 or more"));
         assert!(refused(|c| c.discount = 1.5).contains("learner.discount is 1.5"));
         assert!(refused(|c| c.value_max = c.value_min).contains("learner.value_max"));
+        assert!(refused(|c| c.temperature_min = 0.02).contains("from 0 to initial_temperature"));
         assert!(refused(|c| c.value_min = 2000.0).contains("learner.value_min"));
         assert!(refused(|c| c.hidden_sizes.clear()).contains("learner.hidden_sizes"));
         assert!(refused(|c| c.learning_rate = f64::NAN).contains("learner.learning_rate is NaN"));

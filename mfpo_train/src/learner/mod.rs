@@ -246,7 +246,7 @@ impl MfpoLearner {
             divergence: flow(initial.divergence)?,
             targets: [target(&copies[0])?, target(&copies[1])?],
             critics,
-            temperature: Temperature::new(initial.log_temperature, rate as f32),
+            temperature: Temperature::new(initial.log_temperature, config.temperature_min, rate as f32),
             draws: RandomDraws::new(seed)
                 .with_team(team.clone())
                 .with_grid(config.grid_time_share, config.sampling_steps),

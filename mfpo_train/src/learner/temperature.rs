@@ -7,14 +7,17 @@ use crate::state::{State, StateError};
 #[derive(Debug, Clone)]
 pub(super) struct Temperature {
     log_alpha: f32,
+    /// The option `temperature_min`; minus infinity without it.
+    log_minimum: f32,
     learning_rate: f32,
     adam: ScalarAdam,
 }
 
 impl Temperature {
-    pub(super) fn new(log_alpha: f32, learning_rate: f32) -> Self {
+    pub(super) fn new(log_alpha: f32, minimum: f64, learning_rate: f32) -> Self {
         Self {
             log_alpha,
+            log_minimum: minimum.ln() as f32,
             learning_rate,
             adam: ScalarAdam::default(),
         }
@@ -48,10 +51,12 @@ impl MfpoLearner {
         trace.slice("grad/temp/log_temp", &[loss]);
         let Temperature {
             log_alpha,
+            log_minimum,
             learning_rate,
             adam,
         } = &mut self.temperature;
         adam.step(log_alpha, loss, *learning_rate);
+        *log_alpha = log_alpha.max(*log_minimum);
         trace.slice("after/temp/log_temp", &[*log_alpha]);
         info.temperature_loss = f64::from(loss);
         info.temperature = f64::from(self.temperature.alpha());
