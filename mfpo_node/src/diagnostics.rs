@@ -344,6 +344,7 @@ fn connections(sources: &Sources<'_>) -> Diagnostic {
     let wrong: Vec<&str> = unheard
         .into_iter()
         .chain(status.reach_nobody().then_some(UNRECEIVED))
+        .chain(status.unserved.iter().map(String::as_str))
         .collect();
     let (level, message) = if wrong.is_empty() {
         (

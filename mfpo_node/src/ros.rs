@@ -15,6 +15,7 @@ mod recorded;
 mod requests;
 mod running;
 mod service;
+mod subscribers;
 mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +42,7 @@ use qos_overrides::{End, Overrides};
 use recorded::facts;
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
+use subscribers::Subscribers;
 
 pub(crate) use mfpo_ros::r2r;
 
@@ -104,6 +106,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
+    outputs.subscribers = Subscribers::new(overrides.offered());
     let (mut publishers, unheard) = Publishers::new(overrides.listened());
     let inputs = Inputs {
         bundles,
@@ -185,6 +188,7 @@ fn outputs(
         node: name.trim_start_matches('/').to_owned(),
         recording: None,
         receivers: Receivers::default(),
+        subscribers: Subscribers::new(Vec::new()),
     })
 }
 

@@ -21,6 +21,18 @@ pub struct Shortfall {
     pub requested: String,
 }
 
+impl Shortfall {
+    /// The same, told of the subscription.
+    pub fn of_subscription(&self) -> String {
+        let Self {
+            policy,
+            offered,
+            requested,
+        } = self;
+        format!("it requests {policy} {requested}, offered is {offered}")
+    }
+}
+
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

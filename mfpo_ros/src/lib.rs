@@ -5,6 +5,7 @@
 pub mod args;
 pub mod convert;
 pub mod fit;
+pub mod graph;
 pub mod inbox;
 pub mod log;
 pub mod node;

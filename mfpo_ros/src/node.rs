@@ -21,6 +21,14 @@ pub enum RosError {
         /// What rcl said.
         source: r2r::Error,
     },
+    /// One call of rcl's own failed.
+    #[error("{doing} failed: {reason}")]
+    Rcl {
+        /// What was being done.
+        doing: &'static str,
+        /// What rcl said.
+        reason: String,
+    },
 }
 
 impl RosError {
@@ -58,6 +66,6 @@ fn create_context() -> Result<r2r::Context, RosError> {
 }
 
 /// rcl's message without the places in its sources: `what went wrong, at file.c:123`.
-fn first_cause(text: &str) -> &str {
+pub(crate) fn first_cause(text: &str) -> &str {
     text.split(", at /").next().unwrap_or(text)
 }

@@ -29,6 +29,14 @@ pub enum CommandTopic {
 
 impl CommandTopic {
     const NAMES: [&'static str; 2] = ["float64_multi_array", "joint_trajectory"];
+
+    /// The type of its messages, as ROS 2 names it.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Float64MultiArray => "std_msgs/msg/Float64MultiArray",
+            Self::JointTrajectory => "trajectory_msgs/msg/JointTrajectory",
+        }
+    }
 }
 
 /// Everything that the parameters say.

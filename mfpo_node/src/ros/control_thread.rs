@@ -109,10 +109,12 @@ impl ControlThread {
             None
         };
         let goals = overrides.subscribe(&mut node, "goal", qos::GOAL)?;
-        let commands = overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
         let commands = if config.dry_run {
+            overrides.profile("commands", End::Publisher, qos::COMMANDS)?;
             CommandPublisher::Nothing
         } else {
+            let kind = config.command_topic.kind();
+            let commands = overrides.offer(&node, "commands", qos::COMMANDS, kind)?;
             CommandPublisher::new(&mut node, config.command_topic, commands)
                 .context("creating the publisher of commands")?
         };

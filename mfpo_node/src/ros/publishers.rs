@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use mfpo_ros::fit::{Shortfall, shortfalls};
+use mfpo_ros::graph::Owner;
 use tokio::sync::watch;
 
 use super::qos_overrides::{End, POLICIES, parameter};
@@ -19,8 +20,6 @@ use crate::time::MonoTime;
 const LOOK_EVERY: u64 = Duration::from_millis(500).as_nanos() as u64;
 /// Publishers that are named at most.
 const MOST: usize = 16;
-/// The middleware's name of a node whose name has not arrived yet, or that is no node of ROS 2.
-const UNKNOWN: &str = "_NODE_NAME_UNKNOWN_";
 
 /// A topic that this node listens to.
 pub struct Listened {
@@ -38,7 +37,7 @@ pub struct Listened {
 
 /// The other end of such a topic.
 struct Publisher {
-    node: String,
+    owner: Owner,
     kind: String,
     offered: QosProfile,
 }
@@ -99,7 +98,7 @@ impl Publishers {
             // A graph that cannot be read now can be read the next time.
             let infos = node.get_publishers_info_by_topic(&listened.remapped, false);
             let publishers = infos.unwrap_or_default().into_iter().map(|info| Publisher {
-                node: full_name(&info.node_namespace, &info.node_name),
+                owner: Owner::of(&info.node_namespace, &info.node_name),
                 kind: info.topic_type,
                 offered: info.qos_profile,
             });
@@ -130,7 +129,7 @@ impl Listened {
         };
         Some(Unheard {
             topic: self.topic.clone(),
-            words: format!("{} of {} is not heard: {why}", self.remapped, publisher.node),
+            words: format!("{} of {} is not heard: {why}", self.remapped, publisher.owner),
         })
     }
 
@@ -146,13 +145,6 @@ impl Listened {
             shortfall.offered
         )
     }
-}
-
-fn full_name(namespace: &str, node: &str) -> String {
-    if node == UNKNOWN {
-        return "a program that is no node of ROS 2".to_owned();
-    }
-    format!("node '{}/{node}'", namespace.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -171,7 +163,7 @@ mod tests {
 
     fn publisher(kind: &str, offered: QosProfile) -> Publisher {
         Publisher {
-            node: full_name("/left/", "driver"),
+            owner: Owner::of("/left/", "driver"),
             kind: kind.to_owned(),
             offered,
         }
@@ -220,15 +212,6 @@ mod tests {
         assert!(
             words.ends_with("it offers deadline infinite, expected 0.02 s at most"),
             "{words}"
-        );
-    }
-
-    #[test]
-    fn what_is_no_node_is_called_so() {
-        assert_eq!(full_name("/", "driver"), "node '/driver'");
-        assert_eq!(
-            full_name("_NODE_NAMESPACE_UNKNOWN_", UNKNOWN),
-            "a program that is no node of ROS 2"
         );
     }
 }

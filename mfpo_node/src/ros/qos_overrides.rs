@@ -7,6 +7,7 @@ use mfpo_ros::{Inbox, Remaps};
 
 use super::publishers::Listened;
 use super::r2r;
+use super::subscribers::Offered;
 use r2r::QosProfile;
 use r2r::qos::{DurabilityPolicy, HistoryPolicy, ReliabilityPolicy};
 
@@ -58,6 +59,7 @@ pub struct Overrides {
     /// The topics that were asked for, each with its end.
     known: Vec<String>,
     listened: Vec<Listened>,
+    offered: Vec<Offered>,
 }
 
 impl Overrides {
@@ -78,6 +80,7 @@ impl Overrides {
             given: given.filter_map(one).collect(),
             known: Vec::new(),
             listened: Vec::new(),
+            offered: Vec::new(),
         }
     }
 
@@ -93,16 +96,42 @@ impl Overrides {
     ) -> anyhow::Result<Inbox<T>> {
         let requested = self.profile(topic, End::Subscription, usual)?;
         let full = self.full(topic);
-        let name = node.name().context("reading the node's name")?;
-        let namespace = node.namespace().context("reading the node's namespace")?;
         self.listened.push(Listened {
             topic: topic.to_owned(),
-            remapped: Remaps::of_this_process()?.topic(&full, &name, &namespace)?,
+            remapped: remapped(node, &full)?,
             full,
             kind: kind::<T>(),
             requested: requested.clone(),
         });
         Ok(Inbox::subscribe(node, topic, requested)?)
+    }
+
+    /// The profile that `node` offers on a topic, whose subscribers will be looked at; `usual` holds where the parameters
+    /// say nothing else.
+    ///
+    /// # Errors
+    /// When a policy or its value does not exist, or rcl refuses the topic.
+    pub fn offer(
+        &mut self,
+        node: &r2r::Node,
+        topic: &str,
+        usual: QosProfile,
+        kind: &'static str,
+    ) -> anyhow::Result<QosProfile> {
+        let offered = self.profile(topic, End::Publisher, usual)?;
+        let full = self.full(topic);
+        self.offered.push(Offered {
+            remapped: remapped(node, &full)?,
+            full,
+            kind,
+            offered: offered.clone(),
+        });
+        Ok(offered)
+    }
+
+    /// The topics that were offered.
+    pub fn offered(&mut self) -> Vec<Offered> {
+        std::mem::take(&mut self.offered)
     }
 
     /// The topics that were subscribed to.
@@ -152,6 +181,13 @@ impl Overrides {
             self.known.join(", ")
         )
     }
+}
+
+/// The name that a topic of `node` has on the network.
+fn remapped(node: &r2r::Node, full: &str) -> anyhow::Result<String> {
+    let name = node.name().context("reading the node's name")?;
+    let namespace = node.namespace().context("reading the node's namespace")?;
+    Ok(Remaps::of_this_process()?.topic(full, &name, &namespace)?)
 }
 
 impl Override {

@@ -29,6 +29,7 @@ use super::probing::Probing;
 use super::r2r;
 use super::recorded::Saving;
 use super::requests::Operators;
+use super::subscribers::Subscribers;
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
@@ -100,6 +101,8 @@ pub struct Outputs {
     pub recording: Option<Recording>,
     /// Who receives the commands.
     pub receivers: Receivers,
+    /// Who subscribes to the commands and does not receive them.
+    pub subscribers: Subscribers,
 }
 
 /// Serves everything but the control loop.
@@ -420,6 +423,10 @@ impl Service {
             let is_commanding = matches!(self.live.state(), LoopState::Active | LoopState::Fallback);
             self.status
                 .note_receivers(self.outputs.receivers.count(), is_commanding);
+            let reach_nobody = self.status.reach_nobody();
+            if let Some(unserved) = self.outputs.subscribers.look(reach_nobody, now) {
+                self.status.note_unserved(unserved);
+            }
             self.publish_diagnostics(now);
         }
         self.forward_log();

@@ -203,6 +203,8 @@ pub struct Status {
     pub unheard: Vec<Unheard>,
     /// Subscribers of `commands` that the middleware serves, where there is such a topic.
     pub receivers: Option<usize>,
+    /// Who subscribes to the commands and why they receive nothing, where nobody receives them.
+    pub unserved: Vec<String>,
     /// Nobody receives the commands; the same of the look before, of which nothing was told yet.
     reach_nobody: bool,
     reached_nobody: bool,

@@ -37,6 +37,20 @@ impl Status {
         }
         self.reach_nobody = reach_nobody && were_so;
         self.receivers = receivers;
+        if !self.reach_nobody {
+            self.unserved.clear();
+        }
+    }
+
+    /// Takes over who subscribes to the commands and why they receive nothing, and logs what is new.
+    pub fn note_unserved(&mut self, unserved: Vec<String>) {
+        if !self.reach_nobody {
+            return;
+        }
+        for new in unserved.iter().filter(|new| !self.unserved.contains(new)) {
+            tracing::warn!("{new}");
+        }
+        self.unserved = unserved;
     }
 
     /// Does nobody receive the commands?

@@ -156,7 +156,47 @@ fn commands_that_nobody_receives_are_told_of() {
         &connections(&peer, WARN),
         &["nobody receives the commands", "ros2 topic info --verbose"],
     );
+    let named = [
+        "/commands is not received by node '/peer': it requests reliability reliable, offered is best_effort",
+        "qos_overrides./commands.publisher.reliability to reliable",
+    ];
+    control.says(&named);
+    until("the subscriber is named in the diagnostics", || {
+        let message = connections(&peer, WARN);
+        named.iter().all(|words| message.contains(words)).then_some(())
+    });
     peer.listen("commands", "std_msgs/Float64MultiArray", Qos::Sensor);
     peer.next("commands", 5);
     connections(&peer, OK);
+}
+
+#[test]
+fn a_subscriber_of_commands_of_another_type_is_named() {
+    let env = TestEnv::new();
+    let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Position), 1));
+    let policy = format!("policy:={}", policy.display());
+    let mut peer = env.peer("");
+    // The peer listens to the other type.
+    let control = env.control(&[&policy, "command_topic_type:=joint_trajectory"]);
+    peer.report_both_joints();
+    peer.active();
+    control.says(&[
+        "/commands is not received by node '/peer': it takes std_msgs/msg/Float64MultiArray, sent is \
+         trajectory_msgs/msg/JointTrajectory",
+    ]);
+}
+
+#[test]
+fn that_nobody_subscribes_to_commands_is_told_with_their_name() {
+    let env = TestEnv::new();
+    let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Effort), 1));
+    let policy = format!("policy:={}", policy.display());
+    let mut peer = env.peer("");
+    let control = env.start(
+        "control",
+        &["--ros-args", "-p", &policy, "-r", "commands:=/driver/commands"],
+    );
+    peer.report_both_joints();
+    peer.active();
+    control.says(&["nobody subscribes to /driver/commands", "ROS_DOMAIN_ID"]);
 }
