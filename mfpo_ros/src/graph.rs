@@ -21,6 +21,8 @@ use crate::node::{RosError, first_cause};
 
 /// The middleware's name of a node whose name has not arrived yet, or that is no node of ROS 2.
 const UNKNOWN: &str = "_NODE_NAME_UNKNOWN_";
+/// What an error of [`Observer::create`] was about.
+const STARTING: &str = "starting an observer of the graph";
 
 /// One end of a topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,18 +87,15 @@ impl Observer {
             )
         };
         // SAFETY: the options are zero-initialised, as they must be.
-        check(
-            unsafe { rcl_init_options_init(&mut options, allocator) },
-            "starting an observer of the graph",
-        )?;
+        let initialised = unsafe { rcl_init_options_init(&mut options, allocator) };
+        check(initialised, STARTING)?;
         // SAFETY: no arguments are given, so that none are read; the options were initialised, the context is
         // zero-initialised, and lies in a box that does not move while it is in use.
         let started = unsafe { rcl_init(0, null(), &options, &mut *context) };
         // SAFETY: they were initialised, are finalised once, and rcl_init has copied what it keeps.
         let _ = unsafe { rcl_init_options_fini(&mut options) };
-        if let Err(error) = check(started, "starting an observer of the graph") {
-            return Err(error);
-        }
+        // Where it fails, rcl has taken back what it had begun.
+        check(started, STARTING)?;
         // SAFETY: takes no pointer.
         let mut options = unsafe { rcl_node_get_default_options() };
         options.enable_rosout = false;
@@ -113,7 +112,7 @@ impl Observer {
         };
         // SAFETY: the options came from rcl, were copied, and are finalised once.
         let _ = unsafe { rcl_node_options_fini(&mut options) };
-        if let Err(error) = check(made, "creating an observer of the graph") {
+        if let Err(error) = check(made, STARTING) {
             end(&mut context);
             return Err(error);
         }

@@ -282,11 +282,15 @@ fn widened(value: &ParameterValue, default: &ParameterValue) -> ParameterValue {
     }
 }
 
-/// The most similar of `names`, for "did you mean".
+/// The most similar of `names`, for "did you mean"; one of which `name` is a part goes before all others.
 pub fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let likeness = |other: &str| {
+        let is_part = name.len() >= 4 && other.contains(name);
+        strsim::jaro_winkler(name, other) + f64::from(u8::from(is_part))
+    };
     names
         .into_iter()
-        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .map(str::to_owned)
 }
 
@@ -299,6 +303,14 @@ mod tests {
             ParameterValue::Double(number) if *number > 0.0 => Ok(()),
             other => Err(format!("expected a number above 0, got {other:?}")),
         }
+    }
+
+    #[test]
+    fn a_name_that_holds_the_word_is_closer_than_one_that_sounds_like_it() {
+        let names = ["cpu_affinity", "realtime_priority", "rate", "policy"];
+        assert_eq!(closest("priority", names).unwrap(), "realtime_priority");
+        assert_eq!(closest("polcy", names).unwrap(), "policy");
+        assert_eq!(closest("rat", names).unwrap(), "rate");
     }
 
     fn parameters() -> Parameters {
