@@ -146,9 +146,11 @@ impl Observer {
         let endpoints = if found.info_array.is_null() {
             Vec::new()
         } else {
-            // SAFETY: rcl has written `size` elements there, and nobody else has the array.
-            let infos = unsafe { std::slice::from_raw_parts(found.info_array, found.size) };
-            infos.iter().filter_map(endpoint).collect()
+            // SAFETY: rcl has written `size` elements there, nobody else has the array, and their texts live as long as it.
+            unsafe {
+                let infos = std::slice::from_raw_parts(found.info_array, found.size);
+                infos.iter().filter_map(|info| endpoint(info)).collect()
+            }
         };
         // SAFETY: the array is rcl's or still zero, and finalised once; `endpoints` holds copies.
         let _ = unsafe { rmw_topic_endpoint_info_array_fini(&mut found, &mut allocator) };
@@ -175,22 +177,36 @@ fn end(context: &mut rcl_context_t) {
 }
 
 /// One element of rcl's array, copied. `None` where its quality of service is none that r2r can read, on which it asserts.
-fn endpoint(info: &rmw_topic_endpoint_info_t) -> Option<Endpoint> {
+///
+/// # Safety
+/// Its texts are null, or end in zero and are valid for the call.
+unsafe fn endpoint(info: &rmw_topic_endpoint_info_t) -> Option<Endpoint> {
     let profile = info.qos_profile;
     let qos = std::panic::catch_unwind(|| QosProfile::from(profile)).ok()?;
+    // SAFETY: the caller's promise.
+    let (namespace, node, kind) = unsafe {
+        (
+            words(info.node_namespace),
+            words(info.node_name),
+            words(info.topic_type),
+        )
+    };
     Some(Endpoint {
-        owner: Owner::of(&words(info.node_namespace), &words(info.node_name)),
-        kind: words(info.topic_type),
+        owner: Owner::of(&namespace, &node),
+        kind,
         qos,
     })
 }
 
 /// A copy of a text of rcl's; empty where there is none.
-fn words(text: *const c_char) -> String {
+///
+/// # Safety
+/// It is null, or ends in zero and is valid for the call.
+unsafe fn words(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: rcl's texts end in zero and live as long as the array they are read from.
+    // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
@@ -212,12 +228,8 @@ fn check(answer: rcl_ret_t, doing: &'static str) -> Result<(), RosError> {
         rcutils_reset_error();
         said
     };
-    let said: Vec<u8> = said
-        .str_
-        .iter()
-        .map_while(|c| u8::try_from(*c).ok().filter(|c| *c != 0))
-        .collect();
-    let said = String::from_utf8_lossy(&said).into_owned();
+    // SAFETY: the text is an array in `said` itself, and rcutils ends it in zero.
+    let said = unsafe { words(said.str_.as_ptr()) };
     Err(RosError::Rcl {
         doing,
         reason: format!("{} ({})", first_cause(&said), r2r::Error::from_rcl_error(answer)),
