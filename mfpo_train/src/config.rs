@@ -201,7 +201,8 @@ impl TrainConfig {
         Self::overridden(table, overrides)
     }
 
-    /// What is different in `other`, as `section.key = value`; lengths and intervals do not count.
+    /// What is different in `other`, as `section.key = value`; lengths and intervals do not count, nor do the numbers of an
+    /// algorithm that does not learn there.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let table = |config: &Self| config.to_toml().ok().and_then(|text| text.parse::<Table>().ok());
         let (before, after) = (table(self).unwrap_or_default(), table(other).unwrap_or_default());
@@ -210,9 +211,13 @@ impl TrainConfig {
             values.map(move |(key, value)| (section, key, value))
         });
         let harmless = |key: &str| ["steps", "threads"].contains(&key) || key.ends_with("_every");
+        let idle = match other.run.algorithm {
+            AlgorithmKind::Mfpo => "sac",
+            AlgorithmKind::Sac => "learner",
+        };
         let changed = keys.filter(|(section, key, value)| {
             let old = before.get(*section).and_then(|values| values.get(*key));
-            *section != "evaluation" && !harmless(key) && old != Some(*value)
+            ![idle, "evaluation"].contains(&section.as_str()) && !harmless(key) && old != Some(*value)
         });
         changed
             .map(|(section, key, value)| format!("{section}.{key} = {value}"))

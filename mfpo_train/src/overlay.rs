@@ -26,6 +26,8 @@ pub enum Along {
 /// The evaluations of one run.
 #[derive(Debug, Clone)]
 pub struct RunCurve {
+    /// Where it lies, as the user named it.
+    folder: String,
     info: RunInfo,
     config: TrainConfig,
     /// Step, seconds, mean return.
@@ -58,12 +60,16 @@ impl RunCurve {
             folder.display()
         );
         Ok(Self {
+            folder: folder.display().to_string(),
             info,
             config,
             evaluations,
         })
     }
 }
+
+/// So many differences are named in a curve's label; of more it tells their number and the run's folder.
+const MOST_NAMED: usize = 3;
 
 /// Step, seconds and return of an evaluation's line; `None` for other lines.
 fn evaluation(line: &str) -> anyhow::Result<Option<(u64, f64, f64)>> {
@@ -165,11 +171,12 @@ fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -
         .iter()
         .find(same)
         .map(|first| first.config.changes(&run.config));
-    let changes: String = changes
-        .into_iter()
-        .flatten()
-        .map(|change| format!(", {change}"))
-        .collect();
+    let changes = changes.unwrap_or_default();
+    let changes: String = if changes.len() > MOST_NAMED {
+        format!(", {} other settings in {}", changes.len(), run.folder)
+    } else {
+        changes.iter().map(|change| format!(", {change}")).collect()
+    };
     let seeds = if seeds == 1 {
         format!("seed {}", run.info.seed)
     } else {
@@ -331,6 +338,7 @@ mod tests {
             .enumerate()
             .map(|(i, v)| (i as u64 * 10, i as f64, *v));
         RunCurve {
+            folder: format!("runs/{seed}"),
             info: RunInfo::new("run", "swing_arm", config.run.algorithm, seed),
             config,
             evaluations: evaluations.collect(),
@@ -366,6 +374,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         draw(&runs, Along::Seconds, &folder.path().join("plot.png")).unwrap();
         assert!(folder.path().join("plot.png").exists());
+    }
+
+    #[test]
+    fn what_another_algorithm_learns_by_is_no_difference_and_many_are_counted() {
+        let many = [
+            "learner.tau=0.5",
+            "learner.atoms=51",
+            "learner.probes=3",
+            "learner.discount=0.9",
+        ];
+        let runs = [
+            run(0, &["run.algorithm=sac"], &[1.0]),
+            run(1, &["run.algorithm=sac", "learner.tau=0.5"], &[1.0]),
+            run(2, &["run.algorithm=sac", "sac.tau=0.5"], &[1.0]),
+            run(3, &["sac.tau=0.5"], &[1.0]),
+            run(4, &many, &[1.0]),
+            run(5, &many[..3], &[1.0]),
+        ];
+        let groups = groups(&runs, Along::Steps);
+        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            [
+                "SAC (mean and range of 2 seeds)",
+                "SAC, sac.tau = 0.5 (seed 2)",
+                "MFPO (seed 3)",
+                "MFPO, 4 other settings in runs/4 (seed 4)",
+                "MFPO, learner.atoms = 51, learner.probes = 3, learner.tau = 0.5 (seed 5)",
+            ]
+        );
     }
 
     #[test]
