@@ -30,9 +30,9 @@ impl CollapseWatch {
             let number = |name| metrics.get(name).unwrap_or(f64::NAN);
             format!(
                 "the policy has collapsed onto single actions: for {UPDATES} updates one candidate has had all the weight \
-                 (ess_policy {policy:.2}, ess_clean {clean:.2}) at a temperature of {:.1e} and an entropy of {:.2}; it \
-                 explores no more. Set learner.temperature_min (try a thousandth of a good episode's discounted return) or a \
-                 higher learner.target_entropy_per_dim",
+                 (ess_policy {policy:.2}, ess_clean {clean:.2}) at a temperature of {:.1e} and an entropy of {:.2}. Where the \
+                 entropy stays above its target, larger networks or a higher learner.target_entropy_per_dim bring the target \
+                 within reach; learner.temperature_min keeps the temperature up",
                 number("temperature"),
                 number("entropy"),
             )
