@@ -118,6 +118,8 @@ pub struct Recorder {
     /// The disk has refused something; it is asked again then.
     retry_at: Option<MonoTime>,
     end: Option<String>,
+    /// Who has asked to save, answered when every tick from before that has been read.
+    asked: Vec<SyncSender<Saved>>,
     health: Health,
     shared: SharedHealth,
     /// From monotonic to system time, ns.
@@ -142,6 +144,7 @@ impl Recorder {
             interventions: Interventions::default(),
             retry_at: None,
             end: None,
+            asked: Vec::new(),
             health: Health::default(),
             shared: shared.clone(),
             offset: 0,
@@ -177,8 +180,10 @@ impl Recorder {
         self.offset = system.wrapping_sub(now.nanos());
         // A policy is told of before it acts: the notes that are read now hold that of each tick that waits.
         let waiting = self.waiting();
+        let asked = std::mem::take(&mut self.asked);
         self.take_notes(now);
         self.take_ticks(waiting, now);
+        self.answer(asked, now);
         match self.end.clone() {
             None => {
                 self.give_up_robot();
@@ -200,6 +205,8 @@ impl Recorder {
     /// Everything that the node did until its end.
     fn conclude(&mut self, why: &str, now: MonoTime) {
         self.take_ticks(self.waiting(), now);
+        let asked = std::mem::take(&mut self.asked);
+        self.answer(asked, now);
         while self.robots.len() > 1 && self.robots.front().is_some_and(|robot| robot.ticks.has_ended()) {
             self.give_up_robot();
             self.take_ticks(self.waiting(), now);
@@ -245,10 +252,7 @@ impl Recorder {
                 }
                 Note::Parameters(parameters) => self.facts.parameters = parameters,
                 Note::Fault(why) => self.fault(&why, now),
-                Note::Save(answer) => {
-                    // Whoever asked may have gone.
-                    let _ = answer.try_send(self.save(now));
-                }
+                Note::Save(answer) => self.asked.push(answer),
                 Note::End(why) => self.end = Some(why),
             }
         }
@@ -374,6 +378,13 @@ impl Recorder {
         };
         let path = self.recordings.next().map_err(io)?;
         RecordingFile::create(&path, &self.facts, &robot.spec, why)
+    }
+
+    fn answer(&mut self, asked: Vec<SyncSender<Saved>>, now: MonoTime) {
+        for answer in asked {
+            // Whoever asked may have gone.
+            let _ = answer.try_send(self.save(now));
+        }
     }
 
     /// Saves what is there.

@@ -91,3 +91,32 @@ fn recordings_follow_each_other_without_a_gap_and_each_holds_its_policy() {
     );
     assert_eq!(reports.iter().map(|r| r.ticks).sum::<u64>(), 200);
 }
+
+#[test]
+fn ticks_that_the_recorder_has_not_read_when_saving_is_asked_for_are_saved() {
+    // The tick is there before the recorder looks, or comes while it does.
+    for looks_before in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut robot = Recorded::new(record_settings(folder.path(), Mode::BeforeFault));
+        robot.look();
+        robot.step(false);
+        if looks_before {
+            robot.look();
+        }
+        let saved = robot.recording.save();
+        robot.look();
+        robot.look();
+        let [file] = files(folder.path()).try_into().unwrap();
+        assert_eq!(saved.try_recv().unwrap(), Ok(file.clone()));
+        robot.end();
+        assert_eq!(replay(&file).unwrap().ticks, 1);
+    }
+    // Who asks as the node ends is answered, too.
+    let folder = tempfile::tempdir().unwrap();
+    let mut robot = Recorded::new(record_settings(folder.path(), Mode::BeforeFault));
+    robot.look();
+    robot.step(false);
+    let saved = robot.recording.save();
+    robot.end();
+    assert_eq!(files(folder.path()), [saved.try_recv().unwrap().unwrap()]);
+}

@@ -93,8 +93,17 @@ impl Recorded {
         }
     }
 
-    /// Ticks once, with new states where the robot is not silent.
+    /// Ticks once, with new states where the robot is not silent, and lets the recorder look.
     fn tick(&mut self, is_silent: bool) {
+        self.step(is_silent);
+        self.look();
+    }
+
+    fn look(&mut self) {
+        self.recorder.look(at(self.now), system(at(self.now)));
+    }
+
+    fn step(&mut self, is_silent: bool) {
         self.now += 20.0;
         let (now, k) = (at(self.now), self.ticks as f64);
         if !is_silent {
@@ -113,7 +122,6 @@ impl Recorded {
         self.tap.note(&tick, context(self.ticks, now));
         self.ticks += 1;
         drop(self.control.after(1e-5));
-        self.recorder.look(now, system(now));
     }
 
     fn swap(&mut self, version: u64) {
@@ -133,7 +141,7 @@ impl Recorded {
 
     fn end(mut self) {
         self.recording.note(Note::End("the test ends".into()));
-        self.recorder.look(at(self.now), system(at(self.now)));
+        self.look();
     }
 }
 
