@@ -3,26 +3,28 @@
 //! r2r keeps its node's handle to itself, so that an [`Observer`] has a context and a node of its own: a participant more on
 //! the network, with threads of its own, for as long as it lives.
 
-use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::ptr::null;
 
 use r2r::QosProfile;
 use r2r_rcl::{
-    RCL_RET_OK, rcl_context_fini, rcl_context_t, rcl_get_subscriptions_info_by_topic,
-    rcl_get_zero_initialized_context, rcl_get_zero_initialized_init_options, rcl_get_zero_initialized_node,
-    rcl_init, rcl_init_options_fini, rcl_init_options_init, rcl_node_fini, rcl_node_get_default_options,
-    rcl_node_init, rcl_node_options_fini, rcl_node_t, rcl_ret_t, rcl_shutdown, rcutils_get_default_allocator,
-    rcutils_get_error_string, rcutils_reset_error, rmw_get_zero_initialized_topic_endpoint_info_array,
-    rmw_topic_endpoint_info_array_fini, rmw_topic_endpoint_info_t,
+    rcl_context_fini, rcl_context_t, rcl_get_subscriptions_info_by_topic, rcl_get_zero_initialized_context,
+    rcl_get_zero_initialized_init_options, rcl_get_zero_initialized_node, rcl_init, rcl_init_options_fini,
+    rcl_init_options_init, rcl_node_fini, rcl_node_get_default_options, rcl_node_init, rcl_node_options_fini,
+    rcl_node_t, rcl_shutdown, rcutils_get_default_allocator,
+    rmw_get_zero_initialized_topic_endpoint_info_array, rmw_topic_endpoint_info_array_fini,
+    rmw_topic_endpoint_info_t,
 };
 
-use crate::node::{RosError, first_cause};
+use crate::node::RosError;
+use crate::rcl::{check, text, words};
 
 /// The middleware's name of a node whose name has not arrived yet, or that is no node of ROS 2.
 const UNKNOWN: &str = "_NODE_NAME_UNKNOWN_";
 /// What an error of [`Observer::create`] was about.
 const STARTING: &str = "starting an observer of the graph";
+/// What one of [`Observer::subscriptions`] was about.
+const LOOKING: &str = "looking at the subscriptions";
 
 /// One end of a topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +78,7 @@ impl Observer {
     /// # Errors
     /// When rcl refuses the name, or the middleware does not start.
     pub fn create(name: &str) -> Result<Self, RosError> {
-        let (name, namespace) = (text(name)?, c"/");
+        let (name, namespace) = (text(name, STARTING)?, c"/");
         // SAFETY: none of these takes or follows a pointer.
         let (mut context, mut node, mut options, allocator) = unsafe {
             (
@@ -124,7 +126,7 @@ impl Observer {
     /// # Errors
     /// When rcl refuses the name or cannot read the graph.
     pub fn subscriptions(&self, topic: &str) -> Result<Vec<Endpoint>, RosError> {
-        let topic = text(topic)?;
+        let topic = text(topic, LOOKING)?;
         // SAFETY: neither takes or follows a pointer.
         let (mut found, mut allocator) = unsafe {
             (
@@ -154,7 +156,7 @@ impl Observer {
         };
         // SAFETY: the array is rcl's or still zero, and finalised once; `endpoints` holds copies.
         let _ = unsafe { rmw_topic_endpoint_info_array_fini(&mut found, &mut allocator) };
-        check(answer, "looking at the subscriptions")?;
+        check(answer, LOOKING)?;
         Ok(endpoints)
     }
 }
@@ -195,44 +197,6 @@ unsafe fn endpoint(info: &rmw_topic_endpoint_info_t) -> Option<Endpoint> {
         owner: Owner::of(&namespace, &node),
         kind,
         qos,
-    })
-}
-
-/// A copy of a text of rcl's; empty where there is none.
-///
-/// # Safety
-/// It is null, or ends in zero and is valid for the call.
-unsafe fn words(text: *const c_char) -> String {
-    if text.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
-}
-
-fn text(name: &str) -> Result<CString, RosError> {
-    CString::new(name).map_err(|_| RosError::Rcl {
-        doing: "looking at the graph",
-        reason: format!("{name:?} is no name: it holds a zero"),
-    })
-}
-
-/// An answer of rcl's as a result, with what it says of a failure.
-fn check(answer: rcl_ret_t, doing: &'static str) -> Result<(), RosError> {
-    if u32::try_from(answer) == Ok(RCL_RET_OK) {
-        return Ok(());
-    }
-    // SAFETY: neither takes a pointer; both are about this thread, whose last call of rcl has just failed.
-    let said = unsafe {
-        let said = rcutils_get_error_string();
-        rcutils_reset_error();
-        said
-    };
-    // SAFETY: the text is an array in `said` itself, and rcutils ends it in zero.
-    let said = unsafe { words(said.str_.as_ptr()) };
-    Err(RosError::Rcl {
-        doing,
-        reason: format!("{} ({})", first_cause(&said), r2r::Error::from_rcl_error(answer)),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod node;
 pub mod parameter_server;
 pub mod parameters;
 pub mod qos;
+mod rcl;
 pub mod realtime;
 pub mod remap;
 pub mod rosout;

@@ -1,15 +1,16 @@
 //! The names that topics have on the network, after the remap rules of the command line (`-r joint_states:=/left/states`);
 //! rcl itself reads and applies them. r2r applies them, too, where it subscribes, and does not tell.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
 use r2r_rcl::{
-    RCL_RET_OK, rcl_arguments_fini, rcl_arguments_t, rcl_get_zero_initialized_arguments, rcl_parse_arguments,
-    rcl_ret_t, rcutils_allocator_t, rcutils_get_default_allocator,
+    rcl_arguments_fini, rcl_arguments_t, rcl_get_zero_initialized_arguments, rcl_parse_arguments, rcl_ret_t,
+    rcutils_allocator_t, rcutils_get_default_allocator,
 };
 
 use crate::node::RosError;
+use crate::rcl::{check, text, words};
 
 unsafe extern "C" {
     /// Of rcl/remap.h, which r2r's bindings leave out; in every distribution from Humble on.
@@ -23,6 +24,9 @@ unsafe extern "C" {
         output: *mut *mut c_char,
     ) -> rcl_ret_t;
 }
+
+/// What an error of [`Remaps::topic`] was about.
+const REMAPPING: &str = "remapping a topic's name";
 
 /// The remap rules of this process.
 pub struct Remaps {
@@ -63,7 +67,11 @@ impl Remaps {
     /// # Errors
     /// When rcl refuses a name.
     pub fn topic(&self, topic: &str, node: &str, namespace: &str) -> Result<String, RosError> {
-        let (name, node, namespace) = (text(topic)?, text(node)?, text(namespace)?);
+        let (name, node, namespace) = (
+            text(topic, REMAPPING)?,
+            text(node, REMAPPING)?,
+            text(namespace, REMAPPING)?,
+        );
         let mut output: *mut c_char = null_mut();
         // SAFETY: the three names are strings that end in zero and outlive the call, the arguments were initialised by
         // `rcl_parse_arguments`, there may be no local ones, and `output` is written before it is read.
@@ -78,12 +86,12 @@ impl Remaps {
                 &mut output,
             )
         };
-        check(remapped, "remapping a topic's name")?;
+        check(remapped, REMAPPING)?;
         if output.is_null() {
             return Ok(topic.to_owned());
         }
         // SAFETY: rcl has written a string that ends in zero and is ours.
-        let remapped = unsafe { CStr::from_ptr(output) }.to_string_lossy().into_owned();
+        let remapped = unsafe { words(output) };
         if let Some(deallocate) = self.allocator.deallocate {
             // SAFETY: `output` comes from this very allocator, and nothing points to it any more.
             unsafe { deallocate(output.cast::<c_void>(), self.allocator.state) };
@@ -97,18 +105,6 @@ impl Drop for Remaps {
         // SAFETY: they were initialised by `rcl_parse_arguments` and are finalised once.
         let _ = unsafe { rcl_arguments_fini(&mut self.arguments) };
     }
-}
-
-fn text(name: &str) -> Result<CString, RosError> {
-    let refused = |_| RosError::while_doing("remapping a topic's name")(r2r::Error::RCL_RET_INVALID_ARGUMENT);
-    CString::new(name).map_err(refused)
-}
-
-fn check(answer: rcl_ret_t, doing: &str) -> Result<(), RosError> {
-    if u32::try_from(answer) == Ok(RCL_RET_OK) {
-        return Ok(());
-    }
-    Err(RosError::while_doing(doing)(r2r::Error::from_rcl_error(answer)))
 }
 
 #[cfg(test)]
