@@ -37,7 +37,7 @@ use crate::status::LoopEvent;
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::{ControlThread, MOST_ORDERS, MOST_RETIRED};
 use messages::{Receivers, Stamps};
-use publishers::Publishers;
+use publishers::{ComeAndGone, Publishers};
 use qos_overrides::{End, Overrides};
 use recorded::facts;
 use requests::Operators;
@@ -106,8 +106,8 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
-    outputs.subscribers = Subscribers::new(overrides.offered());
     let (mut publishers, unheard) = Publishers::new(overrides.listened());
+    outputs.subscribers = Subscribers::new(overrides.offered(), publishers.come_and_gone());
     let inputs = Inputs {
         bundles,
         parameters: ParameterServer::new(&mut node)?,
@@ -188,7 +188,7 @@ fn outputs(
         node: name.trim_start_matches('/').to_owned(),
         recording: None,
         receivers: Receivers::default(),
-        subscribers: Subscribers::new(Vec::new()),
+        subscribers: Subscribers::new(Vec::new(), ComeAndGone::default()),
     })
 }
 

@@ -3,6 +3,8 @@
 //! no events of the middleware, so that the graph is looked at from time to time, on the service's thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mfpo_ros::fit::{Shortfall, shortfalls};
@@ -20,6 +22,10 @@ use crate::time::MonoTime;
 const LOOK_EVERY: u64 = Duration::from_millis(500).as_nanos() as u64;
 /// Publishers that are named at most.
 const MOST: usize = 16;
+/// Every node publishes here: its publishers are the nodes that there are.
+const NODES: &str = "/parameter_events";
+/// A node, by the identity of that publisher.
+type Node = [u8; 16];
 
 /// A topic that this node listens to.
 pub struct Listened {
@@ -49,7 +55,29 @@ pub struct Publishers {
     /// What the last look has found: the graph learns of an endpoint and of its node one after the other.
     seen: Vec<Unheard>,
     told: watch::Sender<Vec<Unheard>>,
+    /// The nodes that the last look has found.
+    nodes: Vec<Node>,
+    come_and_gone: ComeAndGone,
     is_broken: bool,
+}
+
+/// How many nodes have come and gone since the beginning; counted on the service's thread, read wherever it is of use.
+#[derive(Debug, Clone, Default)]
+pub struct ComeAndGone(Arc<AtomicU64>);
+
+impl ComeAndGone {
+    /// The count: another one than before says that somebody has come or gone.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts the nodes that are in one of two lists alone.
+    fn compare(&self, before: &[Node], after: &[Node]) {
+        let only =
+            |these: &[Node], others: &[Node]| these.iter().filter(|node| !others.contains(node)).count();
+        let changed = only(before, after) + only(after, before);
+        self.0.fetch_add(changed as u64, Ordering::Relaxed);
+    }
 }
 
 impl Publishers {
@@ -61,9 +89,16 @@ impl Publishers {
             looked_at: None,
             seen: Vec::new(),
             told,
+            nodes: Vec::new(),
+            come_and_gone: ComeAndGone::default(),
             is_broken: false,
         };
         (publishers, found)
+    }
+
+    /// Whether nodes come and go, as the looks find it.
+    pub fn come_and_gone(&self) -> ComeAndGone {
+        self.come_and_gone.clone()
     }
 
     /// Looks again, where it is time; `node` is any node of this process.
@@ -75,7 +110,7 @@ impl Publishers {
         }
         self.looked_at = Some(now);
         // r2r asserts on what other programs have announced; that must not end the services of this one.
-        let Ok(found) = catch_unwind(AssertUnwindSafe(|| self.find(node))) else {
+        let Ok((found, nodes)) = catch_unwind(AssertUnwindSafe(|| (self.find(node), nodes(node)))) else {
             tracing::warn!(
                 "the publishers cannot be looked at; one whose quality of service does not fit is not named"
             );
@@ -91,6 +126,8 @@ impl Publishers {
             });
         }
         self.seen = found;
+        self.come_and_gone.compare(&self.nodes, &nodes);
+        self.nodes = nodes;
     }
 
     fn find(&self, node: &r2r::Node) -> Vec<Unheard> {
@@ -112,6 +149,13 @@ impl Publishers {
         found.truncate(MOST);
         found
     }
+}
+
+/// The nodes that the graph shows.
+fn nodes(node: &r2r::Node) -> Vec<Node> {
+    let infos = node.get_publishers_info_by_topic(NODES, false);
+    let infos = infos.unwrap_or_default().into_iter();
+    infos.map(|info| info.endpoint_gid).collect()
 }
 
 impl Listened {
@@ -150,6 +194,24 @@ impl Listened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_comes_and_who_goes_is_counted() {
+        let seen = ComeAndGone::default();
+        let counts = [
+            &[[1; 16], [2; 16]][..],
+            &[[2; 16], [1; 16]],
+            &[[2; 16], [3; 16]],
+            &[],
+        ]
+        .windows(2)
+        .map(|pair| {
+            seen.compare(pair[0], pair[1]);
+            seen.count()
+        })
+        .collect::<Vec<_>>();
+        assert_eq!(counts, [0, 2, 4]);
+    }
 
     fn listened() -> Listened {
         Listened {

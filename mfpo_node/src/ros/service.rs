@@ -29,7 +29,7 @@ use super::probing::Probing;
 use super::r2r;
 use super::recorded::Saving;
 use super::requests::Operators;
-use super::subscribers::Subscribers;
+use super::subscribers::{Known, Subscribers};
 use r2r::ServiceRequest;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::lifecycle_msgs::msg::TransitionEvent;
@@ -423,8 +423,12 @@ impl Service {
             let is_commanding = matches!(self.live.state(), LoopState::Active | LoopState::Fallback);
             self.status
                 .note_receivers(self.outputs.receivers.count(), is_commanding);
-            let reach_nobody = self.status.reach_nobody();
-            if let Some(unserved) = self.outputs.subscribers.look(reach_nobody, now) {
+            let known = Known {
+                is_commanding,
+                served: self.status.receivers,
+                reach_nobody: self.status.reach_nobody(),
+            };
+            if let Some(unserved) = self.outputs.subscribers.look(known, now) {
                 self.status.note_unserved(unserved);
             }
             self.publish_diagnostics(now);

@@ -1,6 +1,7 @@
 //! Who subscribes to the commands and does not receive them. The middleware tells how many subscribers it serves and nothing
-//! of the others; where it serves none while the robot is commanded, the graph is looked at, on a thread of its own and for
-//! a few seconds, and what does not fit is named.
+//! of the others, so that the graph is looked at, on a thread of its own and for a few seconds, when that can have changed:
+//! some seconds after the robot is commanded, after a node has come or gone or the number that is served has changed, and again
+//! and again while something is wrong.
 
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use mfpo_ros::fit::shortfalls;
 use mfpo_ros::graph::{Endpoint, Observer, Owner};
 use mfpo_ros::shutdown;
 
+use super::publishers::ComeAndGone;
 use super::qos_overrides::{End, POLICIES, parameter};
 use super::r2r;
 use r2r::QosProfile;
@@ -20,8 +22,14 @@ use crate::time::MonoTime;
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 /// How often the graph is read while it is looked at.
 const READ_EVERY: Duration = Duration::from_millis(100);
-/// From one look to the next, ns: each is a participant that comes and goes.
-const LOOK_EVERY: u64 = Duration::from_secs(30).as_nanos() as u64;
+/// From a change to its look, ns: what starts has not subscribed to everything yet, and the robot's first motion has passed.
+const SETTLE: u64 = Duration::from_secs(5).as_nanos() as u64;
+/// How long changes that follow each other put a look off at most, ns.
+const LONGEST: u64 = Duration::from_secs(15).as_nanos() as u64;
+/// From one look to the next at least, ns: each is a participant that comes and goes.
+const REST: u64 = Duration::from_secs(10).as_nanos() as u64;
+/// From one look to the next where nothing changes and something is wrong, ns.
+const AGAIN: u64 = Duration::from_secs(30).as_nanos() as u64;
 /// Name of the observer; lists of nodes leave it out.
 const OBSERVER: &str = "_control_observer";
 
@@ -38,28 +46,41 @@ pub struct Offered {
     pub offered: QosProfile,
 }
 
+/// What is known of the receivers of the commands without a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Is the robot commanded?
+    pub is_commanding: bool,
+    /// Subscribers that the middleware serves, where there is such a topic.
+    pub served: Option<usize>,
+    /// Nobody is served, and not only for a moment.
+    pub reach_nobody: bool,
+}
+
 /// Looks for subscribers that are not served.
 pub struct Subscribers {
     offered: Vec<Offered>,
+    come_and_gone: ComeAndGone,
     under_way: Option<JoinHandle<Result<Vec<String>, RosError>>>,
-    looked_at: Option<MonoTime>,
+    occasions: Occasions,
 }
 
 impl Subscribers {
     /// Of the topics that are `offered`.
-    pub fn new(offered: Vec<Offered>) -> Self {
+    pub fn new(offered: Vec<Offered>, come_and_gone: ComeAndGone) -> Self {
         Self {
             offered,
+            come_and_gone,
             under_way: None,
-            looked_at: None,
+            occasions: Occasions::default(),
         }
     }
 
-    /// Starts a look where `nobody_is_served` and it is time; returns what a look that has ended has found.
-    pub fn look(&mut self, nobody_is_served: bool, now: MonoTime) -> Option<Vec<String>> {
-        let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_EVERY);
-        if nobody_is_served && is_due && self.under_way.is_none() && !self.offered.is_empty() {
-            self.looked_at = Some(now);
+    /// Starts a look where it is time for one; returns what a look that has ended has found.
+    pub fn look(&mut self, known: Known, now: MonoTime) -> Option<Vec<String>> {
+        let is_due = self.occasions.is_due(known, self.come_and_gone.count(), now);
+        if is_due && self.under_way.is_none() && !self.offered.is_empty() {
+            self.occasions.begin(now);
             let offered = self.offered.clone();
             let thread = std::thread::Builder::new().name("observer".into());
             match thread.spawn(move || find(&offered)) {
@@ -69,7 +90,10 @@ impl Subscribers {
         }
         let thread = self.under_way.take_if(|thread| thread.is_finished())?;
         match thread.join() {
-            Ok(Ok(found)) => Some(found),
+            Ok(Ok(found)) => {
+                self.occasions.is_wrong = !found.is_empty();
+                Some(found)
+            }
             Ok(Err(error)) => {
                 tracing::warn!("the subscribers of commands cannot be looked at: {error}");
                 None
@@ -79,6 +103,66 @@ impl Subscribers {
                 None
             }
         }
+    }
+}
+
+/// When to look.
+#[derive(Debug, Default)]
+struct Occasions {
+    /// How many were served and how many nodes had come and gone, where the robot was commanded.
+    last: Option<(usize, u64)>,
+    /// The changes that no look has followed.
+    changes: Option<Changes>,
+    looked_at: Option<MonoTime>,
+    /// The last look has found something.
+    is_wrong: bool,
+}
+
+/// When the first and the last of some changes were seen.
+#[derive(Debug, Clone, Copy)]
+struct Changes {
+    first: MonoTime,
+    last: MonoTime,
+}
+
+impl Occasions {
+    /// Is it time?
+    fn is_due(&mut self, known: Known, come_and_gone: u64, now: MonoTime) -> bool {
+        let served = known.served.filter(|_| known.is_commanding);
+        let seen = served.map(|served| (served, come_and_gone));
+        if seen.is_none() {
+            *self = Self {
+                looked_at: self.looked_at,
+                ..Self::default()
+            };
+            return false;
+        }
+        if seen != self.last {
+            self.last = seen;
+            let first = self.changes.map_or(now, |changes| changes.first);
+            self.changes = Some(Changes { first, last: now });
+        }
+        let passed = |pause| self.looked_at.is_none_or(|at| now.since(at) >= pause);
+        let is_due = self.changes.is_some_and(|changes| {
+            known.reach_nobody || changes.has_settled(now) || now.since(changes.first) >= LONGEST
+        });
+        passed(REST) && is_due || passed(AGAIN) && (self.is_wrong || known.reach_nobody)
+    }
+
+    /// A look begins. What has changed just before may come too late for it, and is looked at again.
+    fn begin(&mut self, now: MonoTime) {
+        let unsettled = self.changes.filter(|changes| !changes.has_settled(now));
+        self.changes = unsettled.map(|changes| Changes {
+            first: now,
+            ..changes
+        });
+        self.looked_at = Some(now);
+    }
+}
+
+impl Changes {
+    fn has_settled(&self, now: MonoTime) -> bool {
+        now.since(self.last) >= SETTLE
     }
 }
 
@@ -155,6 +239,90 @@ impl Offered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COMMANDED: Known = Known {
+        is_commanding: true,
+        served: Some(1),
+        reach_nobody: false,
+    };
+
+    /// At which of these seconds a look begins that ends at once and finds what `wrong` says.
+    fn looks(known: impl Fn(u64) -> (Known, u64), wrong: bool) -> Vec<u64> {
+        let mut occasions = Occasions::default();
+        let mut begun = Vec::new();
+        for second in 0..100 {
+            let now = MonoTime::from_nanos(second * 1_000_000_000);
+            let (known, come_and_gone) = known(second);
+            if occasions.is_due(known, come_and_gone, now) {
+                occasions.begin(now);
+                occasions.is_wrong = wrong;
+                begun.push(second);
+            }
+        }
+        begun
+    }
+
+    #[test]
+    fn a_robot_that_is_commanded_is_looked_at_once_and_again_after_each_change() {
+        assert_eq!(looks(|_| (COMMANDED, 3), false), [5]);
+        let idle = Known {
+            is_commanding: false,
+            ..COMMANDED
+        };
+        assert_eq!(looks(|_| (idle, 3), true), Vec::<u64>::new());
+        let stops_and_goes = |second| {
+            (
+                if !(40..=60).contains(&second) {
+                    COMMANDED
+                } else {
+                    idle
+                },
+                3,
+            )
+        };
+        assert_eq!(looks(stops_and_goes, false), [5, 66]);
+        // One that comes while the last look rests, and two in a row, are looked at together.
+        let come = |second| {
+            (
+                COMMANDED,
+                u64::from(second >= 6) + u64::from(second >= 50) + u64::from(second >= 52),
+            )
+        };
+        assert_eq!(looks(come, false), [5, 15, 57]);
+        // Nor can a program that comes every second put it off for ever.
+        assert_eq!(
+            looks(|second| (COMMANDED, second.min(48)), false),
+            [15, 30, 45, 55]
+        );
+        let served = |second| {
+            let served = Some(if second < 20 { 1 } else { 2 });
+            (Known { served, ..COMMANDED }, 3)
+        };
+        assert_eq!(looks(served, false), [5, 25]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_looked_at_again_and_nobody_at_all_at_once() {
+        assert_eq!(looks(|_| (COMMANDED, 3), true), [5, 35, 65, 95]);
+        let nobody = |second| {
+            let reach_nobody = second >= 2;
+            let served = Some(0);
+            (
+                Known {
+                    served,
+                    reach_nobody,
+                    ..COMMANDED
+                },
+                3,
+            )
+        };
+        assert_eq!(looks(nobody, true), [2, 12, 42, 72]);
+        let not_published = Known {
+            served: None,
+            ..COMMANDED
+        };
+        assert_eq!(looks(|_| (not_published, 3), true), Vec::<u64>::new());
+    }
 
     const KIND: &str = "std_msgs/msg/Float64MultiArray";
 

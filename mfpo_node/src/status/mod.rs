@@ -203,8 +203,10 @@ pub struct Status {
     pub unheard: Vec<Unheard>,
     /// Subscribers of `commands` that the middleware serves, where there is such a topic.
     pub receivers: Option<usize>,
-    /// Who subscribes to the commands and why they receive nothing, where nobody receives them.
+    /// Who subscribes to the commands and why they receive nothing, as the last look has found while the robot is commanded.
     pub unserved: Vec<String>,
+    /// The robot is commanded, as far as the receivers of the commands go.
+    is_commanding: bool,
     /// Nobody receives the commands; the same of the look before, of which nothing was told yet.
     reach_nobody: bool,
     reached_nobody: bool,

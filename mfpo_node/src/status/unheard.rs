@@ -35,20 +35,26 @@ impl Status {
         if reach_nobody && were_so && !self.reach_nobody {
             tracing::warn!("{UNRECEIVED}");
         }
+        let reached_somebody = self.reach_nobody && !reach_nobody;
         self.reach_nobody = reach_nobody && were_so;
         self.receivers = receivers;
-        if !self.reach_nobody {
+        self.is_commanding = is_commanding;
+        // What was found may have been repaired; the next look tells.
+        if !is_commanding || reached_somebody {
             self.unserved.clear();
         }
     }
 
     /// Takes over who subscribes to the commands and why they receive nothing, and logs what is new.
     pub fn note_unserved(&mut self, unserved: Vec<String>) {
-        if !self.reach_nobody {
+        if !self.is_commanding {
             return;
         }
         for new in unserved.iter().filter(|new| !self.unserved.contains(new)) {
             tracing::warn!("{new}");
+        }
+        for gone in self.unserved.iter().filter(|gone| !unserved.contains(gone)) {
+            tracing::info!("no longer so: {gone}");
         }
         self.unserved = unserved;
     }

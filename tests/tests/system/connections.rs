@@ -168,6 +168,31 @@ fn commands_that_nobody_receives_are_told_of() {
     peer.listen("commands", "std_msgs/Float64MultiArray", Qos::Sensor);
     peer.next("commands", 5);
     connections(&peer, OK);
+    // The other subscription is served as little as before, though a recorder or a view may be.
+    let still = connections(&peer, WARN);
+    assert_says(&still, &named);
+    assert!(!still.contains("nobody receives"), "{still}");
+}
+
+#[test]
+fn one_who_comes_later_and_receives_nothing_is_named_beside_others_who_do() {
+    let env = TestEnv::new();
+    let (mut peer, control) = node(&env, &[]);
+    peer.report_both_joints();
+    peer.active();
+    peer.next("commands", 5);
+    connections(&peer, OK);
+    let mut late = env.peer("/late");
+    late.listen("/commands", "trajectory_msgs/JointTrajectory", Qos::Reliable);
+    let named = "/commands is not received by node '/late/peer': it takes trajectory_msgs/msg/JointTrajectory, sent is \
+                 std_msgs/msg/Float64MultiArray";
+    control.says(&[named]);
+    until("it is in the diagnostics", || {
+        connections(&peer, WARN).contains(named).then_some(())
+    });
+    drop(late);
+    control.says(&["no longer so: /commands is not received by node '/late/peer'"]);
+    connections(&peer, OK);
 }
 
 #[test]
