@@ -345,14 +345,17 @@ fn connections(sources: &Sources<'_>) -> Diagnostic {
         .into_iter()
         .chain(status.reach_nobody().then_some(UNRECEIVED))
         .chain(status.unserved.iter().map(String::as_str))
+        .chain(status.rivals.iter().map(String::as_str))
         .collect();
     let (level, message) = if wrong.is_empty() {
         (
             Level::Ok,
             "every publisher on the node's topics is heard".to_owned(),
         )
-    } else {
+    } else if status.rivals.is_empty() {
         (Level::Warn, wrong.join("; "))
+    } else {
+        (Level::Error, wrong.join("; "))
     };
     Diagnostic {
         name: "connections",

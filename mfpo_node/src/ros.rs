@@ -37,7 +37,7 @@ use crate::status::LoopEvent;
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::{ControlThread, MOST_ORDERS, MOST_RETIRED};
 use messages::{Receivers, Stamps};
-use publishers::{ComeAndGone, Publishers};
+use publishers::{ComeAndGone, Commands, Publishers};
 use qos_overrides::{End, Overrides};
 use recorded::facts;
 use requests::Operators;
@@ -103,17 +103,25 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         tell,
         record,
     };
+    let commanding = loop_node
+        .fully_qualified_name()
+        .context("the name of the control loop's node")?;
     let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
-    let (mut publishers, unheard) = Publishers::new(overrides.listened());
-    outputs.subscribers = Subscribers::new(overrides.offered(), publishers.come_and_gone());
+    let offered = overrides.offered();
+    let commands = Commands {
+        topics: offered.iter().map(|topic| topic.remapped.clone()).collect(),
+        node: commanding,
+    };
+    let (mut publishers, others) = Publishers::new(overrides.listened(), commands);
+    outputs.subscribers = Subscribers::new(offered, publishers.come_and_gone());
     let inputs = Inputs {
         bundles,
         parameters: ParameterServer::new(&mut node)?,
         operators: Operators::new(&mut node)?,
         descriptions,
-        unheard,
+        others,
     };
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;

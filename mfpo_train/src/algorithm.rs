@@ -35,9 +35,10 @@ pub trait Algorithm: Send {
     /// Transitions that one update takes: the mini-batch, once for each update of the critics.
     fn rows_per_update(&self) -> usize;
 
-    /// A transition that has just happened, before it goes into the replay buffer; `ended` if it was its episode's last.
-    fn observe(&mut self, transition: &Transition<'_>, ended: bool) {
-        let _ = (transition, ended);
+    /// A transition that has just happened in the run's environment of this index, before it goes into the replay
+    /// buffer; `ended` if it was its episode's last.
+    fn observe(&mut self, environment: usize, transition: &Transition<'_>, ended: bool) {
+        let _ = (environment, transition, ended);
     }
 
     /// One update; its metrics hold `temperature` and `entropy`, and are finite.

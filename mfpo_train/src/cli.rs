@@ -229,7 +229,7 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
     if let Some(seeds) = &args.seeds {
-        return seeds::train(&several_seeds(&args, seeds), &stop);
+        return seeds::train(&several_seeds(&args, seeds)?, &stop);
     }
     let start = match &args.resume {
         None => fresh_start(&args)?,
@@ -270,14 +270,22 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
 }
 
 /// The runs of `--seeds`: the same arguments for each.
-fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
+fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> anyhow::Result<seeds::Plan> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.map_or(cores, |jobs| jobs as usize).min(seeds.len());
     let mut overrides = overrides(args);
     if !overrides.iter().any(|set| set.starts_with("learner.threads")) {
         overrides.push(format!("learner.threads={}", (cores / jobs).max(1)));
     }
+    let task = task(args).to_owned();
+    let config = TrainConfig::load(&task, args.config.as_deref(), &overrides)?;
+    // A run that goes on has its own configuration: the length that a file gives must be told to it.
+    let usual = TrainConfig::load(&task, None, &overrides).ok();
+    if usual.is_none_or(|usual| usual.run.steps != config.run.steps) {
+        overrides.push(format!("run.steps={}", config.run.steps));
+    }
     let mut go_on: Vec<String> = overrides.iter().map(|set| format!("--set={set}")).collect();
+    go_on.push(format!("--task={task}"));
     go_on.push(format!("--min-seconds={}", args.min_seconds));
     go_on.extend(args.until_success.map(|share| format!("--until-success={share}")));
     if args.video {
@@ -287,22 +295,27 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> seeds::Plan {
     go_on.extend(key.map(|key| format!("--sign-key={}", key.display())));
     go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
     let mut start = go_on.clone();
-    start.extend(args.task.as_ref().map(|task| format!("--task={task}")));
     start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
-    seeds::Plan {
+    Ok(seeds::Plan {
         seeds: seeds.to_vec(),
+        task,
+        config,
         folder: args.out.clone().unwrap_or_else(|| folder_of_seeds(args)),
         jobs,
         start,
         go_on,
         overrides,
         quiet: args.quiet,
-    }
+    })
+}
+
+fn task(args: &TrainArgs) -> &str {
+    args.task.as_deref().unwrap_or("swing_arm")
 }
 
 /// The same for the same command, which goes on with what is there.
 fn folder_of_seeds(args: &TrainArgs) -> PathBuf {
-    let task = args.task.as_deref().unwrap_or("swing_arm");
+    let task = task(args);
     let algorithm = args.algorithm.as_deref().unwrap_or("mfpo");
     PathBuf::from("runs").join(format!("{task}-{algorithm}"))
 }
@@ -317,7 +330,7 @@ struct Start {
 }
 
 fn fresh_start(args: &TrainArgs) -> anyhow::Result<Start> {
-    let task = args.task.clone().unwrap_or_else(|| "swing_arm".to_owned());
+    let task = task(args).to_owned();
     let folder = args.out.clone();
     Ok(Start {
         config: TrainConfig::load(&task, args.config.as_deref(), &overrides(args))?,
@@ -341,7 +354,7 @@ fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
     let before = TrainConfig::parse(&header.config, &[])?;
     let config = TrainConfig::parse(&header.config, &overrides(args))?;
     ensure!(
-        header.step < config.run.steps,
+        !train::is_done(&header, &state, config.run.steps),
         "the run in {} is done: {} of {} steps; give more with --steps",
         folder.display(),
         header.step,

@@ -192,36 +192,7 @@ impl TrainConfig {
 
     /// The configuration that [`TrainConfig::to_toml`] wrote, then `overrides`.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax {
-                path: "the configuration in the checkpoint".to_owned(),
-                reason: error.to_string(),
-            })?;
-        Self::overridden(table, overrides)
-    }
-
-    /// What is different in `other`, as `section.key = value`; lengths and intervals do not count, nor do the numbers of an
-    /// algorithm that does not learn there.
-    pub fn changes(&self, other: &Self) -> Vec<String> {
-        let table = |config: &Self| config.to_toml().ok().and_then(|text| text.parse::<Table>().ok());
-        let (before, after) = (table(self).unwrap_or_default(), table(other).unwrap_or_default());
-        let keys = after.iter().flat_map(|(section, values)| {
-            let values = values.as_table().into_iter().flatten();
-            values.map(move |(key, value)| (section, key, value))
-        });
-        let harmless = |key: &str| ["steps", "threads"].contains(&key) || key.ends_with("_every");
-        let idle = match other.run.algorithm {
-            AlgorithmKind::Mfpo => "sac",
-            AlgorithmKind::Sac => "learner",
-        };
-        let changed = keys.filter(|(section, key, value)| {
-            let old = before.get(*section).and_then(|values| values.get(*key));
-            ![idle, "evaluation"].contains(&section.as_str()) && !harmless(key) && old != Some(*value)
-        });
-        changed
-            .map(|(section, key, value)| format!("{section}.{key} = {value}"))
-            .collect()
+        Self::overridden(table("the configuration in the checkpoint", text)?, overrides)
     }
 
     fn overridden(mut table: Table, overrides: &[String]) -> Result<Self, ConfigError> {
@@ -323,11 +294,38 @@ fn read(path: &str) -> Result<Table, ConfigError> {
         path: path.to_owned(),
         source,
     })?;
-    text.parse()
+    table(path, &text)
+}
+
+fn table(path: &str, text: &str) -> Result<Table, ConfigError> {
+    let mut table: Table = text
+        .parse()
         .map_err(|error: toml::de::Error| ConfigError::Syntax {
             path: path.to_owned(),
             reason: error.to_string(),
-        })
+        })?;
+    leave_out_own_delay(&mut table);
+    Ok(table)
+}
+
+/// Programs that could not leave the delay out stored all ranges, and 8 ms alone for the task's own. Today a
+/// shortest delay of 0 is not stored, so that the 8 ms of a run of today are those that somebody asked for.
+fn leave_out_own_delay(table: &mut Table) {
+    let Some(Value::Table(environment)) = table.get_mut("environment") else {
+        return;
+    };
+    let others = [
+        "action_delay_min",
+        "position_noise",
+        "velocity_noise",
+        "mass",
+        "damping",
+        "effort",
+    ];
+    let is = |key: &str, number: f64| environment.get(key).and_then(Value::as_float) == Some(number);
+    if is("action_delay_max", 0.008) && others.iter().all(|key| is(key, 0.0)) {
+        environment.remove("action_delay_max");
+    }
 }
 
 /// Lays `over` on `base`, key by key.
@@ -566,10 +564,18 @@ mod tests {
     }
 
     #[test]
-    fn half_cheetah_differs_from_the_paper_only_as_the_authors_script_says() {
-        let paper = TrainConfig::load("Hopper-v5", None, &[]).unwrap();
-        let cheetah = TrainConfig::load("HalfCheetah-v5", None, &[]).unwrap();
-        assert_eq!(paper.changes(&cheetah), ["learner.clipped_double_q = false"]);
+    fn the_delay_of_a_stored_configuration_is_the_tasks_own_unless_it_was_asked_for() {
+        let own = load(&[]).unwrap();
+        assert_eq!(own.environment, Randomization::default());
+        let before = own.to_toml().unwrap().replace(
+            "[environment]",
+            "[environment]\naction_delay_min = 0.0\naction_delay_max = 0.008",
+        );
+        assert_eq!(TrainConfig::parse(&before, &[]).unwrap(), own);
+
+        let asked = load(&["environment.action_delay_max=0.008"]).unwrap();
+        assert_eq!(asked.environment.action_delay_max, Some(0.008));
+        assert_eq!(TrainConfig::parse(&asked.to_toml().unwrap(), &[]).unwrap(), asked);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod collapse;
 pub mod config;
+mod difference;
 pub mod episode;
 pub mod eval;
 pub mod evaluate;

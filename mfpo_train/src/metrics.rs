@@ -84,8 +84,11 @@ impl Metrics {
         })
     }
 
-    /// Bytes written so far; every line is whole.
+    /// Bytes written so far, every line whole and on the disk: a checkpoint counts them, and must find them
+    /// after a power cut.
     pub fn bytes(&mut self) -> Result<u64, MetricsError> {
+        self.file.flush()?;
+        self.file.get_ref().sync_data()?;
         Ok(self.file.stream_position()?)
     }
 

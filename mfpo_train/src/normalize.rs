@@ -83,9 +83,9 @@ impl Algorithm for Normalized {
         self.inner.rows_per_update()
     }
 
-    fn observe(&mut self, transition: &Transition<'_>, ended: bool) {
+    fn observe(&mut self, environment: usize, transition: &Transition<'_>, ended: bool) {
         self.statistics.add(transition.observation);
-        self.inner.observe(transition, ended);
+        self.inner.observe(environment, transition, ended);
     }
 
     fn update(&mut self, batch: &Batch) -> Result<UpdateMetrics, LearnerError> {
@@ -199,7 +199,7 @@ mod tests {
                 terminated: false,
                 next_observation: &[value],
             };
-            normalized.observe(&transition, false);
+            normalized.observe(0, &transition, false);
         }
         let batch = Batch {
             size: 1,

@@ -1,6 +1,6 @@
 //! `plot`: the evaluations of several runs in one picture, runs that differ only in their seed as one curve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -96,31 +96,40 @@ struct Group {
     points: Vec<(f64, f64, f64, f64)>,
 }
 
-/// The runs below `folders`: each is a run, or holds runs.
+/// The runs below `folders`: each is a run, or holds runs. A run that is named twice, also through the folder that
+/// holds it, is one.
 ///
 /// # Errors
 /// When one holds none.
 pub fn find_runs(folders: &[PathBuf]) -> anyhow::Result<Vec<RunCurve>> {
-    let mut runs = Vec::new();
+    let (mut runs, mut known) = (Vec::new(), BTreeSet::new());
     for folder in folders {
-        if folder.join("run.json").exists() {
-            runs.push(RunCurve::read(folder)?);
-            continue;
-        }
-        let below = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        let mut below: Vec<PathBuf> = below.flatten().map(|entry| entry.path()).collect();
-        below.retain(|path| path.join("run.json").exists());
-        below.sort();
-        ensure!(
-            !below.is_empty(),
-            "{} is no run and holds none: expected the folder that `train --out` or `train --seeds` leaves",
-            folder.display()
-        );
-        for path in below {
-            runs.push(RunCurve::read(&path)?);
+        for path in run_folders(folder)? {
+            let place = path.canonicalize();
+            let place = place.with_context(|| format!("cannot find {}", path.display()))?;
+            if known.insert(place) {
+                runs.push(RunCurve::read(&path)?);
+            }
         }
     }
     Ok(runs)
+}
+
+/// The folder itself where it is a run, else the runs in it.
+fn run_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if folder.join("run.json").exists() {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let below = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut below: Vec<PathBuf> = below.flatten().map(|entry| entry.path()).collect();
+    below.retain(|path| path.join("run.json").exists());
+    below.sort();
+    ensure!(
+        !below.is_empty(),
+        "{} is no run and holds none: expected the folder that `train --out` or `train --seeds` leaves",
+        folder.display()
+    );
+    Ok(below)
 }
 
 /// Draws `runs` to `path`.
@@ -139,7 +148,7 @@ fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
     let mut sorted: Vec<(&RunCurve, Vec<&RunCurve>)> = Vec::new();
     for run in runs {
         let same = |other: &&RunCurve| {
-            other.info.task == run.info.task && other.config.changes(&run.config).is_empty()
+            other.info.task == run.info.task && other.config.differences(&run.config).is_empty()
         };
         match sorted.iter_mut().find(|(first, _)| same(first)) {
             Some((_, members)) => members.push(run),
@@ -167,22 +176,25 @@ fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -
     let same =
         |other: &&RunCurve| other.info.task == run.info.task && other.info.algorithm == run.info.algorithm;
     // What the first run of this task and algorithm has otherwise.
-    let changes = runs
+    let differences = runs
         .iter()
         .find(same)
-        .map(|first| first.config.changes(&run.config));
-    let changes = changes.unwrap_or_default();
-    let changes: String = if changes.len() > MOST_NAMED {
-        format!(", {} other settings in {}", changes.len(), run.folder)
+        .map(|first| first.config.differences(&run.config));
+    let differences = differences.unwrap_or_default();
+    let differences: String = if differences.len() > MOST_NAMED {
+        format!(", {} other settings in {}", differences.len(), run.folder)
     } else {
-        changes.iter().map(|change| format!(", {change}")).collect()
+        differences
+            .iter()
+            .map(|difference| format!(", {difference}"))
+            .collect()
     };
     let seeds = if seeds == 1 {
         format!("seed {}", run.info.seed)
     } else {
         format!("mean and range of {seeds} seeds")
     };
-    format!("{task}{algorithm}{changes} ({seeds})")
+    format!("{task}{algorithm}{differences} ({seeds})")
 }
 
 fn last(members: &[&RunCurve]) -> Option<(u64, Vec<f64>)> {
@@ -404,6 +416,43 @@ mod tests {
                 "MFPO, learner.atoms = 51, learner.probes = 3, learner.tau = 0.5 (seed 5)",
             ]
         );
+    }
+
+    #[test]
+    fn runs_of_other_options_or_candidates_are_curves_of_their_own_in_either_order() {
+        let runs = [
+            run(0, &["task.frame_skip=4"], &[1.0]),
+            run(1, &[], &[1.0]),
+            run(2, &["evaluation.candidates=8"], &[1.0]),
+        ];
+        let groups = groups(&runs, Along::Steps);
+        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            [
+                "MFPO (seed 0)",
+                "MFPO, task.frame_skip left out (seed 1)",
+                "MFPO, task.frame_skip left out, evaluation.candidates = 8 (seed 2)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_that_is_named_twice_is_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("one");
+        fs::create_dir(&folder).unwrap();
+        let run = run(0, &[], &[]);
+        run.info.store(&folder).unwrap();
+        fs::write(folder.join("config.toml"), run.config.to_toml().unwrap()).unwrap();
+        let line = serde_json::json!({
+            "kind": "evaluation", "step": 1, "seconds": 1.0, "mean_return": 2.0, "std_return": 0.0,
+            "mean_length": 9.0, "episodes": 1, "candidates": 1,
+        });
+        fs::write(folder.join("metrics.jsonl"), format!("{line}\n")).unwrap();
+        let roundabout = folder.join("..").join("one");
+        let named = [folder.clone(), parent.path().to_owned(), roundabout, folder];
+        assert_eq!(find_runs(&named).unwrap().len(), 1);
     }
 
     #[test]

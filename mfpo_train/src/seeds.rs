@@ -1,14 +1,16 @@
 //! `--seeds`: one run a seed, each a process of its own, on one display.
 //!
-//! The children write `--json-progress`; this program reads it. A run that was there before goes on from its checkpoint.
+//! The children write `--json-progress`; this program reads it. A run that was there before goes on from its
+//! checkpoint, where it is the run that the command asks for; where one is another run, nothing starts.
 //! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -20,8 +22,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
-use crate::overlay::{self, Along};
+use crate::overlay::{self, Along, RunCurve};
 use crate::progress::{Report, message};
+use crate::train::is_done;
 
 /// How often somebody's wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -51,6 +54,10 @@ pub fn parse(text: &str) -> Result<Vec<u64>, String> {
 pub struct Plan {
     /// One run each.
     pub seeds: Vec<u64>,
+    /// The task of every run.
+    pub task: String,
+    /// The configuration of every run, as the command asks for it.
+    pub config: TrainConfig,
     /// Holds one run folder a seed: `s0`, `s1` ...
     pub folder: PathBuf,
     /// Processes at the same time.
@@ -71,10 +78,20 @@ enum News {
     Ended(usize),
 }
 
+/// The run that a folder holds already.
+struct Saved {
+    task: String,
+    config: TrainConfig,
+    /// Nothing is left to do.
+    done: bool,
+}
+
 /// A run and where it is.
 struct Run {
     seed: u64,
     folder: PathBuf,
+    /// What its folder held before; taken when the run starts.
+    before: anyhow::Result<Option<Saved>>,
     bar: ProgressBar,
     child: Option<Child>,
     last: Report,
@@ -84,8 +101,19 @@ struct Run {
 /// Runs every seed, and draws `curve.png` over all of them.
 ///
 /// # Errors
-/// When a run failed; the others have gone on to their ends.
+/// When a folder holds another run than the plan's: nothing has started then. When a run failed; the others
+/// have gone on to their ends.
 pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    for seed in &plan.seeds {
+        let folder = plan.folder.join(format!("s{seed}"));
+        // A checkpoint that cannot be read is the failure of this run alone.
+        let saved = Saved::read(&folder, &plan.overrides);
+        if let Ok(Some(saved)) = &saved {
+            saved.check(&folder, plan)?;
+        }
+        found.push((*seed, folder, saved));
+    }
     fs::create_dir_all(&plan.folder)
         .with_context(|| format!("cannot make the folder {}", plan.folder.display()))?;
     let target = if plan.quiet {
@@ -94,10 +122,9 @@ pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
         ProgressDrawTarget::stderr_with_hz(5)
     };
     let bars = MultiProgress::with_draw_target(target);
-    let mut runs: Vec<Run> = plan
-        .seeds
-        .iter()
-        .map(|seed| Run::new(*seed, &plan.folder, &bars))
+    let mut runs: Vec<Run> = found
+        .into_iter()
+        .map(|(seed, folder, before)| Run::new(seed, folder, before, &bars))
         .collect();
     let (sender, news) = channel();
     let mut waiting: VecDeque<usize> = (0..runs.len()).collect();
@@ -106,7 +133,10 @@ pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
     while running > 0 || !waiting.is_empty() {
         while running < plan.jobs && !told_to_stop {
             let Some(index) = waiting.pop_front() else { break };
-            running += usize::from(runs[index].start(index, plan, &sender)?);
+            match runs[index].start(index, plan, &sender) {
+                Ok(started) => running += usize::from(started),
+                Err(error) => runs[index].fail(format!("{error:#}")),
+            }
         }
         if stop.load(Ordering::Relaxed) && !told_to_stop {
             told_to_stop = true;
@@ -140,9 +170,11 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
         .filter(|f| f.join("run.json").exists())
         .collect();
     let curve = plan.folder.join("curve.png");
-    match overlay::find_runs(&folders) {
-        Ok(measured) if !measured.is_empty() => overlay::draw(&measured, Along::Steps, &curve)?,
-        _ => {}
+    // A run that failed may have measured nothing; the others are drawn.
+    let measured = folders.iter().map(|folder| overlay::find_runs(from_ref(folder)));
+    let measured: Vec<RunCurve> = measured.filter_map(Result::ok).flatten().collect();
+    if !measured.is_empty() {
+        overlay::draw(&measured, Along::Steps, &curve)?;
     }
     let returns: Vec<f64> = runs.iter().filter_map(|run| run.last.mean_return).collect();
     if !returns.is_empty() {
@@ -172,8 +204,72 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Saved {
+    /// The run in `folder`, changed by `overrides`; none where there is no checkpoint.
+    fn read(folder: &Path, overrides: &[String]) -> anyhow::Result<Option<Self>> {
+        let checkpoints = Checkpoints::new(folder);
+        if !checkpoints.last().exists() {
+            return Ok(None);
+        }
+        let (header, state) = checkpoints.load()?;
+        let steps = TrainConfig::parse(&header.config, overrides)?.run.steps;
+        Ok(Some(Self {
+            done: is_done(&header, &state, steps),
+            config: TrainConfig::parse(&header.config, &[])?,
+            task: header.task,
+        }))
+    }
+
+    /// Is it a run of `plan`? Lengths and intervals may differ.
+    fn check(&self, folder: &Path, plan: &Plan) -> anyhow::Result<()> {
+        let place = folder.display();
+        let differences = if self.task == plan.task {
+            let mut asked = plan.config.clone();
+            // A command leaves the sizes to the task, which is the same.
+            let learner = &self.config.learner;
+            asked
+                .set_sizes(learner.observation_size, learner.action_size)
+                .with_context(|| {
+                    format!("the run in {place} is not the one asked for; choose another --out")
+                })?;
+            differences(&self.config, &asked)
+        } else {
+            vec![format!("task: {} there, {} asked for", self.task, plan.task)]
+        };
+        ensure!(
+            differences.is_empty(),
+            "the run in {place} is not the one asked for ({}); choose another --out, or go on with it as it \
+             is: train --resume {place}",
+            differences.join("; ")
+        );
+        Ok(())
+    }
+}
+
+/// Every key that makes `asked` another run than `stored`, with both values.
+fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
+    let (there, here) = (asked.changes(stored), stored.changes(asked));
+    let (there, here) = (by_key(&there), by_key(&here));
+    // The numbers of two algorithms cannot be compared.
+    let alike = stored.run.algorithm == asked.run.algorithm;
+    let both = there
+        .iter()
+        .filter_map(|(key, stored)| Some((*key, *stored, *here.get(key)?)));
+    both.filter(|(key, _, _)| alike || *key == "run.algorithm")
+        .map(|(key, stored, asked)| format!("{key}: {stored} there, {asked} asked for"))
+        .collect()
+}
+
+/// `section.key = value` as key and value; the value of `section.key left out` are these words.
+fn by_key(changes: &[String]) -> BTreeMap<&str, &str> {
+    let pairs = changes.iter().filter_map(|change| change.split_once(' '));
+    pairs
+        .map(|(key, value)| (key, value.strip_prefix("= ").unwrap_or(value)))
+        .collect()
+}
+
 impl Run {
-    fn new(seed: u64, folder: &Path, bars: &MultiProgress) -> Self {
+    fn new(seed: u64, folder: PathBuf, before: anyhow::Result<Option<Saved>>, bars: &MultiProgress) -> Self {
         let style = ProgressStyle::with_template(
             "{prefix} {wide_bar:.cyan/dim} {pos}/{len} steps, {msg}, {eta} left",
         );
@@ -183,7 +279,8 @@ impl Run {
         bar.set_message("waiting");
         Self {
             seed,
-            folder: folder.join(format!("s{seed}")),
+            folder,
+            before,
             bar,
             child: None,
             last: Report::default(),
@@ -197,26 +294,21 @@ impl Run {
 
     /// Starts the process; false when the run is done already.
     fn start(&mut self, index: usize, plan: &Plan, news: &Sender<News>) -> anyhow::Result<bool> {
-        let saved = Checkpoints::new(&self.folder);
         let mut args = vec!["train".to_owned(), "--json-progress".to_owned()];
-        if saved.last().exists() {
-            let (header, _) = saved.load()?;
-            let config = TrainConfig::parse(&header.config, &plan.overrides)?;
-            if header.step >= config.run.steps {
+        match std::mem::replace(&mut self.before, Ok(None))? {
+            Some(saved) if saved.done => {
                 self.bar.abandon_with_message("done before");
                 return Ok(false);
             }
-            args.push(format!("--resume={}", self.folder.display()));
-            args.extend(plan.go_on.iter().cloned());
-        } else {
-            ensure!(
-                !self.folder.join("metrics.jsonl").exists(),
-                "{} holds a run without a checkpoint; remove the folder, or give another --out",
-                self.folder.display()
-            );
-            args.push(format!("--out={}", self.folder.display()));
-            args.push(format!("--seed={}", self.seed));
-            args.extend(plan.start.iter().cloned());
+            Some(_) => {
+                args.push(format!("--resume={}", self.folder.display()));
+                args.extend(plan.go_on.iter().cloned());
+            }
+            None => {
+                args.push(format!("--out={}", self.folder.display()));
+                args.push(format!("--seed={}", self.seed));
+                args.extend(plan.start.iter().cloned());
+            }
         }
         let log =
             File::create(self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
@@ -261,24 +353,24 @@ impl Run {
         let Some(mut child) = self.child.take() else {
             return;
         };
-        self.failure = match child.wait() {
-            Ok(status) if status.success() => None,
+        match child.wait() {
+            Ok(status) if status.success() => self.bar.abandon(),
             Ok(status) => {
                 let text = fs::read_to_string(self.log()).unwrap_or_default();
                 let last = text.lines().rev().find(|line| !line.trim().is_empty());
-                Some(format!(
+                self.fail(format!(
                     "{} ({status}, {})",
                     last.unwrap_or("no message"),
                     self.log().display()
-                ))
+                ));
             }
-            Err(error) => Some(error.to_string()),
-        };
-        if self.failure.is_some() {
-            self.bar.abandon_with_message("failed");
-        } else {
-            self.bar.abandon();
+            Err(error) => self.fail(error.to_string()),
         }
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.failure = Some(reason);
+        self.bar.abandon_with_message("failed");
     }
 }
 
@@ -301,6 +393,31 @@ fn listen(index: usize, out: Option<ChildStdout>, news: &Sender<News>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_makes_another_run_is_told_with_both_values() {
+        let config = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+            TrainConfig::load("swing_arm", None, &sets).unwrap()
+        };
+        let stored = config(&["learner.tau=0.01"]);
+        let longer = config(&["learner.tau=0.01", "run.steps=7", "learner.threads=3"]);
+        assert!(differences(&stored, &longer).is_empty());
+        let other = config(&["learner.tau=0.02", "task.frame_skip=4"]);
+        assert_eq!(
+            differences(&stored, &other),
+            [
+                "learner.tau: 0.01 there, 0.02 asked for",
+                "task.frame_skip: left out there, 4 asked for"
+            ]
+        );
+        let peer = config(&["run.algorithm=sac", "sac.tau=0.02"]);
+        let told = differences(&stored, &peer);
+        assert!(
+            told.len() == 1 && told[0].starts_with("run.algorithm: ") && told[0].contains("mfpo"),
+            "{told:?}"
+        );
+    }
 
     #[test]
     fn a_range_has_its_last_seed() {

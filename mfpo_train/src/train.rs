@@ -4,8 +4,10 @@
 //! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
 //! SAC's policy has no bundle; there the policy itself is measured.
 
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+mod folder;
+
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,12 +33,14 @@ use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
 use crate::run_info::RunInfo;
-use crate::state::{Generator, State};
+use crate::state::{Generator, Numbers, State};
 
 /// A run that is ahead of its time waits no longer than this at each step.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// Golden probes in a bundle.
 const PROBES: usize = 4;
+/// Array of a checkpoint: 1 where the policy was measured at its step, else 0.
+const MEASURED: &str = "measured";
 
 /// What to train.
 pub struct Options {
@@ -95,6 +99,16 @@ pub fn train(options: Options) -> anyhow::Result<Outcome> {
         Ok(()) => run.finish(),
         Err(error) => Err(run.broken(error)),
     }
+}
+
+/// Has the run of a checkpoint nothing left to do? Its steps are done, and its last policy is measured.
+pub fn is_done(header: &Header, state: &State<'_>, steps: u64) -> bool {
+    let not_yet = Numbers::from(vec![0_u64]);
+    // Programs before this one wrote no such array, and their last checkpoint after the measurement.
+    let unmeasured = state
+        .iter()
+        .any(|(name, values)| name == MEASURED && *values == not_yet);
+    header.step >= steps && !unmeasured
 }
 
 /// All that the loop works on.
@@ -165,22 +179,30 @@ impl Run {
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
         let mut seeds = ChaCha12Rng::seed_from_u64(seed);
         // Before the folder: a device that cannot be had leaves none.
-        let learner = algorithm::make(&config, seeds.next_u64())?;
-        if checkpoint.is_none() {
-            create_run_folder(&folder)?;
-        }
-        let lock = lock(&folder)?;
-        let name = checkpoint.as_ref().map(|(header, _)| header.run.clone());
+        let mut learner = algorithm::make(&config, seeds.next_u64())?;
+        let capacity = config.run.replay_capacity;
+        let mut replay = ReplayBuffer::new(observation_size, action_size, capacity, seeds.next_u64());
+        let mut rng = ChaCha12Rng::seed_from_u64(seeds.next_u64());
+        let mut episodes = Episodes::new(envs);
+        let lock = match &checkpoint {
+            None => folder::begin(&folder)?,
+            Some(_) => folder::lock(&folder)?,
+        };
+        // Before the files: a checkpoint that does not fit leaves them as they are.
+        let header = match checkpoint {
+            None => None,
+            Some((header, state)) => {
+                rng = restore(state, learner.as_mut(), &mut replay, &mut episodes)?;
+                Some(header)
+            }
+        };
+        let name = header.as_ref().map(|header| header.run.clone());
         let name = name.unwrap_or_else(|| run_id(&task, seed));
-        store_configuration(&folder, &config)?;
-        let info = match &checkpoint {
+        let info = match &header {
             None => RunInfo::new(&name, &task, config.run.algorithm, seed),
             Some(_) => RunInfo::read(&folder)?,
         };
-        info.store(&folder)?;
-        let films = options
-            .films
-            .and_then(|size| Films::of_run(&folder, size, evaluation_env.as_mut()));
+        let publisher = Publisher::new(&folder, options.sink)?;
         let setup = recorder::Setup {
             title: format!("{task}, seed {seed}"),
             progress: options.progress,
@@ -190,25 +212,25 @@ impl Run {
             folder: folder.clone(),
             started: info.started as f64,
         };
-        let recorder = match &checkpoint {
+        let recorder = match &header {
             None => Recorder::create(setup)?,
-            Some((header, _)) => Recorder::resume(setup, &header.record, header.step)?,
+            Some(header) => Recorder::resume(setup, &header.record, header.step)?,
         };
+        folder::store_configuration(&folder, &config)?;
+        info.store(&folder)?;
+        let films = options
+            .films
+            .and_then(|size| Films::of_run(&folder, size, evaluation_env.as_mut()));
         let mut run = Self {
             learner,
-            replay: ReplayBuffer::new(
-                observation_size,
-                action_size,
-                config.run.replay_capacity,
-                seeds.next_u64(),
-            ),
+            replay,
             batch: Batch::default(),
-            publisher: Publisher::new(&folder, options.sink)?,
+            publisher,
             signing_key: options.signing_key,
             checkpoints: Checkpoints::new(&folder),
             least: options.least,
-            rng: ChaCha12Rng::seed_from_u64(seeds.next_u64()),
-            episodes: Episodes::new(envs),
+            rng,
+            episodes,
             step: 0,
             version: None,
             sealed: None,
@@ -224,14 +246,14 @@ impl Run {
             folder,
             _lock: lock,
         };
-        match checkpoint {
+        match header {
             None => run.begin()?,
-            Some((header, state)) => run.restore(&header, state)?,
+            Some(header) => run.go_on(&header)?,
         }
         Ok(run)
     }
 
-    /// The first episodes, bundle, measurement and checkpoint.
+    /// The first episodes and checkpoint, then the first bundle and measurement.
     fn begin(&mut self) -> anyhow::Result<()> {
         tracing::info!(
             "training {} with seed {} into {}",
@@ -242,6 +264,29 @@ impl Run {
         for index in 0..self.episodes.len() {
             self.episodes.start(index, self.rng.next_u64())?;
         }
+        self.save();
+        self.measure_untrained()
+    }
+
+    /// Where the checkpoint was written, whose state is taken up already.
+    fn go_on(&mut self, header: &Header) -> anyhow::Result<()> {
+        self.checkpoints.remove_unfinished();
+        (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
+        tracing::info!(
+            "going on with {} at step {} in {}",
+            self.name,
+            self.step,
+            self.folder.display()
+        );
+        if self.step == 0 && self.recorder.best_return().is_none() {
+            // The run ended between its first checkpoint and its first measurement.
+            self.measure_untrained()?;
+        }
+        Ok(())
+    }
+
+    /// The bundle and the measurement before any update, and the checkpoint that knows of them.
+    fn measure_untrained(&mut self) -> anyhow::Result<()> {
         self.publish()?;
         self.evaluate()?;
         self.save();
@@ -289,7 +334,7 @@ impl Run {
             next_observation: &next.observation,
         };
         self.learner
-            .observe(&transition, next.terminated || next.truncated);
+            .observe(index, &transition, next.terminated || next.truncated);
         self.replay.insert(transition);
         if !random {
             self.replay
@@ -348,25 +393,9 @@ impl Run {
         state.nest("replay", self.replay.state());
         state.nest("episodes", self.episodes.state());
         state.put("generator", self.rng.position());
+        let measured = self.evaluated.as_ref().is_some_and(|(at, _)| *at == self.step);
+        state.put(MEASURED, vec![u64::from(measured)]);
         Ok(state)
-    }
-
-    fn restore(&mut self, header: &Header, mut state: State<'static>) -> anyhow::Result<()> {
-        self.checkpoints.remove_unfinished();
-        self.learner
-            .restore(state.take_part("learner"))
-            .context("the networks of the checkpoint do not fit this configuration")?;
-        self.replay.restore(state.take_part("replay"))?;
-        self.episodes.restore(state.take_part("episodes"))?;
-        self.rng = ChaCha12Rng::at(state.take_u64("generator")?);
-        (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
-        tracing::info!(
-            "going on with {} at step {} in {}",
-            self.name,
-            self.step,
-            self.folder.display()
-        );
-        Ok(())
     }
 
     /// Keeps what a number that is not finite has left, and says where it is.
@@ -495,6 +524,10 @@ impl Run {
 
     /// Seals and measures the last policy, draws the learning curve, and leaves a checkpoint to go on from.
     fn finish(mut self) -> anyhow::Result<Outcome> {
+        // The measurement takes its time: a run that is killed meanwhile has lost no step.
+        if self.saved != Some(self.step) {
+            self.save();
+        }
         let evaluation = self.evaluate()?;
         self.recorder.finish()?;
         self.save();
@@ -521,37 +554,17 @@ fn make(task: &str, mode: Mode, config: &TrainConfig) -> anyhow::Result<Box<dyn 
     Ok(registry::make(task, &options)?)
 }
 
-/// Makes the run folder, which must not hold a run.
-fn create_run_folder(folder: &Path) -> anyhow::Result<()> {
-    let taken = folder.join("metrics.jsonl");
-    ensure!(
-        !taken.exists(),
-        "{} holds a run already; give another --out, or go on with it: --resume {0}",
-        folder.display()
-    );
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the run folder {}", folder.display()))
-}
-
-/// Stores the resolved configuration.
-fn store_configuration(folder: &Path, config: &TrainConfig) -> anyhow::Result<()> {
-    let path = folder.join("config.toml");
-    fs::write(&path, config.to_toml()?).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Keeps other programs out of the run folder; the lock falls with the program, however it ends.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(anyhow!(
-            "another program trains in {}; wait for its end, or stop it",
-            folder.display()
-        )),
-        Err(TryLockError::Error(error)) => {
-            // Some network file systems have no locks.
-            tracing::warn!("cannot lock {}: {error}", path.display());
-            Ok(file)
-        }
-    }
+/// Takes up the state of a checkpoint; the generator is what is returned.
+fn restore(
+    mut state: State<'static>,
+    learner: &mut dyn Algorithm,
+    replay: &mut ReplayBuffer,
+    episodes: &mut Episodes,
+) -> anyhow::Result<ChaCha12Rng> {
+    learner
+        .restore(state.take_part("learner"))
+        .context("the networks of the checkpoint do not fit this configuration")?;
+    replay.restore(state.take_part("replay"))?;
+    episodes.restore(state.take_part("episodes"))?;
+    Ok(ChaCha12Rng::at(state.take_u64("generator")?))
 }

@@ -161,7 +161,7 @@ fn a_normalising_policy_is_the_plain_one_on_normalised_observations() {
             terminated: false,
             next_observation: observation,
         };
-        learner.observe(&transition, false);
+        learner.observe(0, &transition, false);
     }
     let policy = |learner: &dyn Algorithm| match learner.policy().unwrap() {
         TrainedPolicy::MeanFlow(policy) => policy,

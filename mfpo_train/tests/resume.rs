@@ -95,15 +95,20 @@ fn arrays(folder: &Path) -> Vec<(String, Vec<u64>)> {
 }
 
 /// Lets the run write `lines` more lines, then kills it without a warning.
-fn kill_after(mut command: Command, folder: &Path, lines: usize) {
+fn kill_after(command: Command, folder: &Path, lines: usize) {
     let count = || fs::read_to_string(folder.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
     let before = count();
+    kill_when(command, || count() >= before + lines);
+}
+
+/// Kills the run without a warning, once it has come so far.
+fn kill_when(mut command: Command, reached: impl Fn() -> bool) {
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    while count() < before + lines && child.try_wait().unwrap().is_none() {
+    while !reached() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
@@ -157,6 +162,47 @@ fn sac_goes_on_bit_by_bit_after_kills() {
     a_killed_run_equals_one_that_was_not("Hopper-v5", &sets);
 }
 
+/// More episodes than a test waits for.
+const ENDLESS: &str = "evaluation.episodes=1000000";
+
+#[test]
+fn a_run_that_is_killed_in_its_first_evaluation_goes_on_bit_by_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    succeed(train(&whole, "swing_arm", &[]));
+    let checkpoint = Checkpoints::new(&killed).last();
+    kill_when(train(&killed, "swing_arm", &[ENDLESS]), || checkpoint.exists());
+    assert!(metrics(&killed).is_empty());
+    let mut more = resume(&killed);
+    more.args(["--set", "evaluation.episodes=1"]);
+    succeed(more);
+    assert_eq!(metrics(&whole), metrics(&killed));
+    assert_eq!(arrays(&whole), arrays(&killed));
+    assert!(killed.join("best.safetensors").exists());
+}
+
+#[test]
+fn a_run_that_is_killed_in_its_last_evaluation_lacks_only_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let at_its_ends = ["evaluation.every=1000"];
+    succeed(train(&whole, "swing_arm", &at_its_ends));
+    kill_after(train(&killed, "swing_arm", &at_its_ends), &killed, 90);
+    let mut endless = resume(&killed);
+    endless.args(["--set", ENDLESS]);
+    let checkpoints = Checkpoints::new(&killed);
+    kill_when(endless, || {
+        checkpoints.load().is_ok_and(|(header, _)| header.step == 400)
+    });
+    let mut more = resume(&killed);
+    more.args(["--set", "evaluation.episodes=1"]);
+    succeed(more);
+    assert_eq!(metrics(&whole), metrics(&killed));
+    assert_eq!(arrays(&whole), arrays(&killed));
+    let text = refusal(resume(&killed));
+    assert!(text.contains("is done: 400 of 400 steps"), "{text}");
+}
+
 /// A finished run, and the path of its checkpoint.
 fn finished() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -192,6 +238,43 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
         "{text}"
     );
     assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
+    let (_folder, run) = finished();
+    let path = run.join("metrics.jsonl");
+    // What a run writes after its checkpoint, and repeats when it goes on.
+    let after = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
+    fs::write(&path, fs::read_to_string(&path).unwrap() + after).unwrap();
+    let names = [
+        "config.toml",
+        "run.json",
+        "metrics.jsonl",
+        "events.out.tfevents.mfpo",
+    ];
+    let files = || names.map(|name| fs::read(run.join(name)).unwrap());
+    let before = files();
+    let mut larger = resume(&run);
+    larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
+    let text = refusal(larger);
+    assert!(text.contains("do not fit this configuration"), "{text}");
+    assert!(files() == before);
+}
+
+#[test]
+fn a_folder_without_a_checkpoint_is_begun_anew_and_keeps_what_was_measured() {
+    let (_folder, run) = finished();
+    let before = metrics(&run);
+    fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    let output = train(&run, "swing_arm", &["run.steps=110"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("holds a run without a checkpoint"),
+        "{text}"
+    );
+    assert_eq!(Checkpoints::new(&run).load().unwrap().0.step, 110);
+    assert_eq!(metrics(&run.join("before_1")), before);
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub enum Mode {
 pub struct EnvOptions {
     /// Which starts.
     pub mode: Mode,
-    /// What differs between episodes.
+    /// What differs between episodes; by default the task's own action delay alone.
     pub randomization: Randomization,
     /// Steps of an episode; `None` for the task's own.
     pub max_episode_steps: Option<usize>,

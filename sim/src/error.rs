@@ -73,6 +73,17 @@ pub enum SimError {
         /// The value that came.
         got: f64,
     },
+    /// A delay that a benchmark would round to none.
+    #[error(
+        "option 'action_delay_max' is {got} s, which rounds to 0 control periods of {period} s; expected 0 for no \
+         delay, or half a control period and more: a benchmark delays by whole ones"
+    )]
+    ShortDelay {
+        /// The delay that came, s.
+        got: f64,
+        /// The task's control period, s.
+        period: f64,
+    },
     /// A vector of the wrong length.
     #[error("{what} has {got} components; expected {expected}")]
     Size {

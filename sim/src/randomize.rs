@@ -9,14 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::SimError;
 
+/// What ROS 2 adds between a joint state and the command's effect, s.
+const ROS_DELAY: f64 = 0.008;
+
 /// Ranges that every episode draws from. All but the action delay are off by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Randomization {
     /// Shortest time from an action to its effect, s; the previous command acts meanwhile.
+    #[serde(skip_serializing_if = "is_zero")]
     pub action_delay_min: f64,
-    /// Longest time from an action to its effect, s.
-    pub action_delay_max: f64,
+    /// Longest time from an action to its effect, s; `None` for the task's own: 8 ms on a robot, none in a
+    /// benchmark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_delay_max: Option<f64>,
     /// Standard deviation of the noise on positions, rad.
     pub position_noise: f64,
     /// Standard deviation of the noise on velocities, rad/s.
@@ -29,12 +35,16 @@ pub struct Randomization {
     pub effort: f64,
 }
 
+/// A shortest delay of 0 is not written; see `leave_out_own_delay` in the trainer's config.rs.
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
 impl Default for Randomization {
-    /// The delay that ROS 2 adds between a joint state and the command's effect, nothing else.
+    /// The task's own delay, nothing else.
     fn default() -> Self {
         Self {
-            action_delay_min: 0.0,
-            action_delay_max: 0.008,
+            action_delay_max: None,
             ..Self::none()
         }
     }
@@ -45,7 +55,7 @@ impl Randomization {
     pub fn none() -> Self {
         Self {
             action_delay_min: 0.0,
-            action_delay_max: 0.0,
+            action_delay_max: Some(0.0),
             position_noise: 0.0,
             velocity_noise: 0.0,
             mass: 0.0,
@@ -54,7 +64,7 @@ impl Randomization {
         }
     }
 
-    /// The default delay plus the small differences of a well-identified robot.
+    /// The task's own delay plus the small differences of a well-identified robot.
     pub fn small() -> Self {
         Self {
             position_noise: 0.002,
@@ -82,7 +92,7 @@ impl Randomization {
                 return option(what, "a finite number, 0 or more", got);
             }
         }
-        let delay = self.action_delay_max;
+        let delay = self.longest_delay();
         if !(delay >= self.action_delay_min && delay <= 1.0) {
             return option("action_delay_max", "action_delay_min to 1 s", delay);
         }
@@ -105,11 +115,16 @@ impl Randomization {
         let mut scale = |spread: f64| 1.0 + spread * rng.random_range(-1.0..=1.0);
         let (mass, damping, effort) = (scale(self.mass), scale(self.damping), scale(self.effort));
         Draw {
-            delay: rng.random_range(steps(self.action_delay_min)..=steps(self.action_delay_max)),
+            delay: rng.random_range(steps(self.action_delay_min)..=steps(self.longest_delay())),
             mass,
             damping,
             effort,
         }
+    }
+
+    /// `action_delay_max`, or a robot's own.
+    fn longest_delay(&self) -> f64 {
+        self.action_delay_max.unwrap_or(ROS_DELAY)
     }
 
     /// Are all episodes of the same masses and damping?

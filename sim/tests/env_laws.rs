@@ -26,7 +26,7 @@ fn all_environments() -> Vec<Box<dyn Env>> {
             let differing = Randomization {
                 position_noise: 0.0,
                 velocity_noise: 0.0,
-                action_delay_max: 0.1,
+                action_delay_max: Some(0.1),
                 ..Randomization::small()
             };
             vec![Randomization::none(), differing]
@@ -209,7 +209,7 @@ fn an_option_outside_its_range_is_refused() {
     assert!(registry::make("swing_arm", &options).is_err());
     let options = EnvOptions {
         randomization: Randomization {
-            action_delay_max: -1.0,
+            action_delay_max: Some(-1.0),
             ..Randomization::default()
         },
         ..EnvOptions::default()
@@ -218,6 +218,45 @@ fn an_option_outside_its_range_is_refused() {
         panic!("a negative delay was accepted");
     };
     assert!(error.to_string().contains("action_delay_max"), "{error}");
+}
+
+/// A benchmark task whose actions take effect up to `seconds` late; `None` leaves that to the task.
+fn delayed(task: &str, seconds: Option<f64>) -> Result<Box<dyn Env>, SimError> {
+    let options = EnvOptions {
+        randomization: Randomization {
+            action_delay_max: seconds,
+            ..Randomization::default()
+        },
+        ..EnvOptions::default()
+    };
+    registry::make(task, &options)
+}
+
+#[test]
+fn a_delay_acts_on_a_benchmark_where_it_is_asked_for_and_only_there() {
+    let episodes = |seconds| -> Vec<_> {
+        let mut env = delayed("Hopper-v5", seconds).unwrap();
+        (0..8).map(|seed| random_episode(env.as_mut(), seed)).collect()
+    };
+    let own = episodes(None);
+    assert_eq!(own, episodes(Some(0.0)));
+    // One control period, and what a robot has without being asked.
+    assert_ne!(own, episodes(Some(0.008)));
+}
+
+#[test]
+fn a_delay_that_a_benchmark_would_round_to_none_is_refused() {
+    let Err(error) = delayed("HalfCheetah-v5", Some(0.02)) else {
+        panic!("a delay of 0 control periods was accepted");
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains("'action_delay_max' is 0.02 s") && message.contains("0 control periods of 0.05 s"),
+        "{message}"
+    );
+    assert!(delayed("HalfCheetah-v5", Some(0.03)).is_ok());
+    // A robot's delay is a number of physics steps.
+    assert!(delayed("swing_arm", Some(0.001)).is_ok());
 }
 
 #[test]

@@ -120,7 +120,8 @@ fn control() -> Vec<Declared> {
         Declared::new(
             "command_topic_type",
             text("float64_multi_array"),
-            "Type of the topic commands: float64_multi_array or joint_trajectory",
+            "Type of the topic commands: float64_multi_array or joint_trajectory (a trajectory of velocities or efforts holds no \
+             positions, and ros2_control's joint_trajectory_controller refuses it: take float64_multi_array there)",
         )
         .check(command_topic, "float64_multi_array or joint_trajectory"),
         Declared::new(

@@ -371,12 +371,20 @@ impl ControlLoop {
         self.slot.give_up()
     }
 
-    /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded.
-    pub fn stop(&mut self) -> Option<(&SafeCommand, bool)> {
+    /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded. The limits
+    /// go by where the joints are by now.
+    pub fn stop(&mut self, states: &JointStates, now: MonoTime) -> Option<(&SafeCommand, bool)> {
+        self.watchdog.check(states, now, &mut self.state);
         let end = self.fallback.stop(self.safety.last()?.values(), &mut self.raw);
         let command = self.safety.enforce(&self.raw, &self.state);
         let there = end == StopAt::Here || command.values().iter().all(|value| *value == 0.0);
         Some((command, there))
+    }
+
+    /// Ends a stop that takes too long: zero at once, or the position that is commanded; `None` when nothing was.
+    pub fn cut_stop(&mut self) -> Option<&SafeCommand> {
+        self.safety.last()?;
+        Some(self.safety.cut())
     }
 
     /// The last command, however it came about.

@@ -35,6 +35,8 @@ pub struct History {
     length: u64,
     bytes: usize,
     ticks: usize,
+    /// Nothing is too old.
+    is_held: bool,
 }
 
 impl History {
@@ -45,7 +47,13 @@ impl History {
             length,
             bytes: 0,
             ticks: 0,
+            is_held: false,
         }
+    }
+
+    /// From now on nothing is dropped because of its age, as far as the memory goes; or it is again.
+    pub fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// Adds an entry and drops what is too old.
@@ -54,6 +62,11 @@ impl History {
         self.bytes += entry.bytes.len() + OVERHEAD;
         self.ticks += usize::from(entry.channel == Channel::Tick);
         self.entries.push_back(entry);
+        let from = if self.is_held {
+            MonoTime::from_nanos(0)
+        } else {
+            from
+        };
         while self.bytes > MOST_BYTES || self.entries.front().is_some_and(|e| e.at < from) {
             if self.pop().is_none() {
                 break;

@@ -117,6 +117,8 @@ pub struct Recorder {
     interventions: Interventions,
     /// The disk has refused something; it is asked again then.
     retry_at: Option<MonoTime>,
+    /// A fault that has not reached the disk yet, and until when it is recorded.
+    unwritten: Option<(String, MonoTime)>,
     end: Option<String>,
     /// Who has asked to save, answered when every tick from before that has been read.
     asked: Vec<SyncSender<Saved>>,
@@ -143,6 +145,7 @@ impl Recorder {
             fallback: 0,
             interventions: Interventions::default(),
             retry_at: None,
+            unwritten: None,
             end: None,
             asked: Vec::new(),
             health: Health::default(),
@@ -211,6 +214,8 @@ impl Recorder {
             self.give_up_robot();
             self.take_ticks(self.waiting(), now);
         }
+        // There is no later time to try again.
+        self.retry_at = None;
         self.fault(why, now);
         self.finish();
     }
@@ -224,6 +229,7 @@ impl Recorder {
         if self.robots.front().is_some_and(|robot| robot.ticks.has_ended()) {
             self.finish();
             self.history.clear();
+            self.unwritten = None;
             self.robots.pop_front();
         }
     }
@@ -338,7 +344,16 @@ impl Recorder {
                 why.clone_into(&mut open.why);
                 tracing::info!("the recording goes on ({why})");
             }
+        } else if self.history.ticks() > 0 {
+            self.keep_for_later(why.to_owned(), now.plus(self.settings.after));
         }
+    }
+
+    /// The disk takes no file now: nothing of a fault is dropped until it does.
+    fn keep_for_later(&mut self, why: String, until: MonoTime) {
+        let why = self.unwritten.take().map_or(why, |(first, _)| first);
+        self.unwritten = Some((why, until));
+        self.history.hold(true);
     }
 
     /// Begins a file with what is kept, where there are ticks and none is open.
@@ -352,11 +367,12 @@ impl Recorder {
                 tracing::info!("recording to {} ({why})", file.path().display());
                 self.retry_at = None;
                 self.health.failure = None;
+                self.history.hold(false);
                 self.open = Some(Open {
                     file,
                     began: now,
                     flushed: now,
-                    until: None,
+                    until: self.unwritten.take().map(|(_, until)| until),
                     why: why.to_owned(),
                 });
                 while self.open.is_some() {
@@ -419,6 +435,9 @@ impl Recorder {
 
     /// Hands to the system what it has to have, and ends a file that is long or large enough.
     fn tend(&mut self, now: MonoTime) {
+        if let (None, Some((why, _))) = (&self.open, &self.unwritten) {
+            self.begin(&why.clone(), now);
+        }
         let Some(open) = &mut self.open else { return };
         if now.since(open.flushed) >= FLUSH_EVERY {
             open.flushed = now;
@@ -450,9 +469,14 @@ impl Recorder {
 
     /// The disk has refused something: the last seconds stay in memory until it is asked again.
     fn failed(&mut self, error: &CannotRecord, now: MonoTime) {
-        if let Some(open) = self.open.take().filter(|open| open.file.size() == 0) {
-            // Nothing of it has reached the disk, and nothing will.
-            let _ = std::fs::remove_file(open.file.path());
+        if let Some(open) = self.open.take() {
+            if open.file.size() == 0 {
+                // Nothing of it has reached the disk, and nothing will.
+                let _ = std::fs::remove_file(open.file.path());
+            }
+            if let Some(until) = open.until {
+                self.keep_for_later(open.why, until);
+            }
         }
         self.retry_at = Some(now.plus(TRY_AGAIN));
         self.health.failures += 1;

@@ -41,8 +41,8 @@ const LONGEST_WAIT: u64 = 10_000_000;
 const MARGIN: u64 = 400_000;
 /// Messages taken at one wake-up; more than the middleware's queue holds.
 const MOST_MESSAGES: usize = 64;
-/// A stop that has not ended by then is ended, ns.
-const LONGEST_STOP: u64 = 1_000_000_000;
+/// A stop that has not ended by then is cut, ns: whoever ends this process waits no longer than 5 s.
+const LONGEST_STOP: u64 = 4_000_000_000;
 /// The middleware has this long to deliver the last command.
 const FLUSH: Duration = Duration::from_millis(150);
 
@@ -159,7 +159,7 @@ impl ControlThread {
                 self.tick_if_due();
             }
         }));
-        self.stop();
+        self.stop(ended.is_err());
         if let Err(panic) = ended {
             resume_unwind(panic);
         }
@@ -418,53 +418,62 @@ impl ControlThread {
         let Some(running) = &mut self.running else { return };
         running.complete = false;
         running.schedule.serve(now, false);
-        let is_over = match running.robot.control.stop() {
-            Some((command, there)) => {
-                // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
-                let _ = self.commands.publish(command);
-                fill_stop(&mut self.action, command, running.next);
-                running.next += 1;
-                self.action.stamp = self.stamps.now();
-                let _ = self.actions.publish(&self.action);
-                let context = other_context(&self.action, now);
-                running.robot.record_other(STOPPING, None, context);
-                there || now.since(began) > LONGEST_STOP
-            }
-            None => true,
-        };
-        if is_over {
-            running.rest();
-            running.forget_goal();
-            running.enter(LoopState::Inactive, &mut self.rings.tell);
-            self.end_stages();
-            self.rings.tell(LoopEvent::Deactivated);
+        if !self.send_stop(now, began) {
+            return;
         }
+        let Some(running) = &mut self.running else { return };
+        running.rest();
+        running.forget_goal();
+        running.enter(LoopState::Inactive, &mut self.rings.tell);
+        self.end_stages();
+        self.rings.tell(LoopEvent::Deactivated);
     }
 
-    /// Brings the robot to its last safe command and gives the middleware time to deliver it.
-    fn stop(&mut self) {
+    /// Sends the next command of a stop that `began` then; is it over?
+    fn send_stop(&mut self, now: MonoTime, began: MonoTime) -> bool {
+        let Some(running) = &mut self.running else {
+            return true;
+        };
+        let Robot { control, states, .. } = &mut *running.robot;
+        let is_too_long = now.since(began) > LONGEST_STOP;
+        let step = if is_too_long {
+            self.rings.tell(LoopEvent::StopCut(LONGEST_STOP));
+            control.cut_stop().map(|command| (command, true))
+        } else {
+            control.stop(states, now)
+        };
+        let Some((command, there)) = step else { return true };
+        // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
+        let _ = self.commands.publish(command);
+        fill_stop(&mut self.action, command, running.next);
+        running.next += 1;
+        self.action.stamp = self.stamps.now();
+        let _ = self.actions.publish(&self.action);
+        let context = other_context(&self.action, now);
+        running.robot.record_other(STOPPING, None, context);
+        there
+    }
+
+    /// Brings the robot to its last safe command and gives the middleware time to deliver it. States are listened to on
+    /// the way, unless that `can_fail`.
+    fn stop(&mut self, can_fail: bool) {
         let began = MonoTime::now();
-        let Some(running) = &mut self.running else { return };
-        if running.mode.is_commanding() {
-            let mut next = began;
-            while let Some((command, there)) = running.robot.control.stop() {
-                // Nothing is left to do about a command that is not taken: the robot's own timeout has to act.
-                let _ = self.commands.publish(command);
-                fill_stop(&mut self.action, command, running.next);
-                running.next += 1;
-                self.action.stamp = self.stamps.now();
-                let _ = self.actions.publish(&self.action);
-                let context = other_context(&self.action, next);
-                running.robot.record_other(STOPPING, None, context);
-                if there || next.since(began) > LONGEST_STOP {
-                    std::thread::sleep(FLUSH);
-                    break;
-                }
-                next = next.plus(running.robot.period);
+        let commanding = self
+            .running
+            .as_ref()
+            .filter(|running| running.mode.is_commanding());
+        if let Some(period) = commanding.map(|running| running.robot.period) {
+            let (mut next, mut is_deaf) = (began, can_fail);
+            while !self.send_stop(next, began) {
+                next = next.plus(period);
+                is_deaf = is_deaf || catch_unwind(AssertUnwindSafe(|| self.drain())).is_err();
                 next.sleep_until();
             }
+            std::thread::sleep(FLUSH);
         }
-        running.enter(LoopState::Stopped, &mut self.rings.tell);
+        if let Some(running) = &mut self.running {
+            running.enter(LoopState::Stopped, &mut self.rings.tell);
+        }
     }
 }
 

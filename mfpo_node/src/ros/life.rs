@@ -19,7 +19,7 @@ use crate::status::{LoopEvent, Rest};
 use crate::time::MonoTime;
 
 /// The control loop looks at its orders a hundred times a second; a stop may ramp for a second.
-pub const LONGEST_ANSWER: u64 = Duration::from_secs(3).as_nanos() as u64;
+pub const LONGEST_ANSWER: u64 = Duration::from_secs(5).as_nanos() as u64;
 
 /// Who waits for an answer.
 pub enum Waiting {

@@ -103,7 +103,7 @@ impl Service {
             other => return Err(format!("mode is {other}; expected 0 (move) or 1 (by hand)")),
         };
         let Some(spec) = self.spec.as_ref().filter(|_| self.has_robot) else {
-            return Err("no policy is loaded that says what to expect".to_owned());
+            return Err("no policy is loaded that says what to expect; give one, and configure the node (ros2 lifecycle set ... configure)".to_owned());
         };
         if self.life.state() != State::Inactive || self.wants_to_start() {
             return Err(format!(

@@ -15,7 +15,7 @@ use super::qos_overrides::{End, POLICIES, parameter};
 use super::r2r;
 use r2r::QosProfile;
 
-use crate::status::Unheard;
+use crate::status::{Others, Unheard};
 use crate::time::MonoTime;
 
 /// How often the graph is looked at, ns.
@@ -51,14 +51,24 @@ struct Publisher {
 /// Looks at the publishers of some topics.
 pub struct Publishers {
     listened: Vec<Listened>,
+    commands: Commands,
     looked_at: Option<MonoTime>,
     /// What the last look has found: the graph learns of an endpoint and of its node one after the other.
-    seen: Vec<Unheard>,
-    told: watch::Sender<Vec<Unheard>>,
+    seen: Others,
+    told: watch::Sender<Others>,
     /// The nodes that the last look has found.
     nodes: Vec<Node>,
     come_and_gone: ComeAndGone,
     is_broken: bool,
+}
+
+/// The topics that only one node may publish on, and which.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    /// Their names on the network.
+    pub topics: Vec<String>,
+    /// The full name of this process' node that publishes there.
+    pub node: String,
 }
 
 /// How many nodes have come and gone since the beginning; counted on the service's thread, read wherever it is of use.
@@ -81,13 +91,14 @@ impl ComeAndGone {
 }
 
 impl Publishers {
-    /// Of the topics that are `listened` to; what is found comes out of the receiver.
-    pub fn new(listened: Vec<Listened>) -> (Self, watch::Receiver<Vec<Unheard>>) {
-        let (told, found) = watch::channel(Vec::new());
+    /// Of the topics that are `listened` to, and of `commands`; what is found comes out of the receiver.
+    pub fn new(listened: Vec<Listened>, commands: Commands) -> (Self, watch::Receiver<Others>) {
+        let (told, found) = watch::channel(Others::default());
         let publishers = Self {
             listened,
+            commands,
             looked_at: None,
-            seen: Vec::new(),
+            seen: Others::default(),
             told,
             nodes: Vec::new(),
             come_and_gone: ComeAndGone::default(),
@@ -130,7 +141,14 @@ impl Publishers {
         self.nodes = nodes;
     }
 
-    fn find(&self, node: &r2r::Node) -> Vec<Unheard> {
+    fn find(&self, node: &r2r::Node) -> Others {
+        Others {
+            unheard: self.unheard(node),
+            rivals: self.commands.rivals(node),
+        }
+    }
+
+    fn unheard(&self, node: &r2r::Node) -> Vec<Unheard> {
         let of = |listened: &Listened| -> Vec<Unheard> {
             // A graph that cannot be read now can be read the next time.
             let infos = node.get_publishers_info_by_topic(&listened.remapped, false);
@@ -148,6 +166,42 @@ impl Publishers {
         found.dedup();
         found.truncate(MOST);
         found
+    }
+}
+
+impl Commands {
+    /// Who else publishes there.
+    fn rivals(&self, node: &r2r::Node) -> Vec<String> {
+        let of = |topic: &String| -> Vec<String> {
+            let infos = node.get_publishers_info_by_topic(topic, false);
+            let owners = infos.unwrap_or_default().into_iter();
+            let owners = owners.map(|info| Owner::of(&info.node_namespace, &info.node_name));
+            self.rivals_among(topic, owners.collect())
+        };
+        self.topics.iter().flat_map(of).collect()
+    }
+
+    fn rivals_among(&self, topic: &str, mut owners: Vec<Owner>) -> Vec<String> {
+        let this = Owner::Node(self.node.clone());
+        if let Some(at) = owners.iter().position(|owner| *owner == this) {
+            owners.swap_remove(at);
+        }
+        let in_words = |owner: &Owner| {
+            let again = if *owner == this {
+                " that has this one's name"
+            } else {
+                ""
+            };
+            format!(
+                "{topic} is also published by {owner}{again}: two programs command one robot; end one of them, or give it \
+                 another namespace (one that was killed is seen for some 20 s more)"
+            )
+        };
+        let mut rivals: Vec<String> = owners.iter().map(in_words).collect();
+        rivals.sort();
+        rivals.dedup();
+        rivals.truncate(MOST);
+        rivals
     }
 }
 
@@ -194,6 +248,27 @@ impl Listened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_else_publishes_commands_is_named() {
+        let commands = Commands {
+            topics: vec!["/commands".to_owned()],
+            node: "/control_loop".to_owned(),
+        };
+        let found = |names: &[&str]| {
+            let owners = names.iter().map(|name| Owner::of("/", name)).collect();
+            commands.rivals_among("/commands", owners)
+        };
+        assert_eq!(found(&["control_loop"]), Vec::<String>::new());
+        assert_eq!(found(&[]), Vec::<String>::new());
+        let two = found(&["control_loop", "teleop", "control_loop"]);
+        assert_eq!(two.len(), 2, "{two:?}");
+        assert!(
+            two[0].contains("node '/control_loop' that has this one's name"),
+            "{two:?}"
+        );
+        assert!(two[1].contains("node '/teleop': two programs"), "{two:?}");
+    }
 
     #[test]
     fn who_comes_and_who_goes_is_counted() {

@@ -44,7 +44,7 @@ use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
 use crate::recording::Recording;
-use crate::status::{LoopEvent, Status, Unheard};
+use crate::status::{LoopEvent, Others, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
 use crate::weights::runs::Runs;
@@ -79,8 +79,8 @@ pub struct Inputs {
     pub operators: Operators,
     /// Topic `robot_description`, where it is listened to.
     pub descriptions: Option<Inbox<StringMessage>>,
-    /// Publishers that are not heard.
-    pub unheard: watch::Receiver<Vec<Unheard>>,
+    /// Publishers that are not heard, or that command the robot too.
+    pub others: watch::Receiver<Others>,
 }
 
 /// What the service publishes.
@@ -235,7 +235,7 @@ impl Service {
             mut parameters,
             mut operators,
             mut descriptions,
-            mut unheard,
+            mut others,
         } = inputs;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -244,7 +244,7 @@ impl Service {
             let is_busy = self.is_busy();
             tokio::select! {
                 Some(description) = next(&mut descriptions) => self.describe(&description.data),
-                Ok(()) = unheard.changed() => self.status.note_unheard(unheard.borrow_and_update().clone()),
+                Ok(()) = others.changed() => self.status.note_others(others.borrow_and_update().clone()),
                 Some(arrived) = bundles.recv() => self.arrived(arrived),
                 Some(request) = parameters.next() => self.parameters_asked(&parameters, request),
                 Some(query) = operators.queries.next() => self.answer(query),

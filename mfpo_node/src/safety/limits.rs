@@ -243,6 +243,17 @@ impl SafetyFilter {
         &self.last
     }
 
+    /// The end of a stop that may not take longer: a velocity and an effort become zero at once, past their rates; a
+    /// position stays where it is commanded.
+    pub fn cut(&mut self) -> &SafeCommand {
+        if self.interface != CommandInterface::Position {
+            self.last.values.fill(0.0);
+        }
+        self.last.rules.fill(None);
+        self.steps.fill(0.0);
+        &self.last
+    }
+
     fn reference(&self, actuator: &Actuator, last: f64, state: &RobotState) -> f64 {
         let of = |values: &[f64]| values.get(actuator.joint).copied().unwrap_or(0.0);
         match (self.has_commanded, self.interface) {
@@ -344,10 +355,20 @@ impl Actuator {
 
     fn velocity(&self, asked: Clamped, at: &Motion) -> Clamped {
         let (below, above) = (at.position - self.low, self.high - at.position);
-        asked
+        let mut command = asked
             .near(at.reference, self.rate * at.period, Rule::Rate)
             .near(at.reference, self.acceleration * at.period, Rule::Acceleration)
-            .near(0.0, self.velocity, Rule::Velocity)
+            .near(0.0, self.velocity, Rule::Velocity);
+        let deceleration = self.acceleration.min(self.rate);
+        if deceleration.is_finite() {
+            // What can still be braked before the limit after one more period of it: v T + v^2 / 2 a = d.
+            let stops = |distance: f64| {
+                let (a, t) = (deceleration, at.period);
+                ((a * t).powi(2) + 2.0 * a * distance.max(0.0)).sqrt() - a * t
+            };
+            command = command.within(-stops(below), stops(above), Rule::Position);
+        }
+        command
             // The joint may not pass a position limit within one period.
             .within(
                 -below.max(0.0) / at.period,

@@ -17,7 +17,7 @@ mod swap;
 mod unheard;
 
 pub use swap::Swap;
-pub use unheard::{UNRECEIVED, Unheard};
+pub use unheard::{Others, UNRECEIVED, Unheard};
 
 /// What everything begins with that a dry run says of itself.
 pub const DRY_RUN: &str = "dry run, no command is published: ";
@@ -142,6 +142,8 @@ pub enum LoopEvent {
     NotYetReady(NotReady),
     /// The robot is stopped and no longer commanded.
     Deactivated,
+    /// The robot was not at rest after so many ns of a stop, and was sent zero at once.
+    StopCut(u64),
     /// The fallback commands until somebody starts the policy again.
     Halted,
     /// The policy commands again.
@@ -201,6 +203,8 @@ pub struct Status {
     pub swap: Swap,
     /// Publishers on the node's topics that it does not hear.
     pub unheard: Vec<Unheard>,
+    /// Who else publishes commands, in words.
+    pub rivals: Vec<String>,
     /// Subscribers of `commands` that the middleware serves, where there is such a topic.
     pub receivers: Option<usize>,
     /// Who subscribes to the commands and why they receive nothing, as the last look has found while the robot is commanded.
@@ -302,6 +306,10 @@ impl Status {
             }
             LoopEvent::Halted => tracing::warn!("stopped by ~/stop until ~/start"),
             LoopEvent::Resumed => tracing::info!("started again: the policy takes over"),
+            LoopEvent::StopCut(after) => tracing::warn!(
+                "the stop has not ended within {} s, as slowly as rate and acceleration are limited: zero was sent at once",
+                after / 1_000_000_000
+            ),
             // The life cycle tells of these.
             LoopEvent::Activated
             | LoopEvent::NotReady(_)
@@ -317,6 +325,7 @@ impl Status {
             last_rejection: std::mem::take(&mut self.last_rejection),
             by_hand: self.by_hand,
             unheard: std::mem::take(&mut self.unheard),
+            rivals: std::mem::take(&mut self.rivals),
             ..Self::new(self.is_dry_run)
         };
     }
@@ -378,7 +387,10 @@ impl Status {
                 let unheard = self.unheard_inputs();
                 format!("waiting for the state of joints [{names}]{unheard}; commanding nothing")
             }
-            LoopState::Active => format!("the policy commands the robot{}", self.swap.in_words()),
+            LoopState::Active => {
+                let (swap, rivals) = (self.swap.in_words(), self.rivals_in_words());
+                format!("the policy commands the robot{swap}{rivals}")
+            }
             LoopState::Fallback => {
                 let unheard = self.unheard_inputs();
                 format!("the fallback commands the robot: {}{unheard}", self.reason)
@@ -411,7 +423,7 @@ impl Status {
         let was = self.state.replace(state);
         match state {
             LoopState::Active if was == Some(LoopState::Fallback) => {
-                tracing::info!("states are fresh again: the policy commands the robot");
+                tracing::info!("the policy commands the robot again");
             }
             LoopState::Active => tracing::info!("every joint reports: the policy commands the robot"),
             LoopState::Fallback => tracing::warn!("the fallback commands the robot: {}", self.reason),

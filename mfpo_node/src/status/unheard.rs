@@ -12,11 +12,37 @@ pub struct Unheard {
     pub words: String,
 }
 
+/// What the graph shows of other publishers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Those of which nothing arrives.
+    pub unheard: Vec<Unheard>,
+    /// Those that publish commands too, in words.
+    pub rivals: Vec<String>,
+}
+
 /// Topics without which no robot is commanded.
 const INPUTS: [&str; 2] = ["joint_states", "enable"];
 
 impl Status {
     /// Takes over what the graph shows now, and logs what is new.
+    pub fn note_others(&mut self, others: Others) {
+        self.note_unheard(others.unheard);
+        self.note_rivals(others.rivals);
+    }
+
+    /// Of who else publishes commands.
+    fn note_rivals(&mut self, rivals: Vec<String>) {
+        for new in rivals.iter().filter(|new| !self.rivals.contains(new)) {
+            tracing::warn!("{new}");
+        }
+        for gone in self.rivals.iter().filter(|gone| !rivals.contains(gone)) {
+            tracing::info!("no longer so: {gone}");
+        }
+        self.rivals = rivals;
+    }
+
+    /// Of who is not heard.
     pub fn note_unheard(&mut self, unheard: Vec<Unheard>) {
         for new in unheard.iter().filter(|new| !self.unheard.contains(new)) {
             tracing::warn!("{}", new.words);
@@ -57,6 +83,11 @@ impl Status {
             tracing::info!("no longer so: {gone}");
         }
         self.unserved = unserved;
+    }
+
+    /// Who else publishes commands, to be put behind a state; empty where nobody does.
+    pub(super) fn rivals_in_words(&self) -> String {
+        self.rivals.iter().map(|rival| format!("; {rival}")).collect()
     }
 
     /// Does nobody receive the commands?

@@ -276,7 +276,7 @@ fn a_postures_effort_is_taken_over_between_two_steps_limited_and_counted_and_gon
         tick.command
     );
     // Nothing follows a deactivation or the end of the node: no effort is left behind.
-    let (command, there) = control.stop().unwrap();
+    let (command, there) = control.stop(&states, at(120.0)).unwrap();
     assert_eq!((command.values(), there), (&[0.0, 0.0][..], true));
 }
 

@@ -187,19 +187,24 @@ fn a_swap_takes_effect_at_the_next_step_and_a_rollback_takes_it_back() {
 fn a_stop_ends_at_zero_effort_and_where_a_position_is() {
     let (mut control, mut states) = control_loop(&robot(CommandInterface::Effort));
     assert!(
-        control.stop().is_none(),
+        control.stop(&states, at(0.0)).is_none(),
         "nothing was commanded, so that nothing has to be stopped"
     );
     send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
     control.step(&states, at(1.0));
-    let (command, there) = control.stop().unwrap();
+    let (command, there) = control.stop(&states, at(20.0)).unwrap();
     assert_eq!((command.values(), there), (&[0.0, 0.0][..], true));
 
     let (mut control, mut states) = control_loop(&robot(CommandInterface::Position));
     send(&mut states, at(0.0), &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
     let (last, _) = sent(&control.step(&states, at(1.0))).unwrap();
-    let (command, there) = control.stop().unwrap();
+    let (command, there) = control.stop(&states, at(20.0)).unwrap();
     assert_eq!((command.values(), there), (&last[..], true));
+    assert_eq!(
+        control.cut_stop().unwrap().values(),
+        last,
+        "a position stays where it is"
+    );
 }
 
 #[test]
@@ -210,13 +215,34 @@ fn a_velocity_is_stopped_by_a_ramp() {
     let mut steps = 0;
     loop {
         steps += 1;
-        let (command, there) = control.stop().unwrap();
+        let (command, there) = control.stop(&states, at(20.0 * f64::from(steps))).unwrap();
         if there {
             assert_eq!(command.values(), [0.0, 0.0]);
             break;
         }
         assert!(steps < 50, "the ramp does not end");
     }
+}
+
+#[test]
+fn a_stop_goes_by_where_the_joints_are_by_now_and_can_be_cut() {
+    let (mut control, mut states) = control_loop(&robot(CommandInterface::Velocity));
+    send(&mut states, at(0.0), &["a", "b"], &[0.98, 0.0], &[2.0, 2.0]).unwrap();
+    control.step(&states, at(1.0));
+    let (command, _) = control.stop(&states, at(20.0)).unwrap();
+    let ramp = command.values().to_vec();
+    assert!(ramp.iter().all(|v| v.abs() > 0.1), "{ramp:?}");
+    // Joint a has reached its limit meanwhile; commands are in the order b, a.
+    send(&mut states, at(30.0), &["a", "b"], &[1.0, 0.0], &[2.0, 2.0]).unwrap();
+    let (command, there) = control.stop(&states, at(40.0)).unwrap();
+    assert!(
+        command.values()[1] <= 0.0 && command.values()[0].abs() > 0.1,
+        "{command:?}"
+    );
+    assert!(!there);
+    let command = control.cut_stop().unwrap();
+    assert_eq!(command.values(), [0.0, 0.0]);
+    assert_eq!(command.interventions(), 0);
 }
 
 #[test]

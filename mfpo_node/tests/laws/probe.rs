@@ -457,7 +457,7 @@ fn a_stop_a_stale_joint_and_a_lost_heartbeat_end_a_probe_within_a_tick() {
     // What is left is a stop: the velocity ramps to zero.
     let mut there = false;
     for _ in 0..20 {
-        let (command, is_there) = control.stop().unwrap();
+        let (command, is_there) = control.stop(&states, at(520.0)).unwrap();
         there |= is_there && command.values().iter().all(|v| *v == 0.0);
     }
     assert!(there);

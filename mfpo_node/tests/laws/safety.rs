@@ -348,4 +348,26 @@ proptest! {
             last = Some(command);
         }
     }
+
+    /// A joint that does what it is told comes to rest before its limit, braking no harder than it may.
+    #[test]
+    fn a_velocity_is_braked_before_a_position_limit(
+        wishes in proptest::collection::vec(-3.0..3.0f64, 1..300),
+        acceleration in 0.5..50.0f64,
+        start in -0.9..0.9f64,
+    ) {
+        let spec = robot(CommandInterface::Velocity);
+        let tightening = Tightening { acceleration_max: acceleration, ..Tightening::NONE };
+        let mut filter = tightened(&spec, tightening);
+        let (period, mut position, mut last) = (spec.control_period(), start, 0.0);
+        for wish in wishes.iter().chain(&[3.0; 300]) {
+            let command = filter.enforce(&[0.0, *wish], &state(&spec, [position, 0.0], [last, 0.0]));
+            let velocity = command.values()[1];
+            prop_assert!((velocity - last).abs() <= acceleration * period + 1e-9, "{last} {velocity}");
+            position += velocity * period;
+            prop_assert!(position.abs() <= 1.0 + 1e-9, "{position}");
+            last = velocity;
+        }
+        prop_assert!(position > 0.5, "it gets near: {position}");
+    }
 }

@@ -114,7 +114,7 @@ fn a_tick_is_recorded_as_it_was() {
         .collect();
     assert_eq!((message.rules, message.fallback, message.sequence), (rules, 0, 5));
     assert_eq!((message.run.as_str(), message.version), ("run", 1));
-    let command = control.stop().unwrap().0.values().to_vec();
+    let command = control.stop(&states, at(0.0)).unwrap().0.values().to_vec();
     tap.note_other(u8::MAX, &control, None, context(6, now));
     let message = stream.read(|slot| slot.message()).unwrap();
     assert_eq!((message.depth(), message.fallback), (None, u8::MAX));

@@ -467,9 +467,9 @@ impl Algorithm for MfpoLearner {
         self.config.batch_size * self.config.update_to_data
     }
 
-    fn observe(&mut self, transition: &Transition<'_>, ended: bool) {
+    fn observe(&mut self, environment: usize, transition: &Transition<'_>, ended: bool) {
         if let Some(returns) = &mut self.returns {
-            returns.add(transition.reward, ended, self.config.discount);
+            returns.add(environment, transition.reward, ended, self.config.discount);
         }
     }
 

@@ -24,21 +24,34 @@ const LEAST_WIDTH: f64 = 1.0;
 const BEYOND: f32 = 5.0;
 
 /// The range of discounted returns.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct ObservedReturns {
-    /// Of the episode under way.
-    rewards: Vec<f64>,
+    /// Of the episode under way in each environment, at least one.
+    rewards: Vec<Vec<f64>>,
     range: Option<(f64, f64)>,
 }
 
+impl Default for ObservedReturns {
+    fn default() -> Self {
+        Self {
+            rewards: vec![Vec::new()],
+            range: None,
+        }
+    }
+}
+
 impl ObservedReturns {
-    pub(super) fn add(&mut self, reward: f64, ended: bool, discount: f64) {
-        self.rewards.push(reward);
+    pub(super) fn add(&mut self, environment: usize, reward: f64, ended: bool, discount: f64) {
+        if environment >= self.rewards.len() {
+            self.rewards.resize(environment + 1, Vec::new());
+        }
+        let rewards = &mut self.rewards[environment];
+        rewards.push(reward);
         if !ended {
             return;
         }
         let mut total = 0.0;
-        for reward in self.rewards.drain(..).rev() {
+        for reward in rewards.drain(..).rev() {
             total = reward + discount * total;
             let (low, high) = self.range.unwrap_or((total, total));
             self.range = Some((low.min(total), high.max(total)));
@@ -47,7 +60,9 @@ impl ObservedReturns {
 
     pub(super) fn state(&self) -> State<'_> {
         let mut state = State::default();
-        state.put("rewards", &self.rewards[..]);
+        for (environment, rewards) in self.rewards.iter().enumerate() {
+            state.put(&array_of(environment), &rewards[..]);
+        }
         state.put(
             "range",
             self.range.map_or_else(Vec::new, |(low, high)| vec![low, high]),
@@ -56,7 +71,15 @@ impl ObservedReturns {
     }
 
     pub(super) fn restored(mut state: State<'_>) -> Result<Self, StateError> {
-        let rewards = state.take_f64("rewards")?;
+        let mut rewards = vec![state.take_f64(&array_of(0))?];
+        // A checkpoint of before has one list, whatever the number of its environments.
+        loop {
+            match state.take_f64(&array_of(rewards.len())) {
+                Ok(more) => rewards.push(more),
+                Err(StateError::Missing(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
         let range = match state.take_f64("range")?[..] {
             [low, high] => Some((low, high)),
             _ => None,
@@ -81,6 +104,14 @@ impl ObservedReturns {
             maximum,
             atoms: now.atoms,
         })
+    }
+}
+
+/// Where the rewards of an environment are saved.
+fn array_of(environment: usize) -> String {
+    match environment {
+        0 => "rewards".to_owned(),
+        _ => format!("rewards_{environment}"),
     }
 }
 
@@ -171,14 +202,48 @@ mod tests {
     fn returns_are_discounted_from_every_step_of_finished_episodes() {
         let mut returns = ObservedReturns::default();
         for reward in [1.0, 2.0] {
-            returns.add(reward, false, 0.5);
+            returns.add(0, reward, false, 0.5);
         }
         assert_eq!(returns.range, None, "the episode is not over");
-        returns.add(4.0, true, 0.5);
+        returns.add(0, 4.0, true, 0.5);
         // From the last step 4, from the one before 2 + 0.5 * 4, from the first 1 + 0.5 * 4.
         assert_eq!(returns.range, Some((3.0, 4.0)));
-        returns.add(-6.0, true, 0.5);
+        returns.add(0, -6.0, true, 0.5);
         assert_eq!(returns.range, Some((-6.0, 4.0)));
+    }
+
+    /// Two environments in turn, where the first earns 1 a step and the other nothing, for three steps.
+    fn two_environments() -> ObservedReturns {
+        let mut returns = ObservedReturns::default();
+        for _ in 0..3 {
+            returns.add(0, 1.0, false, 0.5);
+            returns.add(1, 0.0, false, 0.5);
+        }
+        returns
+    }
+
+    #[test]
+    fn the_returns_of_an_environment_are_of_its_own_rewards() {
+        let mut returns = two_environments();
+        returns.add(1, 0.0, true, 0.5);
+        assert_eq!(returns.range, Some((0.0, 0.0)));
+        returns.add(0, 1.0, true, 0.5);
+        // 1 + 0.5 + 0.25 + 0.125.
+        assert_eq!(returns.range, Some((0.0, 1.875)));
+    }
+
+    #[test]
+    fn a_saved_state_keeps_environments_apart_and_one_of_before_is_the_first_ones() {
+        let returns = two_environments();
+        let mut state = returns.state();
+        let mut restored = ObservedReturns::restored(state.clone()).unwrap();
+        assert_eq!(restored.rewards, returns.rewards);
+        restored.add(0, 1.0, true, 0.5);
+        assert_eq!(restored.range, Some((1.0, 1.875)));
+
+        state.take_f64("rewards_1").unwrap();
+        let before = ObservedReturns::restored(state).unwrap();
+        assert_eq!(before.rewards, [[1.0; 3]]);
     }
 
     #[test]
@@ -186,14 +251,14 @@ mod tests {
         let mut returns = ObservedReturns::default();
         let paper = support(-1600.0, 1600.0);
         assert_eq!(returns.support(paper, false), None);
-        returns.add(10.0, true, 0.9);
-        returns.add(-10.0, true, 0.9);
+        returns.add(0, 10.0, true, 0.9);
+        returns.add(0, -10.0, true, 0.9);
         let first = returns.support(paper, false).unwrap();
         assert_eq!(first, support(-20.0, 20.0));
         assert_eq!(returns.support(first, true), None);
-        returns.add(15.0, true, 0.9);
+        returns.add(0, 15.0, true, 0.9);
         assert_eq!(returns.support(first, true), None, "15 is not near 20");
-        returns.add(18.0, true, 0.9);
+        returns.add(0, 18.0, true, 0.9);
         assert_eq!(returns.support(first, true), Some(support(-24.0, 32.0)));
     }
 

@@ -100,6 +100,58 @@ fn a_seed_that_fails_is_named_and_the_others_end() {
 }
 
 #[test]
+fn a_seed_whose_checkpoint_is_damaged_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("runs");
+    std::fs::create_dir_all(out.join("s1/checkpoints")).unwrap();
+    std::fs::write(out.join("s1/checkpoints/last.safetensors"), "no checkpoint").unwrap();
+    let output = several_seeds(&out, "0..2", 120, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("1 of 3 runs failed: seed 1: the checkpoint") && text.contains("is corrupt"),
+        "{text}"
+    );
+    assert_eq!(
+        (checkpoint_step(&out.join("s0")), checkpoint_step(&out.join("s2"))),
+        (120, 120)
+    );
+}
+
+#[test]
+fn seeds_of_another_task_or_configuration_are_refused_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("runs");
+    let output = several_seeds(&out, "0..1", 120, &[]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let file = folder.path().join("other.toml");
+    std::fs::write(&file, "[learner]\ndiscount = 0.5\n").unwrap();
+    for (more, expected) in [
+        (
+            ["--task", "Hopper-v5"],
+            "(task: swing_arm there, Hopper-v5 asked for)",
+        ),
+        (
+            ["--set", "learner.tau=0.02"],
+            "(learner.tau: 0.01 there, 0.02 asked for)",
+        ),
+        (["--config", super::text(&file)], " there, 0.5 asked for)"),
+    ] {
+        let output = several_seeds(&out, "0..2", 140, &more).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("s0 is not the one asked for") && text.contains("choose another --out"),
+            "{text}"
+        );
+        assert!(text.contains(expected), "{text}");
+        assert!(!out.join("s2").exists());
+        assert_eq!(checkpoint_step(&out.join("s0")), 120);
+    }
+}
+
+#[test]
 fn an_interrupted_set_of_seeds_stops_in_good_order() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("runs");

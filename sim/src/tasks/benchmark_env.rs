@@ -36,22 +36,7 @@ impl BenchmarkEnv {
     /// # Errors
     /// A [`SimError`] for an option outside its range or an actuator without limits.
     pub fn new(name: &str, mut benchmark: Benchmark, options: &EnvOptions) -> Result<Self, SimError> {
-        options.randomization.validate()?;
-        // The default delay is what ROS 2 adds on a robot; a benchmark's own episodes have none.
-        let randomization = if options.randomization == Randomization::default() {
-            Randomization::none()
-        } else {
-            options.randomization.clone()
-        };
-        for (what, got) in [
-            ("position_noise", randomization.position_noise),
-            ("velocity_noise", randomization.velocity_noise),
-        ] {
-            if got != 0.0 {
-                let expected = "0: a benchmark's observation has no units that the noise could have";
-                return Err(SimError::Option { what, expected, got });
-            }
-        }
+        let randomization = checked(&options.randomization, &benchmark)?;
         let ranges = benchmark.physics.actuator_ctrlrange();
         let action_scale: Vec<_> = ranges
             .iter()
@@ -137,14 +122,9 @@ impl BenchmarkEnv {
             self.benchmark.physics.scale_parameters(draw.mass, draw.damping);
         }
         self.effort = draw.effort;
-        // Whole control periods: a benchmark takes one action a period.
-        let periods = (f64::from(draw.delay) * timestep / self.control_period()).round() as usize;
+        let periods = whole_periods(f64::from(draw.delay) * timestep, &self.benchmark);
         let middle: Vec<f64> = self.action_scale.iter().map(|(middle, _)| *middle).collect();
         self.waiting.extend(std::iter::repeat_n(middle, periods));
-    }
-
-    fn control_period(&self) -> f64 {
-        self.benchmark.control_period
     }
 
     fn observe(&mut self) {
@@ -173,6 +153,40 @@ impl BenchmarkEnv {
             truncated: steps >= self.spec.max_episode_steps,
         })
     }
+}
+
+/// What was asked for, in a benchmark, whose own episodes have no delay.
+fn checked(asked: &Randomization, benchmark: &Benchmark) -> Result<Randomization, SimError> {
+    let delay = asked.action_delay_max.unwrap_or(0.0);
+    let randomization = Randomization {
+        action_delay_max: Some(delay),
+        ..asked.clone()
+    };
+    randomization.validate()?;
+    for (what, got) in [
+        ("position_noise", randomization.position_noise),
+        ("velocity_noise", randomization.velocity_noise),
+    ] {
+        if got != 0.0 {
+            let expected = "0: a benchmark's observation has no units that the noise could have";
+            return Err(SimError::Option { what, expected, got });
+        }
+    }
+    // As an episode draws it: in physics steps first.
+    let timestep = benchmark.physics.timestep();
+    let longest = (delay / timestep).round() * timestep;
+    if delay > 0.0 && whole_periods(longest, benchmark) == 0 {
+        return Err(SimError::ShortDelay {
+            got: delay,
+            period: benchmark.control_period,
+        });
+    }
+    Ok(randomization)
+}
+
+/// A delay in control periods, rounded: a benchmark takes one action a period.
+fn whole_periods(delay: f64, benchmark: &Benchmark) -> usize {
+    (delay / benchmark.control_period).round() as usize
 }
 
 impl Env for BenchmarkEnv {

@@ -18,7 +18,7 @@ fn environment(mode: Mode, delay: (f64, f64)) -> Box<dyn Env> {
         mode,
         randomization: Randomization {
             action_delay_min: delay.0,
-            action_delay_max: delay.1,
+            action_delay_max: Some(delay.1),
             ..Randomization::none()
         },
         ..EnvOptions::default()

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 const OK: u8 = 0;
 const WARN: u8 = 1;
+const ERROR: u8 = 2;
 
 fn at_rest() -> Value {
     states(&["elbow", "wrist"], &[0.1, 0.2], &[0.0, 0.0])
@@ -209,6 +210,31 @@ fn a_subscriber_of_commands_of_another_type_is_named() {
         "/commands is not received by node '/peer': it takes std_msgs/msg/Float64MultiArray, sent is \
          trajectory_msgs/msg/JointTrajectory",
     ]);
+}
+
+#[test]
+fn a_second_node_that_commands_the_robot_is_named_by_both() {
+    let env = TestEnv::new();
+    let (mut peer, first) = node(&env, &[]);
+    peer.report_both_joints();
+    peer.active();
+    connections(&peer, OK);
+    let second = env.start(
+        "control",
+        &["--ros-args", "-r", "__ns:=/other", "-r", "commands:=/commands"],
+    );
+    first
+        .says(&["/commands is also published by node '/other/control_loop': two programs command one robot"]);
+    second.says(&["/commands is also published by node '/control_loop': two programs command one robot"]);
+    assert_says(&connections(&peer, ERROR), &["/other/control_loop"]);
+    peer.status("the status says it", |s| {
+        s["message"].as_str().is_some_and(|m| {
+            m.starts_with("the policy commands the robot") && m.contains("/other/control_loop")
+        })
+    });
+    drop(second);
+    first.says(&["no longer so: /commands is also published by node '/other/control_loop'"]);
+    connections(&peer, OK);
 }
 
 #[test]

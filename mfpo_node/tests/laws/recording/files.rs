@@ -71,6 +71,34 @@ fn a_folder_that_takes_no_file_disturbs_nobody_and_is_tried_again() {
 }
 
 #[test]
+fn a_fault_that_the_disk_did_not_take_is_written_when_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("recordings");
+    std::fs::write(&place, "in the way").unwrap();
+    let mut robot = Recorded::new(record_settings(&place, Mode::BeforeFault));
+    (0..500).for_each(|_| robot.tick(false));
+    (0..10).for_each(|_| robot.tick(true));
+    // Another one while the disk is not asked.
+    (0..100).for_each(|_| robot.tick(false));
+    (0..10).for_each(|_| robot.tick(true));
+    std::fs::remove_file(&place).unwrap();
+    (0..600).for_each(|_| robot.tick(false));
+    let [file] = files(&place).try_into().unwrap();
+    let report = replay(&file).unwrap();
+    assert!(report.is_identical() && !report.is_unfinished, "{report:?}");
+    assert!(
+        report.metadata["why"].contains("the joint states are not fit"),
+        "{report:?}"
+    );
+    // From 2 s before the first fault until the disk took it, 10 s later.
+    assert!((595..=610).contains(&report.ticks), "{report:?}");
+    assert_eq!(robot.recording.health().failure, None);
+    // What comes after is kept for as long as before.
+    assert!(robot.recording.health().kept <= 101);
+    robot.end();
+}
+
+#[test]
 fn recordings_follow_each_other_without_a_gap_and_each_holds_its_policy() {
     let folder = tempfile::tempdir().unwrap();
     let settings = RecordSettings {

@@ -1,0 +1,104 @@
+//! What differs between the configurations of two runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+use crate::algorithm::AlgorithmKind;
+use crate::config::TrainConfig;
+
+impl TrainConfig {
+    /// What is different in `other`, as `section.key = value`; lengths and intervals do not count, nor do the
+    /// numbers of an algorithm that does not learn there, nor how the policy is measured.
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let idle = match other.run.algorithm {
+            AlgorithmKind::Mfpo => "sac",
+            AlgorithmKind::Sac => "learner",
+        };
+        let harmless = |key: &str| ["steps", "threads"].contains(&key) || key.ends_with("_every");
+        let (before, after) = (values(self), values(other));
+        // Of both: an option of the task may be set in the first alone.
+        let places: BTreeSet<&(String, String)> = before.keys().chain(after.keys()).collect();
+        let mut changes = Vec::new();
+        for place in places {
+            let (section, key) = place;
+            if [idle, "evaluation"].contains(&section.as_str()) || harmless(key) {
+                continue;
+            }
+            match (before.get(place), after.get(place)) {
+                (old, Some(new)) if old != Some(new) => changes.push(format!("{section}.{key} = {new}")),
+                (Some(_), None) => changes.push(format!("{section}.{key} left out")),
+                _ => {}
+            }
+        }
+        changes
+    }
+
+    /// What makes the returns of `other` another curve: its [`TrainConfig::changes`], and of how many candidates
+    /// its evaluations choose an action. SAC has no candidates.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut differences = self.changes(other);
+        let candidates = other.evaluation.candidates;
+        if other.run.algorithm == AlgorithmKind::Mfpo && self.evaluation.candidates != candidates {
+            differences.push(format!("evaluation.candidates = {candidates}"));
+        }
+        differences
+    }
+}
+
+/// Every value of a configuration by its section and key.
+fn values(config: &TrainConfig) -> BTreeMap<(String, String), Value> {
+    let text = config.to_toml().unwrap_or_default();
+    let mut values = BTreeMap::new();
+    for (section, keys) in text.parse::<Table>().unwrap_or_default() {
+        let Value::Table(keys) = keys else {
+            continue;
+        };
+        for (key, value) in keys {
+            values.insert((section.clone(), key), value);
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(task: &str, sets: &[&str]) -> TrainConfig {
+        let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+        TrainConfig::load(task, None, &sets).unwrap()
+    }
+
+    #[test]
+    fn half_cheetah_differs_from_the_paper_only_as_the_authors_script_says() {
+        let (paper, cheetah) = (config("Hopper-v5", &[]), config("HalfCheetah-v5", &[]));
+        assert_eq!(paper.changes(&cheetah), ["learner.clipped_double_q = false"]);
+    }
+
+    #[test]
+    fn what_only_one_of_two_sets_differs_either_way() {
+        let own = config("HalfCheetah-v5", &[]);
+        let skipping = config("HalfCheetah-v5", &["task.frame_skip=4"]);
+        assert_eq!(own.changes(&skipping), ["task.frame_skip = 4"]);
+        assert_eq!(skipping.changes(&own), ["task.frame_skip left out"]);
+        assert!(skipping.changes(&skipping).is_empty());
+    }
+
+    #[test]
+    fn candidates_of_an_evaluation_make_another_curve_but_no_other_run() {
+        let own = config("swing_arm", &[]);
+        let choosing = config("swing_arm", &["evaluation.candidates=8"]);
+        assert!(own.changes(&choosing).is_empty());
+        assert_eq!(own.differences(&choosing), ["evaluation.candidates = 8"]);
+        let seldom = config("swing_arm", &["evaluation.every=500", "evaluation.episodes=3"]);
+        assert!(own.differences(&seldom).is_empty());
+        // SAC acts without a choice.
+        let sac = |sets: &[&str]| config("swing_arm", &[&["run.algorithm=sac"][..], sets].concat());
+        assert!(
+            sac(&[])
+                .differences(&sac(&["evaluation.candidates=8"]))
+                .is_empty()
+        );
+    }
+}
