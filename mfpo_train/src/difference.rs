@@ -1,16 +1,42 @@
 //! What differs between the configurations of two runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use toml::{Table, Value};
 
 use crate::algorithm::AlgorithmKind;
 use crate::config::TrainConfig;
 
+/// A key that two configurations set differently; `None` where one leaves it out.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Change {
+    /// As `section.key`.
+    pub(crate) key: String,
+    /// In the first configuration.
+    pub(crate) before: Option<Value>,
+    /// In the other one.
+    pub(crate) after: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.after {
+            Some(value) => write!(f, "{} = {value}", self.key),
+            None => write!(f, "{} left out", self.key),
+        }
+    }
+}
+
 impl TrainConfig {
     /// What is different in `other`, as `section.key = value`; lengths and intervals do not count, nor do the
     /// numbers of an algorithm that does not learn there, nor how the policy is measured.
     pub fn changes(&self, other: &Self) -> Vec<String> {
+        self.changed(other).iter().map(Change::to_string).collect()
+    }
+
+    /// [`TrainConfig::changes`] with the values of both.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<Change> {
         let idle = match other.run.algorithm {
             AlgorithmKind::Mfpo => "sac",
             AlgorithmKind::Sac => "learner",
@@ -19,19 +45,15 @@ impl TrainConfig {
         let (before, after) = (values(self), values(other));
         // Of both: an option of the task may be set in the first alone.
         let places: BTreeSet<&(String, String)> = before.keys().chain(after.keys()).collect();
-        let mut changes = Vec::new();
-        for place in places {
-            let (section, key) = place;
-            if [idle, "evaluation"].contains(&section.as_str()) || harmless(key) {
-                continue;
-            }
-            match (before.get(place), after.get(place)) {
-                (old, Some(new)) if old != Some(new) => changes.push(format!("{section}.{key} = {new}")),
-                (Some(_), None) => changes.push(format!("{section}.{key} left out")),
-                _ => {}
-            }
-        }
-        changes
+        let counts = |(section, key): &&(String, String)| {
+            ![idle, "evaluation"].contains(&section.as_str()) && !harmless(key)
+        };
+        let changes = places.into_iter().filter(counts).map(|place| Change {
+            key: format!("{}.{}", place.0, place.1),
+            before: before.get(place).cloned(),
+            after: after.get(place).cloned(),
+        });
+        changes.filter(|change| change.before != change.after).collect()
     }
 
     /// What makes the returns of `other` another curve: its [`TrainConfig::changes`], and of how many candidates

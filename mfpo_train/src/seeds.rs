@@ -4,7 +4,7 @@
 //! checkpoint, where it is the run that the command asks for; where one is another run, nothing starts.
 //! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Pid, Signal, kill_process};
+use toml::Value;
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
@@ -248,23 +249,17 @@ impl Saved {
 
 /// Every key that makes `asked` another run than `stored`, with both values.
 fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
-    let (there, here) = (asked.changes(stored), stored.changes(asked));
-    let (there, here) = (by_key(&there), by_key(&here));
     // The numbers of two algorithms cannot be compared.
     let alike = stored.run.algorithm == asked.run.algorithm;
-    let both = there
-        .iter()
-        .filter_map(|(key, stored)| Some((*key, *stored, *here.get(key)?)));
-    both.filter(|(key, _, _)| alike || *key == "run.algorithm")
-        .map(|(key, stored, asked)| format!("{key}: {stored} there, {asked} asked for"))
-        .collect()
-}
-
-/// `section.key = value` as key and value; the value of `section.key left out` are these words.
-fn by_key(changes: &[String]) -> BTreeMap<&str, &str> {
-    let pairs = changes.iter().filter_map(|change| change.split_once(' '));
-    pairs
-        .map(|(key, value)| (key, value.strip_prefix("= ").unwrap_or(value)))
+    let in_words =
+        |value: Option<Value>| value.map_or_else(|| "left out".to_owned(), |value| value.to_string());
+    let changes = stored.changed(asked).into_iter();
+    let changes = changes.filter(|change| alike || change.key == "run.algorithm");
+    changes
+        .map(|change| {
+            let (there, here) = (in_words(change.before), in_words(change.after));
+            format!("{}: {there} there, {here} asked for", change.key)
+        })
         .collect()
 }
 
