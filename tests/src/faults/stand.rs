@@ -163,7 +163,7 @@ impl Stand {
         std::thread::sleep(FAULT);
         let ended = end(self);
         let acts = self.acts(ended);
-        let sees = self.view().fallback(&self.spec, (fell, acts));
+        let sees = self.view().fallback(&self.spec);
         let status = self.peer.active();
         assert_eq!(status["lifecycle"], "active");
         Outcome {

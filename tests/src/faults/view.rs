@@ -5,8 +5,6 @@ use std::collections::HashSet;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use serde_json::Value;
 
-use crate::peer::arrived;
-
 /// Commands and records, in the order of their arrival.
 pub struct View {
     pub commands: Vec<Value>,
@@ -84,27 +82,36 @@ impl View {
         gaps.sum()
     }
 
-    /// What the fallback commanded from `began` until `ended`, when the policy did again, joint by joint.
-    pub fn fallback(&self, spec: &RobotSpec, (began, ended): (f64, f64)) -> String {
-        let during = |m: &&Value| (began..ended).contains(&arrived(m));
-        let commands: Vec<Vec<f64>> = self
-            .commands
-            .iter()
-            .filter(during)
-            .map(|c| numbers(&c["data"]))
-            .collect();
+    /// Each command that has its record, with it. Commands and records come by two topics, so that one may overtake the
+    /// other: what belongs together is what is equal and comes next, never what arrived last.
+    fn explained(&self) -> Vec<(&Value, Vec<f64>)> {
+        let mut records = self.records.iter().collect::<Vec<_>>();
+        records.sort_by_key(|r| r["sequence"].as_u64());
+        let mut from = 0;
+        let mut pairs = Vec::new();
+        for command in &self.commands {
+            let wanted = bits(&command["data"]);
+            let rest = records.get(from..).unwrap_or_default();
+            if let Some(at) = rest.iter().position(|r| bits(&r["command"]) == wanted) {
+                pairs.push((rest[at], numbers(&command["data"])));
+                from += at + 1;
+            }
+        }
+        pairs
+    }
+
+    /// What the fallback commanded from the first record of its own until the policy did again, joint by joint.
+    pub fn fallback(&self, spec: &RobotSpec) -> String {
+        let explained = self.explained();
+        let is_fallback = |(record, _): &&(&Value, Vec<f64>)| record["fallback"] == true;
+        let before = explained.iter().take_while(|pair| !is_fallback(pair));
+        let before = before.last().map(|(_, command)| command);
+        let during = explained.iter().skip_while(|pair| !is_fallback(pair));
+        let commands: Vec<&Vec<f64>> = during.take_while(is_fallback).map(|(_, c)| c).collect();
         assert!(!commands.is_empty(), "the fallback sent nothing");
-        let before = self.commands.iter().rfind(|c| arrived(c) < began);
-        let before = before.map(|c| numbers(&c["data"]));
         let joint = |j: usize| commands.iter().map(|c| c[j]).collect::<Vec<f64>>();
         let seen: Vec<String> = (0..spec.action_size())
-            .map(|j| {
-                amounts_to(
-                    spec.action.interface,
-                    &joint(j),
-                    before.as_ref().map(|before| before[j]),
-                )
-            })
+            .map(|j| amounts_to(spec.action.interface, &joint(j), before.map(|before| before[j])))
             .collect();
         if seen.iter().all(|s| *s == seen[0]) {
             return format!("the fallback: {}", seen[0]);
@@ -131,5 +138,32 @@ fn amounts_to(interface: CommandInterface, commands: &[f64], before: Option<f64>
             "a ramp down to zero velocity".into()
         }
         _ => panic!("commands that no fallback makes: {before:?}, then {commands:.4?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bundles::two_joints;
+
+    /// A record overtook the policy's last command; the fallback then held that command.
+    #[test]
+    fn a_late_command_of_the_policy_is_not_the_fallbacks() {
+        let command = |value: f64| json!({"data": [value, value]});
+        let record = |sequence: u64, value: f64, fallback: bool| json!({"sequence": sequence, "command": [value, value], "fallback": fallback});
+        let view = View {
+            commands: [0.1, 0.2, 0.2, 0.2, 0.3].map(command).to_vec(),
+            records: vec![
+                record(1, 0.1, false),
+                record(3, 0.2, true),
+                record(2, 0.2, false),
+                record(4, 0.2, true),
+                record(5, 0.3, false),
+            ],
+        };
+        let sees = view.fallback(&two_joints(CommandInterface::Position));
+        assert_eq!(sees, "the fallback: the last command, held");
     }
 }
