@@ -17,6 +17,7 @@ use r2r::std_srvs::srv::Trigger;
 use crate::lifecycle::{Goal, Impossible, Outcome, State, TRANSITIONS, Transition};
 use crate::status::{LoopEvent, Rest};
 use crate::time::MonoTime;
+use crate::weights::Why;
 
 /// The control loop looks at its orders a hundred times a second; a stop may ramp for a second.
 pub const LONGEST_ANSWER: u64 = Duration::from_secs(5).as_nanos() as u64;
@@ -167,7 +168,10 @@ impl Service {
                     self.conclude(Outcome::Success, &now);
                 }
             }
-            LoopEvent::Returned { current, .. } => self.expected.rolled_back(current),
+            // Whatever overtook it was handed over last.
+            LoopEvent::Returned { current, why, .. } if *why != Why::Overtaken => {
+                self.expected.rolled_back(current);
+            }
             LoopEvent::NothingBefore if self.is_rolling_back() => {
                 self.conclude(Outcome::Failure, "there is no policy before this one");
             }

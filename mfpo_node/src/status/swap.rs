@@ -106,6 +106,9 @@ pub(super) fn log_superseded(identity: &Arc<PolicyIdentity>) {
 pub(super) fn explain(why: &Why, joint: impl Fn(usize) -> String) -> String {
     match why {
         Why::NoAction => "it gave no action".to_owned(),
+        Why::Overtaken => {
+            "another policy came before it was through; the proven one before it is kept".to_owned()
+        }
         Why::Guard { got, expected } => format!(
             "its candidates are spread by {got:.3}, at most {expected:.3} is what it knows (parameter guard)"
         ),

@@ -69,6 +69,8 @@ impl Stage {
 pub enum Why {
     /// It gave no action.
     NoAction,
+    /// Another came before it was through.
+    Overtaken,
     /// It did not know what it saw.
     Guard {
         /// The spread of its candidates.
@@ -216,6 +218,11 @@ impl Stages {
         }
     }
 
+    /// Does a policy act that has not proven itself yet?
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.under, Under::Blend { .. } | Under::Probation { .. })
+    }
+
     /// Weight of the new policy in the coming action, during a blend.
     pub fn weight(&self) -> Option<f64> {
         match self.under {
@@ -291,7 +298,7 @@ impl Stages {
     /// The policy has commanded and taken so long, s: what comes next.
     pub fn acted(&mut self, command: &SafeCommand, took: f64) -> Option<Turn> {
         let tripped = command.interventions() > 0;
-        if !matches!(self.under, Under::Blend { .. } | Under::Probation { .. }) {
+        if !self.is_on_trial() {
             let part = self.period / HABIT;
             self.habits.interventions.add(f64::from(u8::from(tripped)), part);
             self.habits.latency.add(took, part);
@@ -305,7 +312,7 @@ impl Stages {
 
     /// The new policy gave no action, or must not act: on probation or in the blend it is returned from.
     pub fn failed(&mut self, why: Why) -> Option<Turn> {
-        matches!(self.under, Under::Blend { .. } | Under::Probation { .. }).then_some(Turn::Return(why))
+        self.is_on_trial().then_some(Turn::Return(why))
     }
 
     fn judge_shadow(&self) -> Option<Turn> {

@@ -1,6 +1,6 @@
 //! How one policy takes over from another, stage by stage.
 
-use mfpo_node::control_loop::{Before, ControlLoop, Decision, Settings, mix};
+use mfpo_node::control_loop::{Before, ControlLoop, Decision, Settings, Tuning, mix};
 use mfpo_node::joint_states::JointStates;
 use mfpo_node::safety::Rule;
 use mfpo_node::weights::{Policy, Stage, StageSettings, Turn, Why};
@@ -116,6 +116,13 @@ impl Rig {
             }
         }
         panic!("nothing turns")
+    }
+
+    /// Other stages from now on.
+    fn stages(&mut self, stages: StageSettings) {
+        let settings = Settings { stages, ..settings() };
+        let mut tuning = Tuning::new(&self.spec, settings).unwrap();
+        self.control.tune(&mut tuning);
     }
 
     fn acting(&self) -> u64 {
@@ -347,6 +354,61 @@ fn a_newer_policy_takes_the_place_of_the_one_in_the_shadow() {
     let (ticks, turn) = rig.until_a_turn();
     assert!(matches!(turn, Turn::GoLive(_)), "{turn:?}");
     assert_eq!((ticks, rig.acting()), (5, 3));
+}
+
+/// A robot whose version 2 is on probation after version 1.
+fn on_probation(shadow: f64) -> Rig {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        blend: 0.0,
+        ..STAGES
+    });
+    for _ in 0..20 {
+        rig.tick();
+    }
+    assert_eq!(rig.begin(2), Some(Stage::Probation));
+    rig.tick();
+    rig.stages(StageSettings {
+        shadow,
+        blend: 0.0,
+        ..STAGES
+    });
+    rig
+}
+
+fn before(rig: &Rig) -> Option<u64> {
+    let previous = rig.control.slot().previous();
+    previous.map(|policy| policy.identity().version)
+}
+
+#[test]
+fn a_policy_that_comes_while_another_is_on_trial_takes_over_from_the_proven_one_which_is_kept() {
+    for shadow in [0.0, 0.1] {
+        let mut rig = on_probation(shadow);
+        let begun = rig.control.begin_swap(policy(&rig.spec, 3));
+        let cut_short = begun.cut_short.expect("version 2 had not proven itself");
+        assert_eq!((cut_short.given_up.version, cut_short.proven.version), (2, 1));
+        assert_eq!(begun.freed.iter().flatten().count(), 1);
+        if shadow > 0.0 {
+            assert_eq!((begun.stage, rig.acting()), (Some(Stage::Shadow), 1));
+            assert!(matches!(rig.until_a_turn(), (5, Turn::GoLive(_))));
+        }
+        assert_eq!(rig.control.stage(), Some(Stage::Probation));
+        assert_eq!((rig.acting(), before(&rig)), (3, Some(1)));
+        assert!(rig.control.roll_back());
+        assert_eq!(rig.acting(), 1, "the proven one, not version 2");
+    }
+}
+
+#[test]
+fn without_stages_too_the_proven_policy_is_kept_and_the_one_on_trial_is_not() {
+    let mut rig = on_probation(0.0);
+    let freed = rig.control.swap(policy(&rig.spec, 3)).expect("version 2");
+    assert_eq!(freed.identity().version, 2);
+    assert_eq!((rig.acting(), before(&rig)), (3, Some(1)));
+    let freed = rig.control.swap(policy(&rig.spec, 4)).expect("version 1");
+    assert_eq!(freed.identity().version, 1, "version 3 is on no trial");
+    assert_eq!((rig.acting(), before(&rig)), (4, Some(3)));
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! How the loop takes over another policy between two steps: at once, or stage by stage. Only pointers move here; what is no
+//! longer kept is handed back, to be freed on a thread that has time.
+
+use std::sync::Arc;
+
+use mfpo_policy::sampler::SampleError;
+
+use super::{ControlLoop, Outcome};
+use crate::safety::Unknown;
+use crate::time::MonoTime;
+use crate::weights::{Policy, PolicyIdentity, Stage, Turn, Why};
+
+/// Two policies blend where they take less than this part of the control period together.
+const BLEND_SHARE: f64 = 0.5;
+
+/// A policy has begun to take over from another.
+#[must_use = "free the policy on another thread than the control loop"]
+pub struct Begun {
+    /// What is no longer kept.
+    pub freed: [Option<Box<Policy>>; 3],
+    /// The first stage; `None` when the policy acts alone already.
+    pub stage: Option<Stage>,
+    /// A policy that was in the shadow and will not go live.
+    pub superseded: Option<Arc<PolicyIdentity>>,
+    /// What was given up because it was still on trial.
+    pub cut_short: Option<CutShort>,
+}
+
+/// A policy that acted, but had not proven itself when another came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CutShort {
+    /// That policy.
+    pub given_up: Arc<PolicyIdentity>,
+    /// The proven one that took its place; the other takes over from this one.
+    pub proven: Arc<PolicyIdentity>,
+}
+
+/// A swap has got further, between two steps.
+#[must_use = "free the policy on another thread than the control loop"]
+pub struct Progress {
+    /// What came to pass.
+    pub turn: Turn,
+    /// The policy that was given up, where one was.
+    pub given_up: Option<Arc<PolicyIdentity>>,
+    /// What is no longer kept.
+    pub freed: Option<Box<Policy>>,
+}
+
+impl ControlLoop {
+    /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back: of a policy that
+    /// is still on trial and the proven one before it, the one on trial.
+    pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
+        let is_on_trial = self.stages.is_on_trial();
+        self.stages.forget();
+        self.guard.restart();
+        self.fade.start(self.safety.references(&self.state));
+        if is_on_trial {
+            return Some(self.slot.replace(policy));
+        }
+        self.slot.swap(policy)
+    }
+
+    /// Another policy begins to take over, stage by stage: [`ControlLoop::after`] tells how it gets on. What was under
+    /// way ends: a policy in the shadow is given up, and so is one that acts on trial. The proven one before it acts until
+    /// the other is through, and is the one that is returned to.
+    pub fn begin_swap(&mut self, policy: Box<Policy>) -> Begun {
+        let (unproven, cut_short) = self.cut_trial_short();
+        let shadow = self.slot.set_shadow(None);
+        let superseded = shadow.as_ref().map(|policy| Arc::clone(policy.identity()));
+        let freed = if self.outcome == Outcome::Failed {
+            // A policy that gives no action is not to be compared with.
+            self.swap(policy)
+        } else if self.stages.begin() {
+            self.slot.set_shadow(Some(policy))
+        } else {
+            self.go_live(policy)
+        };
+        Begun {
+            freed: [unproven, shadow, freed],
+            stage: self.stages.stage(),
+            superseded,
+            cut_short,
+        }
+    }
+
+    /// Gives up the policy that acts, where it is on trial and the one before it is there.
+    fn cut_trial_short(&mut self) -> (Option<Box<Policy>>, Option<CutShort>) {
+        if !self.stages.is_on_trial() {
+            return (None, None);
+        }
+        let Some(unproven) = self.give_up() else {
+            return (None, None);
+        };
+        let cut_short = CutShort {
+            given_up: Arc::clone(unproven.identity()),
+            proven: Arc::clone(self.slot.current().identity()),
+        };
+        (Some(unproven), Some(cut_short))
+    }
+
+    /// Takes the policy out of the shadow, where there is one; its swap ends without it having acted.
+    #[must_use = "install it, or free it on another thread than the control loop"]
+    pub fn take_shadow(&mut self) -> Option<Box<Policy>> {
+        let shadow = self.slot.set_shadow(None)?;
+        self.stages.end();
+        Some(shadow)
+    }
+
+    /// A blend that is under way ends: the newer policy acts alone, on probation.
+    pub fn cut_blend(&mut self) {
+        self.stages.restart();
+    }
+
+    /// What a swap needs between two steps, once the command is on its way; `took` is the time of the last step, s.
+    pub fn after(&mut self, took: f64) -> Option<Progress> {
+        let turn = match self.outcome {
+            Outcome::Idle => None,
+            Outcome::Failed => self.stages.failed(Why::NoAction),
+            Outcome::Guarded(Unknown { spread, most }) => self.stages.failed(Why::Guard {
+                got: spread,
+                expected: most,
+            }),
+            Outcome::Acted => match self.compute_shadow() {
+                Err(_) => Some(Turn::Return(Why::NoAction)),
+                Ok(()) => self.stages.acted(self.safety.last()?, took),
+            },
+        }?;
+        let (given_up, freed) = match turn {
+            Turn::GoLive(_) => {
+                let policy = self.slot.set_shadow(None)?;
+                (None, self.go_live(policy))
+            }
+            Turn::Blended | Turn::Commit => (None, None),
+            Turn::Return(_) => {
+                let policy = self.give_up()?;
+                (Some(Arc::clone(policy.identity())), Some(policy))
+            }
+        };
+        Some(Progress {
+            turn,
+            given_up,
+            freed,
+        })
+    }
+
+    /// The stage of the swap that is under way.
+    pub fn stage(&self) -> Option<Stage> {
+        self.stages.stage()
+    }
+
+    /// The policy before acts from the next step on; `false` where there is none. A policy in the shadow is given up
+    /// instead, where there is one: [`ControlLoop::give_up`].
+    pub fn roll_back(&mut self) -> bool {
+        let is_done = self.slot.rollback();
+        if is_done {
+            self.stages.forget();
+            self.guard.restart();
+            self.fade.start(self.safety.references(&self.state));
+        }
+        is_done
+    }
+
+    /// Gives up the policy that is taking over: the one in the shadow, or else the one that acts, which the one before
+    /// takes over from.
+    pub fn give_up(&mut self) -> Option<Box<Policy>> {
+        self.stages.end();
+        if let Some(policy) = self.slot.set_shadow(None) {
+            return Some(policy);
+        }
+        self.guard.restart();
+        self.fade.start(self.safety.references(&self.state));
+        self.slot.give_up()
+    }
+
+    /// The policy goes live, in the blend where both can be computed in one tick.
+    fn go_live(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
+        self.guard.restart();
+        let both = policy.identity().latency + self.slot.current().identity().latency;
+        if self.stages.went_live(both < BLEND_SHARE * self.period) != Some(Stage::Blend) {
+            self.fade.start(self.safety.references(&self.state));
+        }
+        self.slot.swap(policy)
+    }
+
+    /// Computes the policy in the shadow, where there is one, on what the last action came from.
+    fn compute_shadow(&mut self) -> Result<(), SampleError> {
+        let acting = self.slot.current().steps();
+        let Some(shadow) = self.slot.shadow_mut() else {
+            return Ok(());
+        };
+        let depth = shadow.depth_like(self.asked.depth, acting);
+        let (normals, _) = self.normals.split_at(depth.candidates * self.other.len());
+        let began = MonoTime::now();
+        shadow.act(&self.observation, normals, depth, &mut self.other)?;
+        let took = MonoTime::now().since(began) as f64 * 1e-9;
+        self.stages.compare(&self.action, &self.other, took);
+        Ok(())
+    }
+}
