@@ -49,6 +49,8 @@ pub struct ControlLoop {
     stages: Stages,
     /// What came of the last step, for [`ControlLoop::after`].
     outcome: Outcome,
+    /// What came of the last step in which the policy that acts was asked.
+    answered: Outcome,
     actions: ActionMap,
     fade: Fade,
     fallback: Fallback,
@@ -93,6 +95,15 @@ enum Outcome {
     Guarded(Unknown),
     /// It was not asked.
     Idle,
+    /// It was not asked, although the inputs are good: it failed or was guarded before, and it is too early.
+    Waiting,
+}
+
+impl Outcome {
+    /// Is the policy itself why it does not act?
+    const fn is_hindrance(self) -> bool {
+        matches!(self, Self::Failed | Self::Guarded(_))
+    }
 }
 
 impl ControlLoop {
@@ -129,6 +140,7 @@ impl ControlLoop {
             },
             stages: Stages::new(settings.stages, size, period),
             outcome: Outcome::Idle,
+            answered: Outcome::Idle,
             normals: vec![0.0; ActionSampler::MOST_CANDIDATES * size],
             actions: ActionMap::new(spec)?,
             fade: Fade::new(size, settings.fade_in, period),
@@ -146,21 +158,25 @@ impl ControlLoop {
     pub fn step(&mut self, states: &JointStates, now: MonoTime) -> Decision<'_> {
         self.outcome = Outcome::Idle;
         if let Some(reason) = self.hindrance(states, now) {
+            let is_too_early = matches!(reason, Reason::Recovering { .. } | Reason::Guard(_));
+            if is_too_early && self.answered.is_hindrance() {
+                self.outcome = Outcome::Waiting;
+            }
             return self.fall_back(reason);
         }
         if let Err(error) = self.ask_policy(now) {
-            self.outcome = Outcome::Failed;
+            self.came_of_it(Outcome::Failed);
             return self.fall_back(Reason::Policy(error));
         }
         if let Some(unknown) = self.guard.unknown() {
-            self.outcome = Outcome::Guarded(unknown);
+            self.came_of_it(Outcome::Guarded(unknown));
             self.recovery.unfit();
             return self.fall_back(Reason::Guard(unknown));
         }
         if self.recovery.recovered() {
             self.fade.start(self.safety.references(&self.state));
         }
-        self.outcome = Outcome::Acted;
+        self.came_of_it(Outcome::Acted);
         let (wanted, blend) = self.fade.blend(&self.raw);
         Decision::Command(Tick {
             command: self.safety.enforce(wanted, &self.state),
@@ -275,6 +291,12 @@ impl ControlLoop {
         &mut self.slot
     }
 
+    /// The policy was asked, with this outcome.
+    const fn came_of_it(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+        self.answered = outcome;
+    }
+
     /// What speaks against asking the policy.
     fn hindrance(&mut self, states: &JointStates, now: MonoTime) -> Option<Reason> {
         let verdict = self.watchdog.check(states, now, &mut self.state);
@@ -329,15 +351,26 @@ impl ControlLoop {
         self.fade.start(self.safety.references(&self.state));
     }
 
-    /// Observation, noise, action, and the command that the policy wants.
-    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
-        let candidates = self.settings.candidates;
-        let count = (candidates * self.action.len()).min(self.normals.len());
-        let (normals, _) = self.normals.split_at_mut(count);
+    /// Numbers of noise that an action is sampled from.
+    fn noise_size(&self) -> usize {
+        (self.settings.candidates * self.action.len()).min(self.normals.len())
+    }
+
+    /// Observation and noise of this tick.
+    fn observe(&mut self) {
+        let size = self.noise_size();
+        let (normals, _) = self.normals.split_at_mut(size);
         self.observations.build(&self.state, &mut self.observation);
         // Every tick has a sequence of its own, so that it can be repeated without those before it.
         self.noise.begin(self.draw);
         self.noise.fill(normals);
+    }
+
+    /// Observation, noise, action, and the command that the policy wants.
+    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
+        self.observe();
+        let candidates = self.settings.candidates;
+        let (normals, _) = self.normals.split_at(self.noise_size());
         let (policy, before) = self.slot.both_mut();
         let observation = &self.observation;
         let depth = if self.budget.is_limited() {

@@ -52,8 +52,7 @@ impl ControlLoop {
     pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
         let is_on_trial = self.stages.is_on_trial();
         self.stages.forget();
-        self.guard.restart();
-        self.fade.start(self.safety.references(&self.state));
+        self.begin_anew();
         if is_on_trial {
             return Some(self.slot.replace(policy));
         }
@@ -67,10 +66,8 @@ impl ControlLoop {
         let (unproven, cut_short) = self.cut_trial_short();
         let shadow = self.slot.set_shadow(None);
         let superseded = shadow.as_ref().map(|policy| Arc::clone(policy.identity()));
-        let freed = if self.outcome == Outcome::Failed {
-            // A policy that gives no action is not to be compared with.
-            self.swap(policy)
-        } else if self.stages.begin() {
+        // A policy that gives no action is not to be compared with.
+        let freed = if self.answered != Outcome::Failed && self.stages.begin() {
             self.slot.set_shadow(Some(policy))
         } else {
             self.go_live(policy)
@@ -115,15 +112,10 @@ impl ControlLoop {
     pub fn after(&mut self, took: f64) -> Option<Progress> {
         let turn = match self.outcome {
             Outcome::Idle => None,
-            Outcome::Failed => self.stages.failed(Why::NoAction),
-            Outcome::Guarded(Unknown { spread, most }) => self.stages.failed(Why::Guard {
-                got: spread,
-                expected: most,
-            }),
-            Outcome::Acted => match self.compute_shadow() {
-                Err(_) => Some(Turn::Return(Why::NoAction)),
-                Ok(()) => self.stages.acted(self.safety.last()?, took),
-            },
+            Outcome::Acted => self.acted(took),
+            Outcome::Failed => self.failed(),
+            Outcome::Guarded(unknown) => self.guarded(unknown),
+            Outcome::Waiting => self.waiting(),
         }?;
         let (given_up, freed) = match turn {
             Turn::GoLive(_) => {
@@ -154,8 +146,7 @@ impl ControlLoop {
         let is_done = self.slot.rollback();
         if is_done {
             self.stages.forget();
-            self.guard.restart();
-            self.fade.start(self.safety.references(&self.state));
+            self.begin_anew();
         }
         is_done
     }
@@ -167,33 +158,98 @@ impl ControlLoop {
         if let Some(policy) = self.slot.set_shadow(None) {
             return Some(policy);
         }
-        self.guard.restart();
-        self.fade.start(self.safety.references(&self.state));
+        self.begin_anew();
         self.slot.give_up()
     }
 
-    /// The policy goes live, in the blend where both can be computed in one tick.
+    /// The policy goes live, in the blend where both can be computed in one tick and the one before has a part in an action.
     fn go_live(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
-        self.guard.restart();
         let both = policy.identity().latency + self.slot.current().identity().latency;
-        if self.stages.went_live(both < BLEND_SHARE * self.period) != Some(Stage::Blend) {
-            self.fade.start(self.safety.references(&self.state));
+        let fits = both < BLEND_SHARE * self.period && !self.answered.is_hindrance();
+        if self.stages.went_live(fits) == Some(Stage::Blend) {
+            self.guard.restart();
+        } else {
+            self.begin_anew();
         }
         self.slot.swap(policy)
     }
 
-    /// Computes the policy in the shadow, where there is one, on what the last action came from.
-    fn compute_shadow(&mut self) -> Result<(), SampleError> {
+    /// Another policy acts alone: what is known of the one before does not count, and its command fades in.
+    fn begin_anew(&mut self) {
+        self.answered = Outcome::Idle;
+        self.guard.restart();
+        self.fade.start(self.safety.references(&self.state));
+    }
+
+    /// The policy has commanded and taken so long, s: what comes next.
+    fn acted(&mut self, took: f64) -> Option<Turn> {
+        match self.ask_shadow() {
+            Err(_) => return Some(Turn::Return(Why::NoAction)),
+            Ok(Some(latency)) => self.stages.compare(&self.action, &self.other, latency),
+            Ok(None) => {}
+        }
+        self.stages.acted(self.safety.last()?, took)
+    }
+
+    /// The policy gave no action: one in the shadow that gives one need not wait any longer. Where neither does, the
+    /// observation may be to blame.
+    fn failed(&mut self) -> Option<Turn> {
+        match self.ask_shadow() {
+            Ok(Some(latency)) if self.shadow_knows() => self.stages.relieve(latency),
+            Ok(None) => self.stages.failed(Why::NoAction),
+            Ok(Some(_)) | Err(_) => None,
+        }
+    }
+
+    /// The policy does not know what it sees: the tick counts for one in the shadow that does.
+    fn guarded(&mut self, Unknown { spread, most }: Unknown) -> Option<Turn> {
+        match self.ask_shadow() {
+            Err(_) => Some(Turn::Return(Why::NoAction)),
+            Ok(Some(latency)) if self.shadow_knows() => self.stages.answered(latency),
+            Ok(Some(_)) => None,
+            Ok(None) => self.stages.failed(Why::Guard {
+                got: spread,
+                expected: most,
+            }),
+        }
+    }
+
+    /// The policy is not asked again yet after it failed or was guarded: one in the shadow is asked all the same.
+    fn waiting(&mut self) -> Option<Turn> {
+        self.slot.shadow()?;
+        self.observe();
+        match self.ask_shadow() {
+            Ok(Some(latency)) if self.shadow_knows() => self.stages.answered(latency),
+            _ => None,
+        }
+    }
+
+    /// Asks the policy in the shadow, where there is one, for its action on the last observation: how long it took, s.
+    fn ask_shadow(&mut self) -> Result<Option<f64>, SampleError> {
         let acting = self.slot.current().steps();
         let Some(shadow) = self.slot.shadow_mut() else {
-            return Ok(());
+            return Ok(None);
         };
         let depth = shadow.depth_like(self.asked.depth, acting);
         let (normals, _) = self.normals.split_at(depth.candidates * self.other.len());
         let began = MonoTime::now();
         shadow.act(&self.observation, normals, depth, &mut self.other)?;
-        let took = MonoTime::now().since(began) as f64 * 1e-9;
-        self.stages.compare(&self.action, &self.other, took);
-        Ok(())
+        Ok(Some(MonoTime::now().since(began) as f64 * 1e-9))
+    }
+
+    /// Where the guard keeps the policy from acting, the one in the shadow has to know what it was just asked about; one
+    /// whose bundle carries no guard cannot tell.
+    fn shadow_knows(&self) -> bool {
+        if self.guard.unknown().is_none() {
+            return true;
+        }
+        let Some(shadow) = self.slot.shadow() else {
+            return false;
+        };
+        let depth = shadow.depth_like(self.asked.depth, self.slot.current().steps());
+        match (shadow.identity().guard, shadow.spread(depth)) {
+            (Some(guard), Some(spread)) => spread <= guard.spread_max,
+            _ => false,
+        }
     }
 }

@@ -17,7 +17,7 @@ use r2r::mfpo_msgs::srv::LoadPolicy;
 use crate::control_loop::ControlLoop;
 use crate::joint_states::JointStates;
 use crate::lifecycle::{Outcome, State};
-use crate::metrics::Live;
+use crate::metrics::{Live, LoopState};
 use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::folder::Found;
@@ -159,14 +159,21 @@ impl Service {
         if let Some(request) = self.loads.pop_front() {
             let path = PathBuf::from(&request.message.path);
             self.check(Origin::Load(request), Source::File(path));
-        } else if self.status.swap.is_under_way() && self.life.state() == State::Active {
-            // The newest bundle waits until the one before it is through; an inactive node takes no stages.
+        } else if self.waits_for_a_swap() {
+            // The newest bundle waits until the one before it is through.
         } else if let Some(offer) = self.offers.take() {
             self.check(Origin::Topic, Source::Offer(offer));
         } else if let Some(found) = self.look_into_the_folder() {
             let path = found.path.clone();
             self.check(Origin::Folder(found), Source::File(path));
         }
+    }
+
+    /// Does a swap get on that the newest bundle has to wait for? An inactive node takes no stages, and while the fallback
+    /// commands they may never end: the newest bundle may then be what helps, and takes the place of the one before it.
+    fn waits_for_a_swap(&self) -> bool {
+        let gets_on = self.life.state() == State::Active && self.live.state() != LoopState::Fallback;
+        self.status.swap.is_under_way() && gets_on
     }
 
     /// Does a check run?

@@ -71,6 +71,14 @@ impl Swap {
 
     /// A policy in the shadow has been compared with the one that acts.
     pub(super) fn compare(&mut self, compared: Compared) {
+        self.compared = Some(compared);
+        if compared.ticks == 0 {
+            tracing::info!(
+                "not compared: the policy before does not act; {:.1} us an action",
+                compared.latency * 1e6
+            );
+            return;
+        }
         tracing::info!(
             "compared over {} ticks: the actions differ by {:.3} (root mean square) and at most {:.3}; {:.1} us an action",
             compared.ticks,
@@ -78,7 +86,6 @@ impl Swap {
             compared.largest,
             compared.latency * 1e6
         );
-        self.compared = Some(compared);
     }
 
     /// A policy was not let through.

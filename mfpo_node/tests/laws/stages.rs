@@ -1,6 +1,6 @@
 //! How one policy takes over from another, stage by stage.
 
-use mfpo_node::control_loop::{Before, ControlLoop, Decision, Settings, Tuning, mix};
+use mfpo_node::control_loop::{Before, ControlLoop, Decision, Reason, Settings, Tick, Tuning, mix};
 use mfpo_node::joint_states::JointStates;
 use mfpo_node::safety::Rule;
 use mfpo_node::weights::{Policy, Stage, StageSettings, Turn, Why};
@@ -8,7 +8,8 @@ use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
 use super::support::{
-    STALE_AFTER, allocations, at, bundle_of_one_action, expected, policy, robot, send, settings,
+    STALE_AFTER, allocations, at, bundle_of_one_action, bundle_with_critics, expected, policy, robot, send,
+    settings,
 };
 
 /// At 50 Hz: 5 ticks in the shadow, 4 in the blend, 20 on probation.
@@ -463,6 +464,43 @@ fn a_policy_that_gives_no_action_any_more_is_replaced_at_once() {
         panic!("{decision:?}")
     };
     assert!(tick.fallback.is_some(), "{tick:?}");
-    assert_eq!(rig.begin(2), None);
+    assert_eq!(
+        rig.begin(2),
+        Some(Stage::Probation),
+        "neither compared nor blended"
+    );
     assert_eq!(rig.acting(), 2);
+}
+
+#[test]
+fn where_the_policy_gives_no_action_any_more_the_one_in_the_shadow_takes_over_at_once() {
+    let mut rig = Rig::new(STAGES);
+    for _ in 0..20 {
+        rig.tick();
+    }
+    let with_critics = expected().validate(&bundle_with_critics(&rig.spec, "run", 2));
+    let begun = rig.control.begin_swap(Box::new(with_critics.unwrap()));
+    assert_eq!(begun.stage, Some(Stage::Shadow));
+    assert!(rig.tick().turn.is_none());
+    // Only the one in the shadow can choose among four.
+    let settings = Settings {
+        candidates: 4,
+        stages: STAGES,
+        ..settings()
+    };
+    rig.control.tune(&mut Tuning::new(&rig.spec, settings).unwrap());
+    let now = at(20.0 * f64::from(rig.ticks));
+    rig.ticks += 1;
+    send(&mut rig.states, now, &["a", "b"], &[0.1, 0.1], &[0.2, 0.0]).unwrap();
+    assert!(matches!(
+        rig.control.step(&rig.states, now),
+        Decision::Command(Tick {
+            fallback: Some(Reason::Policy(_)),
+            ..
+        })
+    ));
+    let progress = rig.control.after(5e-5).expect("a turn");
+    assert!(matches!(progress.turn, Turn::GoLive(compared) if compared.ticks == 1));
+    assert_eq!((rig.acting(), rig.control.stage()), (2, Some(Stage::Probation)));
+    assert!(rig.tick().before.is_none(), "it acts, and is not blended");
 }
