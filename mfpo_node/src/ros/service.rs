@@ -39,7 +39,7 @@ use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
 
 use crate::config::Config;
-use crate::control_loop::Tuning;
+use crate::control_loop::{Settings, Tuning};
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
@@ -48,7 +48,7 @@ use crate::status::{LoopEvent, Others, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
 use crate::weights::runs::Runs;
-use crate::weights::{Expected, Offers};
+use crate::weights::{Expected, Offers, PolicyIdentity};
 
 /// How often the rings are emptied and changes are looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -56,8 +56,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const STATUS_EVERY: u64 = 250_000_000;
 /// The diagnostics are published this often, ns.
 const DIAGNOSE_EVERY: u64 = 1_000_000_000;
-/// A policy must answer within this part of its control period, as when its bundle was checked.
-const LATENCY_SHARE: f64 = 0.5;
 
 /// The service's ends of the rings.
 pub struct FromLoop {
@@ -309,34 +307,32 @@ impl Service {
         self.record_parameters(&self.parameters);
     }
 
-    /// Do the parameters fit the robot and the policy that acts?
+    /// Do the parameters fit the robot and the policies that act, or may without anybody asking again?
     fn fits(&self, parameters: &Parameters) -> Result<(), String> {
         let config = Config::read(parameters).map_err(|error| error.to_string())?;
         let Some(spec) = &self.spec else { return Ok(()) };
         let limited = self.described.limited(spec)?;
         Tuning::new(&limited, config.settings.clone()).map_err(|error| error.to_string())?;
-        let candidates = config.settings.candidates;
-        let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
-            return Ok(());
-        };
-        if !policy.has_critics {
-            return Err(format!(
-                "candidates is {candidates}, but the policy that acts carries no critics to choose with; expected 1"
-            ));
-        }
-        if config.settings.compute_budget > 0 {
+        let asks = |settings: &Settings| (settings.candidates, settings.compute_budget);
+        if asks(&config.settings) == asks(&self.config.settings) {
             return Ok(());
         }
-        let latency = policy.latency * candidates as f64 / policy.candidates as f64;
-        let most = LATENCY_SHARE * spec.control_period();
-        if latency > most {
-            return Err(format!(
-                "{candidates} candidates would take about {:.0} us; expected at most {:.0} us, half the control period",
-                latency * 1e6,
-                most * 1e6
-            ));
+        let unfit = |policy: &Arc<PolicyIdentity>| config.settings.why_unfit(policy, spec.control_period());
+        let acting = [self.expected.live(), self.status.current.as_ref()];
+        if let Some(why) = acting.into_iter().flatten().find_map(unfit) {
+            return Err(why);
         }
-        Ok(())
+        let before = self
+            .status
+            .previous
+            .as_ref()
+            .filter(|_| self.status.swap.is_on_trial());
+        match before.and_then(unfit) {
+            Some(why) => Err(format!(
+                "{why} until the swap under way is through, for it may return to this one"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What may change while the node runs; the control loop takes its part over at a tick boundary.

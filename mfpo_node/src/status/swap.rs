@@ -25,6 +25,11 @@ impl Swap {
         self.is_under_way
     }
 
+    /// Does a policy act that may be returned from?
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.stage, Some((Stage::Blend | Stage::Probation, _)))
+    }
+
     /// Name of the stage, where one is under way.
     pub fn stage(&self) -> Option<&'static str> {
         self.stage.map(|(stage, _)| stage.name())

@@ -126,6 +126,31 @@ impl Rig {
         self.control.tune(&mut tuning);
     }
 
+    /// So many candidates a tick, in these stages.
+    fn choose_among(&mut self, candidates: usize) {
+        let settings = Settings {
+            candidates,
+            stages: STAGES,
+            ..settings()
+        };
+        let mut tuning = Tuning::new(&self.spec, settings).unwrap();
+        self.control.tune(&mut tuning);
+    }
+
+    /// A tick at this velocity of joint `a` in which the policy gives no action; why.
+    fn fails(&mut self, velocity: f64) -> String {
+        let now = at(20.0 * f64::from(self.ticks));
+        self.ticks += 1;
+        send(&mut self.states, now, &["a", "b"], &[0.1, 0.1], &[velocity, 0.0]).unwrap();
+        match self.control.step(&self.states, now) {
+            Decision::Command(Tick {
+                fallback: Some(Reason::Policy(error)),
+                ..
+            }) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn acting(&self) -> u64 {
         self.control.slot().current().identity().version
     }
@@ -402,6 +427,39 @@ fn a_policy_that_comes_while_another_is_on_trial_takes_over_from_the_proven_one_
 }
 
 #[test]
+fn a_return_to_a_policy_that_lacks_what_the_settings_need_by_now_ends_in_the_fallback_with_the_reason() {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        blend: 0.0,
+        ..STAGES
+    });
+    for _ in 0..20 {
+        rig.tick();
+    }
+    let with_critics = |rig: &Rig, version| {
+        let bundle = bundle_with_critics(&rig.spec, "run", version);
+        Box::new(expected().validate(&bundle).unwrap())
+    };
+    let next = with_critics(&rig, 2);
+    assert_eq!(rig.control.begin_swap(next).stage, Some(Stage::Probation));
+    rig.choose_among(4);
+    rig.fails(1e308);
+    let progress = rig.control.after(5e-5).expect("a return");
+    assert_eq!((progress.turn, rig.acting()), (Turn::Return(Why::NoAction), 1));
+    let why = rig.fails(0.2);
+    assert!(
+        why.contains("4 candidates") && why.contains("no critics"),
+        "{why}"
+    );
+    assert!(rig.control.after(5e-5).is_none());
+    // Another one is neither compared nor blended with it.
+    let next = with_critics(&rig, 3);
+    assert_eq!(rig.control.begin_swap(next).stage, Some(Stage::Probation));
+    assert!(rig.tick().before.is_none());
+    assert_eq!(rig.acting(), 3);
+}
+
+#[test]
 fn without_stages_too_the_proven_policy_is_kept_and_the_one_on_trial_is_not() {
     let mut rig = on_probation(0.0);
     let freed = rig.control.swap(policy(&rig.spec, 3)).expect("version 2");
@@ -483,22 +541,9 @@ fn where_the_policy_gives_no_action_any_more_the_one_in_the_shadow_takes_over_at
     assert_eq!(begun.stage, Some(Stage::Shadow));
     assert!(rig.tick().turn.is_none());
     // Only the one in the shadow can choose among four.
-    let settings = Settings {
-        candidates: 4,
-        stages: STAGES,
-        ..settings()
-    };
-    rig.control.tune(&mut Tuning::new(&rig.spec, settings).unwrap());
-    let now = at(20.0 * f64::from(rig.ticks));
-    rig.ticks += 1;
-    send(&mut rig.states, now, &["a", "b"], &[0.1, 0.1], &[0.2, 0.0]).unwrap();
-    assert!(matches!(
-        rig.control.step(&rig.states, now),
-        Decision::Command(Tick {
-            fallback: Some(Reason::Policy(_)),
-            ..
-        })
-    ));
+    rig.choose_among(4);
+    let why = rig.fails(0.2);
+    assert!(why.contains("no critics"), "{why}");
     let progress = rig.control.after(5e-5).expect("a turn");
     assert!(matches!(progress.turn, Turn::GoLive(compared) if compared.ticks == 1));
     assert_eq!((rig.acting(), rig.control.stage()), (2, Some(Stage::Probation)));
