@@ -123,11 +123,12 @@ impl Taker {
             count: chunk.count,
             data: chunk.data,
         };
-        if let Some(error) = self.parts.make_room(&part.name) {
+        let now = MonoTime::now();
+        if let Some(error) = self.parts.make_room(&part.name, now) {
             self.told(Arrived::GivenUp(error.to_string()));
         }
         let Name { run, version, .. } = part.name.clone();
-        match self.parts.take(part, MonoTime::now()) {
+        match self.parts.take(part, now) {
             Ok(None) => {}
             Ok(Some(bytes)) => self.told(Arrived::Bundle {
                 run,

@@ -1,6 +1,7 @@
 //! How policies reach the control loop: from the topic, a watched folder, a file at the start or by service. Each is
 //! checked on a thread of its own, one at a time, at a lower priority than the control loop's.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::metrics::{Live, LoopState};
 use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::folder::Found;
-use crate::weights::{Offer, Policy, PolicyIdentity, file};
+use crate::weights::{Expected, Offer, Policy, PolicyIdentity, file};
 
 /// Threads that check bundles yield to the control loop by this much (nice).
 const CHECK_NICE: libc::c_int = 5;
@@ -41,8 +42,10 @@ pub enum Origin {
 }
 
 /// The bundle itself.
-enum Source {
+pub enum Source {
+    /// Of the topic.
     Offer(Offer),
+    /// A file.
     File(PathBuf),
 }
 
@@ -55,15 +58,41 @@ impl Source {
         }
     }
 
-    /// The bytes, and the digest that they were announced with.
-    fn read(self) -> Result<(Vec<u8>, Option<String>), String> {
-        let (path, digest) = match self {
-            Self::Offer(Offer::Bytes(bytes)) => return Ok((bytes, None)),
-            Self::Offer(Offer::Announced { path, digest }) => (path, Some(digest)),
-            Self::File(path) => (path, None),
+    /// The bytes.
+    fn read(&self) -> Result<Cow<'_, [u8]>, String> {
+        let path = match self {
+            Self::Offer(Offer::Bytes(bytes)) => return Ok(Cow::Borrowed(bytes)),
+            Self::Offer(Offer::Announced { path, .. }) | Self::File(path) => path,
         };
-        let bytes = file::read(&path).map_err(|error| error.to_string())?;
-        Ok((bytes, digest))
+        file::read(path)
+            .map(Cow::Owned)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Opens, checks and tries out the bundle.
+    fn check(self, expected: &Expected) -> Checked {
+        let refused = |reason| Checked::Refused {
+            reason,
+            curable: None,
+        };
+        let announced = self.announced();
+        if announced.is_some_and(|digest| expected.is_live(digest)) {
+            return Checked::AlreadyLive;
+        }
+        let bytes = match self.read() {
+            Ok(bytes) => bytes,
+            Err(reason) => return refused(reason),
+        };
+        let validated = expected.validate_new(&bytes, announced);
+        drop(bytes);
+        match validated {
+            Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
+            Ok(None) => Checked::AlreadyLive,
+            Err(error) => Checked::Refused {
+                reason: error.to_string(),
+                curable: error.is_curable().then_some(self),
+            },
+        }
     }
 }
 
@@ -73,8 +102,13 @@ pub enum Checked {
     Accepted(Box<Policy>),
     /// It is what acts.
     AlreadyLive,
-    /// Why it may not.
-    Refused(String),
+    /// It may not.
+    Refused {
+        /// Why.
+        reason: String,
+        /// The bundle, where a parameter may permit it after all.
+        curable: Option<Source>,
+    },
 }
 
 impl Service {
@@ -196,7 +230,10 @@ impl Service {
                     .map_err(|error| format!("{error:#}"))
             }
             Ok(Checked::AlreadyLive) => Ok(None),
-            Ok(Checked::Refused(reason)) => Err(reason),
+            Ok(Checked::Refused { reason, curable }) => {
+                self.keep_refused(&origin, curable);
+                Err(reason)
+            }
             Err(error) => Err(format!("the check itself failed: {error}")),
         };
         if let Err(reason) = &result {
@@ -208,6 +245,32 @@ impl Service {
             }
         }
         self.answer_origin(origin, result);
+    }
+
+    /// One offer, and the files of the folder, are looked at again where a parameter that refused them changes.
+    fn keep_refused(&mut self, origin: &Origin, curable: Option<Source>) {
+        match (origin, curable) {
+            (Origin::Topic, Some(Source::Offer(offer))) => self.offers.keep_refused(offer),
+            (Origin::Folder(found), Some(_)) => {
+                if let Some(folder) = &mut self.folder {
+                    folder.keep_refused(found);
+                }
+            }
+            _ => {}
+        }
+        if self.is_outdated {
+            self.look_again();
+        }
+    }
+
+    /// Parameters have changed that decide about bundles: what they refused is looked at again, and so is what is being
+    /// checked by what they said before.
+    pub fn look_again(&mut self) {
+        self.is_outdated = self.is_checking();
+        self.offers.look_again();
+        if let Some(folder) = &mut self.folder {
+            folder.look_again();
+        }
     }
 
     fn answer_origin(&mut self, origin: Origin, result: Result<Option<Arc<PolicyIdentity>>, String>) {
@@ -251,20 +314,10 @@ impl Service {
     fn check(&mut self, origin: Origin, source: Source) {
         let expected = self.expected.clone();
         self.checking = Some(origin);
+        self.is_outdated = false;
         self.check = Some(tokio::task::spawn_blocking(move || {
             yield_to_control();
-            if source.announced().is_some_and(|digest| expected.is_live(digest)) {
-                return Checked::AlreadyLive;
-            }
-            let (bytes, announced) = match source.read() {
-                Ok(read) => read,
-                Err(reason) => return Checked::Refused(reason),
-            };
-            match expected.validate_new(&bytes, announced.as_deref()) {
-                Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
-                Ok(None) => Checked::AlreadyLive,
-                Err(refused) => Checked::Refused(refused.to_string()),
-            }
+            source.check(&expected)
         }));
     }
 
@@ -342,6 +395,7 @@ impl Service {
         };
         // It is not full, and nobody else pushes.
         let _ = self.orders.push(order);
+        self.offers.forget_refused();
         Ok(())
     }
 
@@ -355,6 +409,7 @@ impl Service {
         self.described.forget_robot();
         self.live = Arc::new(Live::new(0));
         self.expected.forget();
+        self.offers.forget_refused();
         Status::forget(&mut self.status);
         Outcome::Success
     }

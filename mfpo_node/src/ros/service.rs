@@ -39,7 +39,7 @@ use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
 
 use crate::config::Config;
-use crate::control_loop::{Settings, Tuning};
+use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
@@ -126,6 +126,8 @@ pub struct Service {
     /// Where the bundle comes from that is being checked, and the check.
     pub(super) checking: Option<Origin>,
     pub(super) check: Option<tokio::task::JoinHandle<Checked>>,
+    /// What decides about bundles has changed since that check began.
+    pub(super) is_outdated: bool,
     pub(super) orders: rtrb::Producer<Order>,
     from_loop: FromLoop,
     pub(super) live: Arc<Live>,
@@ -187,6 +189,7 @@ impl Service {
             folder_is_lost: false,
             checking: None,
             check: None,
+            is_outdated: false,
             orders,
             from_loop,
             live: Arc::new(Live::new(0)),
@@ -313,8 +316,7 @@ impl Service {
         let Some(spec) = &self.spec else { return Ok(()) };
         let limited = self.described.limited(spec)?;
         Tuning::new(&limited, config.settings.clone()).map_err(|error| error.to_string())?;
-        let asks = |settings: &Settings| (settings.candidates, settings.compute_budget);
-        if asks(&config.settings) == asks(&self.config.settings) {
+        if sampling(&config) == sampling(&self.config) {
             return Ok(());
         }
         let unfit = |policy: &Arc<PolicyIdentity>| config.settings.why_unfit(policy, spec.control_period());
@@ -337,6 +339,14 @@ impl Service {
 
     /// What may change while the node runs; the control loop takes its part over at a tick boundary.
     fn take_over(&mut self, config: Config) {
+        let decides = |config: &Config| {
+            (
+                config.accept_runs.clone(),
+                config.allow_downgrade,
+                sampling(config),
+            )
+        };
+        let decides_otherwise = decides(&config) != decides(&self.config);
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
         self.expected.allow_downgrade = config.allow_downgrade;
@@ -344,6 +354,9 @@ impl Service {
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
+        if decides_otherwise {
+            self.look_again();
+        }
         if let Some(guard) = self.expected.live().map(|policy| policy.guard) {
             self.tell_unguarded(guard);
         }
@@ -470,6 +483,11 @@ impl Service {
             tracing::warn!("/diagnostics could not be published: {error}");
         }
     }
+}
+
+/// What a policy is asked for at each tick.
+fn sampling(config: &Config) -> (usize, u64) {
+    (config.settings.candidates, config.settings.compute_budget)
 }
 
 /// The next message of a topic, where it is listened to; never, otherwise.

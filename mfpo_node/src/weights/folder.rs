@@ -1,6 +1,7 @@
 //! A folder that is watched for bundles: whoever trains elsewhere copies a file there. The newest file that was not
 //! looked at yet is offered; where it is refused, the next newest is, down to the one that went live last. A file that
-//! is still being written is left alone until it rests.
+//! is still being written is left alone until it rests. One that was refused for a parameter is looked at again when that
+//! has changed.
 
 use std::collections::HashSet;
 use std::io;
@@ -25,6 +26,8 @@ pub struct Found {
 pub struct Folder {
     path: PathBuf,
     looked_at: HashSet<Found>,
+    /// Those of them that were refused for a parameter.
+    refused: HashSet<Found>,
     /// The newest file at the last look.
     last: Option<Found>,
     /// When the file that went live was written.
@@ -37,6 +40,7 @@ impl Folder {
         Self {
             path,
             looked_at: HashSet::new(),
+            refused: HashSet::new(),
             last: None,
             live: None,
         }
@@ -81,6 +85,19 @@ impl Folder {
     pub fn went_live(&mut self, found: &Found) {
         self.live = Some(found.modified);
         self.looked_at.clear();
+        self.refused.clear();
+    }
+
+    /// A file was refused for a parameter.
+    pub fn keep_refused(&mut self, found: &Found) {
+        self.refused.insert(found.clone());
+    }
+
+    /// The parameters that decide about bundles have changed: what they refused counts as not looked at.
+    pub fn look_again(&mut self) {
+        for found in self.refused.drain() {
+            self.looked_at.remove(&found);
+        }
     }
 }
 
@@ -141,6 +158,22 @@ mod tests {
         folder.newest().unwrap();
         let found = folder.newest().unwrap().unwrap();
         folder.went_live(&found);
+        assert_eq!(newest(&mut folder), None);
+    }
+
+    #[test]
+    fn what_was_refused_for_a_parameter_is_offered_again_when_that_has_changed() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), "damaged.safetensors", "a", 30);
+        write(place.path(), "other_run.safetensors", "b", 10);
+        let mut folder = Folder::new(place.path().to_owned());
+        folder.newest().unwrap();
+        let found = folder.newest().unwrap().unwrap();
+        folder.keep_refused(&found);
+        assert_eq!(newest(&mut folder).as_deref(), Some("damaged.safetensors"));
+        assert_eq!(newest(&mut folder), None);
+        folder.look_again();
+        assert_eq!(newest(&mut folder).as_deref(), Some("other_run.safetensors"));
         assert_eq!(newest(&mut folder), None);
     }
 

@@ -128,6 +128,16 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// May a parameter that changes while the node runs permit the bundle after all?
+    pub const fn is_curable(&self) -> bool {
+        matches!(
+            self,
+            Self::Run { .. } | Self::Version { .. } | Self::NoCritics { .. } | Self::Latency { .. }
+        )
+    }
+}
+
 /// What names a policy, and what is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyIdentity {
