@@ -332,7 +332,7 @@ impl Service {
         match folder.newest() {
             Ok(found) => {
                 self.folder_is_lost = false;
-                found
+                found.inspect(tell_ahead)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.folder_is_lost, true) {
@@ -412,6 +412,18 @@ impl Service {
         self.offers.forget_refused();
         Status::forget(&mut self.status);
         Outcome::Success
+    }
+}
+
+/// Says that a file's own time is wrong; each is found once.
+fn tell_ahead(found: &Found) {
+    if let Some(ahead) = found.ahead() {
+        tracing::warn!(
+            "'{}' in policy_folder says that it was written {:.0} s after it came here; it counts as written when it came: \
+             set the clock of the machine that wrote it",
+            found.path.display(),
+            ahead.as_secs_f64()
+        );
     }
 }
 
