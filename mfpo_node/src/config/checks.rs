@@ -16,6 +16,21 @@ pub(super) const MOST_CANDIDATES: i64 = ActionSampler::MOST_CANDIDATES as i64;
 pub(super) fn trusted_keys(value: &Value) -> Result<(), String> {
     read_keys(value).map(|_| ())
 }
+
+/// Whole names only: a pattern that matches nothing would keep every run out without a word.
+pub(super) fn runs(value: &Value) -> Result<(), String> {
+    let Value::StringArray(runs) = value else {
+        return Err(format!("expected names of runs, got {value:?}"));
+    };
+    let is_pattern = |run: &&String| run.as_str() != "*" && run.contains(['*', '?']);
+    match runs.iter().find(is_pattern) {
+        None => Ok(()),
+        Some(got) => Err(format!(
+            "'{got}' is a pattern; expected whole names of runs, or '*' alone for any: name each run that may take over"
+        )),
+    }
+}
+
 fn one_of(value: &Value, names: &[&'static str]) -> Result<(), String> {
     match value {
         Value::String(text) if names.contains(&text.as_str()) => Ok(()),

@@ -4,7 +4,7 @@ use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
     MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, finite_numbers, megabytes,
-    not_negative, not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
+    not_negative, not_negative_integer, positive, priority, record_mode, runs, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -53,8 +53,9 @@ fn policies() -> Vec<Declared> {
         Declared::new(
             "accept_runs",
             Value::StringArray(Vec::new()),
-            "Training runs that may take over from the first one; '*' is any, empty is none",
+            "Training runs that may take over from the first one, by their whole names; '*' alone is any, empty is none",
         )
+        .check(runs, "whole names of runs, or '*' alone; no patterns")
         .at_run_time(),
         Declared::new(
             "allow_downgrade",

@@ -34,6 +34,25 @@ fn an_unknown_parameter_names_the_closest_valid_one() {
 }
 
 #[test]
+fn runs_are_accepted_by_whole_names_or_all_of_them_and_not_by_patterns() {
+    let runs = |runs: &[&str]| {
+        let runs = runs.iter().map(|run| (*run).to_owned()).collect();
+        set("accept_runs", Value::StringArray(runs))
+    };
+    let accepted: [&[&str]; 4] = [&[], &["*"], &["run-a", "run-b"], &["run-a", "*"]];
+    for names in accepted {
+        assert_eq!(runs(names).unwrap().accept_runs, names);
+    }
+    for pattern in ["run-*", "run-?", "**"] {
+        let error = runs(&["run-a", pattern]).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("'{pattern}' is a pattern")) && error.contains("whole names"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_bad_value_is_refused_with_expected_and_got() {
     for (name, value, part) in [
         ("rate", Value::Double(-1.0), "got -1"),
