@@ -106,7 +106,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let commanding = loop_node
         .fully_qualified_name()
         .context("the name of the control loop's node")?;
-    let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
+    let mut control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
     let offered = overrides.offered();
@@ -115,6 +115,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         node: commanding,
     };
     let (mut publishers, others) = Publishers::new(overrides.listened(), commands);
+    control.heed(publishers.several_sources());
     outputs.subscribers = Subscribers::new(offered, publishers.come_and_gone());
     let inputs = Inputs {
         bundles,
