@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::{LogQueue, Rosout};
-use mfpo_ros::{SpinThread, create_node, qos, shutdown};
+use mfpo_ros::{ParamsFile, SpinThread, create_node, qos, shutdown};
 use r2r::QosProfile;
 use rtrb::RingBuffer;
 use tokio::sync::mpsc;
@@ -62,6 +62,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
     let bundle_node = create_node(BUNDLE_NODE)?;
+    tell_ignored_files(&node)?;
     let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
     parameters.freeze();
@@ -209,6 +210,17 @@ fn read_overrides(node: &r2r::Node) -> anyhow::Result<Overrides> {
     };
     let values = given.iter().map(|(name, parameter)| (name, &parameter.value));
     Ok(Overrides::read(&namespace, values))
+}
+
+/// Names the parameter files of the command line that hold nothing for this node.
+fn tell_ignored_files(node: &r2r::Node) -> anyhow::Result<()> {
+    let name = node.name().context("reading the node's name")?;
+    let full = node.fully_qualified_name().context("reading the node's name")?;
+    let files = ParamsFile::of_this_process()?;
+    for ignored in files.iter().filter_map(|file| file.ignored_by(&name, &full)) {
+        tracing::warn!("{ignored}");
+    }
+    Ok(())
 }
 
 /// The parameters that the parameter files and the command line gave.
