@@ -84,7 +84,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let recorder = config.recording.clone().map(|settings| {
         let namespace = node.namespace().context("reading the node's namespace")?;
         let facts = facts(&config, &parameters, &outputs.node, &namespace);
-        Recorder::start(settings, facts).context("starting the recorder's thread")
+        Recorder::start(settings, facts).context("starting the recorder")
     });
     let recorder = recorder.transpose()?;
     outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());

@@ -269,6 +269,11 @@ fn unknown_names_are_answered_with_the_closest_valid_one() {
             vec!["--ros-args", "-p", "candidates:=many"],
             ["expected integer", "many"],
         ),
+        (
+            "control",
+            vec!["--ros-args", "-p", "record.folder:=/dev/null/recordings"],
+            ["parameter record.folder", "'/dev/null/recordings'"],
+        ),
     ] {
         let output = env.run(program, &arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
