@@ -21,6 +21,7 @@ mod swaps;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::{LogQueue, Rosout};
@@ -59,6 +60,9 @@ const LOOP_NODE: &str = "control_loop";
 /// When ROS 2 does not start, a parameter is wrong, or the policy to start with is refused.
 pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::install().context("installing the signal handlers")?;
+    if let Err(error) = InstructionSet::check_asked() {
+        tracing::warn!("{error}");
+    }
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
     let bundle_node = create_node(BUNDLE_NODE)?;
