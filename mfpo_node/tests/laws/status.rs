@@ -153,7 +153,7 @@ fn a_publisher_that_is_not_heard_is_part_of_the_reason_that_it_is_behind() {
 }
 
 fn reporters(heard: &[&str], elsewhere: &[&str]) -> Others {
-    let words = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let words = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
     let reporters = Reporters {
         topic: "/left/joint_states".to_owned(),
         is_published: !heard.is_empty(),
