@@ -335,7 +335,10 @@ fn connections(sources: &Sources<'_>) -> Diagnostic {
         .iter()
         .map(|unheard| unheard.words.as_str())
         .collect();
-    let mut values = vec![value("unheard_publishers", unheard.len())];
+    let mut values = vec![
+        value("unheard_publishers", unheard.len()),
+        value("publishers_of_joint_states", status.reporters.heard.len()),
+    ];
     values.extend(
         status
             .receivers

@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod config;
+pub mod contradiction;
 pub mod control_loop;
 pub mod diagnostics;
 pub mod goal;

@@ -21,10 +21,11 @@ mod swaps;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::{LogQueue, Rosout};
-use mfpo_ros::{SpinThread, create_node, qos, shutdown};
+use mfpo_ros::{ParamsFile, SpinThread, create_node, qos, shutdown};
 use r2r::QosProfile;
 use rtrb::RingBuffer;
 use tokio::sync::mpsc;
@@ -59,9 +60,13 @@ const LOOP_NODE: &str = "control_loop";
 /// When ROS 2 does not start, a parameter is wrong, or the policy to start with is refused.
 pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::install().context("installing the signal handlers")?;
+    if let Err(error) = InstructionSet::check_asked() {
+        tracing::warn!("{error}");
+    }
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
     let bundle_node = create_node(BUNDLE_NODE)?;
+    tell_ignored_files(&node)?;
     let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
     parameters.freeze();
@@ -83,7 +88,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let recorder = config.recording.clone().map(|settings| {
         let namespace = node.namespace().context("reading the node's namespace")?;
         let facts = facts(&config, &parameters, &outputs.node, &namespace);
-        Recorder::start(settings, facts).context("starting the recorder's thread")
+        Recorder::start(settings, facts).context("starting the recorder")
     });
     let recorder = recorder.transpose()?;
     outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
@@ -106,7 +111,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let commanding = loop_node
         .fully_qualified_name()
         .context("the name of the control loop's node")?;
-    let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
+    let mut control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
     let offered = overrides.offered();
@@ -115,6 +120,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         node: commanding,
     };
     let (mut publishers, others) = Publishers::new(overrides.listened(), commands);
+    control.heed(publishers.several_sources());
     outputs.subscribers = Subscribers::new(offered, publishers.come_and_gone());
     let inputs = Inputs {
         bundles,
@@ -208,6 +214,17 @@ fn read_overrides(node: &r2r::Node) -> anyhow::Result<Overrides> {
     };
     let values = given.iter().map(|(name, parameter)| (name, &parameter.value));
     Ok(Overrides::read(&namespace, values))
+}
+
+/// Names the parameter files of the command line that hold nothing for this node.
+fn tell_ignored_files(node: &r2r::Node) -> anyhow::Result<()> {
+    let name = node.name().context("reading the node's name")?;
+    let full = node.fully_qualified_name().context("reading the node's name")?;
+    let files = ParamsFile::of_this_process()?;
+    for ignored in files.iter().filter_map(|file| file.ignored_by(&name, &full)) {
+        tracing::warn!("{ignored}");
+    }
+    Ok(())
 }
 
 /// The parameters that the parameter files and the command line gave.

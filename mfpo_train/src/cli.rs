@@ -21,6 +21,7 @@ use crate::{eval, guard, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_sim::registry;
 use tracing_subscriber::EnvFilter;
 
@@ -180,6 +181,10 @@ pub fn main() -> ExitCode {
     // What follows --ros-args is read by ROS itself.
     let cli = Cli::parse_from(std::env::args_os().take_while(|argument| argument != "--ros-args"));
     init_log();
+    if let Err(error) = InstructionSet::check_asked() {
+        eprintln!("mfpo_train: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match cli.command {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => eval::run(&args),

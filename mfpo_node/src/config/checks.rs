@@ -13,6 +13,9 @@ use crate::schedule::Trigger;
 
 pub(super) const MOST_CANDIDATES: i64 = ActionSampler::MOST_CANDIDATES as i64;
 
+/// For longer than this, s, no robot is commanded without news of it or of its operator: what is meant is then milliseconds.
+pub(super) const LONGEST_BLIND: f64 = 10.0;
+
 pub(super) fn trusted_keys(value: &Value) -> Result<(), String> {
     read_keys(value).map(|_| ())
 }
@@ -80,6 +83,18 @@ pub(super) fn positive(value: &Value) -> Result<(), String> {
 
 pub(super) fn not_negative(value: &Value) -> Result<(), String> {
     in_range(value, |number| number >= 0.0, "a finite number from 0")
+}
+
+/// A time for which the robot may be commanded without news.
+pub(super) fn blind_seconds(value: &Value) -> Result<(), String> {
+    let expected = format!("seconds above 0, at most {LONGEST_BLIND} (100 ms are 0.1)");
+    in_range(value, |number| number > 0.0 && number <= LONGEST_BLIND, &expected)
+}
+
+/// The same, where 0 is none.
+pub(super) fn blind_seconds_or_none(value: &Value) -> Result<(), String> {
+    let expected = format!("seconds from 0, at most {LONGEST_BLIND} (100 ms are 0.1)");
+    in_range(value, |number| (0.0..=LONGEST_BLIND).contains(&number), &expected)
 }
 
 pub(super) fn finite_numbers(value: &Value) -> Result<(), String> {

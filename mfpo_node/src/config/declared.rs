@@ -3,8 +3,9 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, finite_numbers, megabytes,
-    not_negative, not_negative_integer, positive, priority, record_mode, runs, trigger, trusted_keys,
+    LONGEST_BLIND, MOST_CANDIDATES, blind_seconds, blind_seconds_or_none, candidates, command_topic, cpus,
+    device, fallback, finite_numbers, megabytes, not_negative, not_negative_integer, positive, priority,
+    record_mode, runs, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -159,14 +160,14 @@ fn control() -> Vec<Declared> {
 
 /// What happens when something is wrong.
 fn safety() -> Vec<Declared> {
-    let seconds = Range::Double(0.0, LONGEST);
+    let seconds = Range::Double(0.0, LONGEST_BLIND);
     vec![
         Declared::new(
             "stale_timeout",
             Value::Double(0.1),
             "Age at which a joint's state is stale and the fallback acts [s]; at least the control period",
         )
-        .check(positive, "above 0")
+        .check(blind_seconds, "above 0")
         .range(seconds)
         .at_run_time(),
         Declared::new(
@@ -220,7 +221,7 @@ fn safety() -> Vec<Declared> {
             Value::Double(0.0),
             "How long one heartbeat on topic enable permits motion [s]; 0 needs no heartbeat",
         )
-        .check(not_negative, "from 0")
+        .check(blind_seconds_or_none, "from 0")
         .range(seconds),
     ]
 }

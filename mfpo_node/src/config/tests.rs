@@ -1,5 +1,6 @@
 //! Laws of the parameters: every default is valid, and what is wrong is refused with expected and got.
 
+use mfpo_policy::spec::{ActionSpec, CommandInterface, ObservationSpec, RobotSpec};
 use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
 
 use super::*;
@@ -74,7 +75,17 @@ fn a_bad_value_is_refused_with_expected_and_got() {
         ),
         ("fallback_effort", Value::String("none".into()), "expected"),
         ("stale_timeout", Value::Double(0.0), "above 0"),
-        ("stale_timeout", Value::Double(1e9), "0 to 3600"),
+        (
+            "stale_timeout",
+            Value::Double(100.0),
+            "at most 10 (100 ms are 0.1), got 100",
+        ),
+        (
+            "enable_timeout",
+            Value::Double(500.0),
+            "at most 10 (100 ms are 0.1), got 500",
+        ),
+        ("compute_budget", Value::Double(1e9), "0 to 3600"),
         ("limits.velocity_scale", Value::Double(1.5), "0 to 1"),
         ("device", Value::String("gpu".into()), "cuda:N"),
         ("accept_bundles", Value::String("yes".into()), "expected boolean"),
@@ -87,4 +98,53 @@ fn a_bad_value_is_refused_with_expected_and_got() {
         let error = set(name, value).unwrap_err().to_string();
         assert!(error.contains(part), "{name}: {error}");
     }
+}
+
+/// A robot of 50 Hz.
+fn robot(interface: CommandInterface) -> RobotSpec {
+    RobotSpec {
+        robot: "one_joint".into(),
+        joints: Vec::new(),
+        observation: ObservationSpec { terms: Vec::new() },
+        action: ActionSpec {
+            interface,
+            joints: Vec::new(),
+        },
+        control_period_ns: 20_000_000,
+        goal: None,
+    }
+}
+
+fn doubts(name: &str, value: Value, interface: CommandInterface) -> Vec<String> {
+    set(name, value).unwrap().doubts(&robot(interface))
+}
+
+#[test]
+fn times_that_look_like_milliseconds_are_doubted_against_the_control_period() {
+    for (name, seconds, part) in [
+        ("stale_timeout", 5.0, "commanded blindly for 250 control periods"),
+        ("enable_timeout", 3.0, "moves on after the last heartbeat"),
+        ("compute_budget", 0.5, "longer than the control period of 0.02 s"),
+    ] {
+        let told = doubts(name, Value::Double(seconds), CommandInterface::Position);
+        assert!(told.len() == 1 && told[0].contains(part), "{name}: {told:?}");
+        let usual = doubts(name, Value::Double(0.02), CommandInterface::Position);
+        assert!(usual.is_empty(), "{name}: {usual:?}");
+    }
+}
+
+#[test]
+fn a_trajectory_without_positions_is_doubted_with_what_to_take_instead() {
+    let trajectory = || Value::String("joint_trajectory".into());
+    for (interface, what) in [
+        (CommandInterface::Velocity, "commands velocities"),
+        (CommandInterface::Effort, "commands efforts"),
+    ] {
+        let told = doubts("command_topic_type", trajectory(), interface);
+        assert!(
+            told.len() == 1 && told[0].contains(what) && told[0].contains("expected float64_multi_array"),
+            "{told:?}"
+        );
+    }
+    assert!(doubts("command_topic_type", trajectory(), CommandInterface::Position).is_empty());
 }

@@ -48,6 +48,21 @@ pub enum CannotRecord {
         /// What the writer says.
         source: McapError,
     },
+    /// The folder takes no recordings at all.
+    #[error(
+        "parameter record.folder: nothing can be recorded in '{}': {reason}; expected a folder that this user may write to, or \
+         can make (empty records nothing)",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// The system gives no thread.
+    #[error("the recorder has no thread: {0}")]
+    Thread(std::io::Error),
     /// A message that has no CDR.
     #[error("a tick cannot be written: {0}")]
     Encode(#[from] cdr_encoding::Error),

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown, time};
 
 use super::messages::{CommandPublisher, Receivers, Stamps, TickTimes, fill_action, fill_stop};
+use super::publishers::SeveralSources;
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::geometry_msgs::msg::PointStamped;
@@ -73,6 +74,7 @@ impl Robot {
 pub struct ControlThread {
     node: r2r::Node,
     inbox: Inbox<JointState>,
+    several_sources: SeveralSources,
     /// The heartbeat, where one is needed.
     enable: Option<Inbox<Bool>>,
     goals: Inbox<PointStamped>,
@@ -125,6 +127,7 @@ impl ControlThread {
         Ok(Self {
             node,
             inbox,
+            several_sources: SeveralSources::default(),
             enable,
             goals,
             goal_refused: None,
@@ -142,6 +145,11 @@ impl ControlThread {
             records: 0,
             refusals: Refusals::default(),
         })
+    }
+
+    /// From now on it is known whether several publishers report joints.
+    pub fn heed(&mut self, several_sources: SeveralSources) {
+        self.several_sources = several_sources;
     }
 
     /// Who receives the commands.
@@ -210,6 +218,8 @@ impl ControlThread {
             let Some(running) = &mut self.running else {
                 continue;
             };
+            let several = self.several_sources.are_there();
+            running.robot.states.set_several_sources(several);
             if let Err(refusal) = running.take_state(&message, now, &mut self.rings.tell) {
                 add(&running.robot.live.refused_states, 1);
                 self.refusals.tell(refusal, now, &mut self.rings.tell);

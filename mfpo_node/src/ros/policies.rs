@@ -378,6 +378,7 @@ impl Service {
             self.status.command_joints = spec.action.joints.iter().map(|a| a.joint.clone()).collect();
             self.live = Arc::clone(&live);
             self.has_robot = true;
+            self.tell_doubts();
             Order::Start {
                 robot: Box::new(Robot {
                     control,

@@ -143,6 +143,8 @@ pub struct Service {
     pub(super) is_retuned: bool,
     /// Why the guard does not guard, as it was told last.
     unguarded: Option<String>,
+    /// What parameters do that hardly anybody means, as it was told last.
+    doubts: Vec<String>,
 }
 
 /// What is worth a status at once.
@@ -203,6 +205,7 @@ impl Service {
             probing: None,
             is_retuned: false,
             unguarded: None,
+            doubts: Vec::new(),
             config,
         })
     }
@@ -360,6 +363,7 @@ impl Service {
         if let Some(guard) = self.expected.live().map(|policy| policy.guard) {
             self.tell_unguarded(guard);
         }
+        self.tell_doubts();
         if self.described.contradiction().is_some() {
             self.reconsider_description();
         }
@@ -373,6 +377,16 @@ impl Service {
             tracing::warn!("{why}");
         }
         self.unguarded = why;
+    }
+
+    /// Tells, once each, what the parameters do on this robot that hardly anybody means.
+    pub fn tell_doubts(&mut self) {
+        let spec = self.spec.as_ref();
+        let doubts = spec.map_or_else(Vec::new, |spec| self.config.doubts(spec));
+        for new in doubts.iter().filter(|doubt| !self.doubts.contains(doubt)) {
+            tracing::warn!("{new}");
+        }
+        self.doubts = doubts;
     }
 
     /// Tells the loop of the newest settings and limits.

@@ -31,6 +31,11 @@ pub enum Verdict {
         /// Its age, ns.
         age: u64,
     },
+    /// Two publishers contradict each other about this joint.
+    Contradicted {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+    },
 }
 
 /// Judges the joint states at each tick.
@@ -62,13 +67,16 @@ impl Watchdog {
         for (joint, fresh) in self.fresh.iter_mut().enumerate() {
             let age = states.age(joint, now);
             let velocity = states.fresh_velocity(joint, now);
-            *fresh = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            let is_contradicted = states.is_contradicted(joint, now);
+            let is_known = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            *fresh = is_known && !is_contradicted;
             if *fresh {
                 continue;
             }
             let this = match age {
                 Some(age) if age > self.stale_after && states.lag(joint) > 0 => Verdict::Late { joint, age },
                 Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
+                Some(_) if is_contradicted => Verdict::Contradicted { joint },
                 _ => Verdict::Missing { joint },
             };
             verdict = worse(verdict, this);
@@ -86,11 +94,12 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
     if badness(b) > badness(a) { b } else { a }
 }
 
-/// A joint that is missing is worse than any that is old.
+/// A joint that is missing is worse than any of which different things are told, and that worse than any that is old.
 fn badness(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::Fresh => 0,
-        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 1),
+        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 2),
+        Verdict::Contradicted { .. } => u64::MAX - 1,
         Verdict::Missing { .. } => u64::MAX,
     }
 }
@@ -115,6 +124,9 @@ impl fmt::Display for Verdict {
                     "joint {joint} reports late: what came last was held up on its way and is {:.1} ms old",
                     *age as f64 * 1e-6
                 )
+            }
+            Self::Contradicted { joint } => {
+                write!(f, "two publishers contradict each other about joint {joint}")
             }
         }
     }

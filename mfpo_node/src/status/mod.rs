@@ -13,9 +13,11 @@ use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
+mod reporters;
 mod swap;
 mod unheard;
 
+pub use reporters::Reporters;
 pub use swap::Swap;
 pub use unheard::{Others, UNRECEIVED, Unheard};
 
@@ -205,6 +207,8 @@ pub struct Status {
     pub unheard: Vec<Unheard>,
     /// Who else publishes commands, in words.
     pub rivals: Vec<String>,
+    /// Who reports joint states.
+    pub reporters: Reporters,
     /// Subscribers of `commands` that the middleware serves, where there is such a topic.
     pub receivers: Option<usize>,
     /// Who subscribes to the commands and why they receive nothing, as the last look has found while the robot is commanded.
@@ -326,6 +330,7 @@ impl Status {
             by_hand: self.by_hand,
             unheard: std::mem::take(&mut self.unheard),
             rivals: std::mem::take(&mut self.rivals),
+            reporters: std::mem::take(&mut self.reporters),
             ..Self::new(self.is_dry_run)
         };
     }
@@ -487,6 +492,7 @@ impl Status {
     fn explain_verdict(&self, verdict: &Verdict) -> String {
         match verdict {
             Verdict::Fresh => String::new(),
+            Verdict::Contradicted { joint } => self.explain_contradiction(*joint),
             Verdict::Missing { joint } => {
                 format!("joint '{}' has no fresh position and velocity", self.name(*joint))
             }

@@ -314,6 +314,55 @@ fn of_two_publishers_that_contradict_each_other_the_first_one_counts() {
     assert_eq!(written(&states, 200.0).0.positions[0], 0.1);
 }
 
+/// A robot at 500 Hz, and ten times a second a mock that says the same thing elsewhere, `in_a_row` times; the verdict at
+/// the end, with as many publishers in the graph.
+fn beside_a_mock(in_a_row: usize, elsewhere: f64, are_several: bool) -> Verdict {
+    let mut states = states();
+    states.set_several_sources(are_several);
+    for k in 0..500 {
+        let ms = 2.0 * f64::from(k);
+        let _ = send(&mut states, at(ms), &["a", "b"], &[0.1, 0.0], &[0.0; 2]);
+        if k % 50 == 25 {
+            for n in 1..=in_a_row {
+                let ms = ms + 0.2 * n as f64;
+                let _ = send(&mut states, at(ms), &["a", "b"], &[elsewhere, 0.0], &[0.0; 2]);
+            }
+        }
+    }
+    let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+    let mut watchdog = Watchdog::new(2, STALE_AFTER);
+    let verdict = watchdog.check(&states, at(1000.0), &mut state);
+    assert_eq!(watchdog.fresh(), [verdict == Verdict::Fresh, true]);
+    verdict
+}
+
+#[test]
+fn a_joint_about_which_two_publishers_contradict_each_other_is_not_fit_to_act_on_at_whatever_rates() {
+    for (in_a_row, elsewhere) in [(1, 0.8), (2, 0.8), (3, 0.8), (1, 0.15), (2, 0.15)] {
+        let verdict = beside_a_mock(in_a_row, elsewhere, true);
+        assert_eq!(
+            verdict,
+            Verdict::Contradicted { joint: 0 },
+            "{in_a_row} {elsewhere}"
+        );
+    }
+    assert_eq!(beside_a_mock(1, 0.1, true), Verdict::Fresh, "they agree");
+    let alone = beside_a_mock(1, 0.15, false);
+    assert_eq!(alone, Verdict::Fresh, "one publisher: a sensor that is noisy");
+}
+
+#[test]
+fn two_publishers_of_different_joints_do_not_contradict_each_other() {
+    let mut states = states();
+    states.set_several_sources(true);
+    for k in 0..200 {
+        let ms = 5.0 * f64::from(k);
+        send(&mut states, at(ms), &["a"], &[0.8], &[0.0]).unwrap();
+        send(&mut states, at(ms + 1.0), &["b"], &[-0.8], &[0.0]).unwrap();
+    }
+    assert!((0..2).all(|joint| !states.is_contradicted(joint, at(1000.0))));
+}
+
 #[test]
 fn a_joint_that_is_stale_may_be_anywhere() {
     let mut states = states();

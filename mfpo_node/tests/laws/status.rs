@@ -6,7 +6,7 @@ use mfpo_node::lifecycle::State;
 use mfpo_node::metrics::{Live, LoopState, TickRecord};
 use mfpo_node::recording::Health;
 use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
-use mfpo_node::status::{Cause, LoopEvent, Rest, Status, Unheard};
+use mfpo_node::status::{Cause, LoopEvent, Others, Reporters, Rest, Status, Unheard};
 
 use super::support::{MS, at};
 
@@ -150,6 +150,70 @@ fn a_publisher_that_is_not_heard_is_part_of_the_reason_that_it_is_behind() {
     status.note_unheard(Vec::new());
     live.set_state(LoopState::WaitingForStates);
     assert!(!said(&status, "joint_states"));
+}
+
+fn reporters(heard: &[&str], elsewhere: &[&str]) -> Others {
+    let words = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let reporters = Reporters {
+        topic: "/left/joint_states".to_owned(),
+        is_published: !heard.is_empty(),
+        heard: words(heard),
+        elsewhere: words(elsewhere),
+    };
+    Others {
+        reporters,
+        ..Others::default()
+    }
+}
+
+#[test]
+fn publishers_that_contradict_each_other_are_named_with_what_to_do() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Fallback);
+    let mut status = status();
+    status.note_others(reporters(&["node '/driver'", "node '/mock'"], &[]));
+    let cause = Cause::States(Verdict::Contradicted { joint: 1 });
+    status.absorb(LoopEvent::State(LoopState::Fallback, cause));
+    let text = status.message(&live, at(0.0));
+    for part in [
+        "contradict each other about joint 'b'",
+        "/left/joint_states has 2 publishers (node '/driver', node '/mock')",
+        "end the wrong one",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_node_that_waits_names_the_topic_that_nobody_publishes_and_where_it_is_published() {
+    let live = Live::new(2);
+    live.set_state(LoopState::WaitingForStates);
+    let mut status = status();
+    let said = |status: &Status| status.message(&live, at(0.0));
+    assert!(
+        !said(&status).contains("nobody publishes"),
+        "nobody has looked yet"
+    );
+    status.note_others(reporters(&[], &[]));
+    assert!(
+        said(&status).contains("; nobody publishes /left/joint_states: start the robot's driver"),
+        "{}",
+        said(&status)
+    );
+    status.note_others(reporters(&[], &["/joint_states"]));
+    for part in [
+        "nobody publishes /left/joint_states, but somebody does /joint_states",
+        "-r joint_states:=/joint_states",
+    ] {
+        assert!(said(&status).contains(part), "{}", said(&status));
+    }
+    let refusal = status.explain_refusal(&NotReady::States(Verdict::Missing { joint: 1 }));
+    assert!(
+        refusal.contains("nobody publishes /left/joint_states"),
+        "{refusal}"
+    );
+    status.note_others(reporters(&["node '/driver'"], &[]));
+    assert!(!said(&status).contains("nobody publishes"), "{}", said(&status));
 }
 
 #[test]

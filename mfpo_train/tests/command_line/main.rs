@@ -46,6 +46,24 @@ fn refusal(args: &[&str]) -> String {
     text
 }
 
+#[test]
+fn a_kernel_that_this_processor_lacks_is_refused() {
+    let output = command(&["tasks"])
+        .env("MFPO_KERNEL", "avx1024")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for part in ["MFPO_KERNEL is 'avx1024'", "expected one", "baseline"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let output = command(&["tasks"])
+        .env("MFPO_KERNEL", "baseline")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+}
+
 /// A small training into a folder of its own.
 struct Training {
     folder: TempDir,
