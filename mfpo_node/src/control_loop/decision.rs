@@ -68,9 +68,11 @@ impl NotReady {
                 Self::States(Verdict::Stale { joint: a, .. }),
                 Self::States(Verdict::Stale { joint: b, .. }),
             )
-            | (Self::States(Verdict::Late { joint: a, .. }), Self::States(Verdict::Late { joint: b, .. })) => {
-                a == b
-            }
+            | (Self::States(Verdict::Late { joint: a, .. }), Self::States(Verdict::Late { joint: b, .. }))
+            | (
+                Self::States(Verdict::Behind { joint: a, .. }),
+                Self::States(Verdict::Behind { joint: b, .. }),
+            ) => a == b,
             (Self::NotEnabled(a), Self::NotEnabled(b)) => {
                 std::mem::discriminant(a) == std::mem::discriminant(b)
             }

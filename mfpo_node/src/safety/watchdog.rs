@@ -31,6 +31,13 @@ pub enum Verdict {
         /// Its age, ns.
         age: u64,
     },
+    /// What this joint reports takes longer and longer on its way, by now longer than allowed.
+    Behind {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+        /// By how much longer than at best, ns.
+        by: u64,
+    },
 }
 
 /// Judges the joint states at each tick.
@@ -62,13 +69,18 @@ impl Watchdog {
         for (joint, fresh) in self.fresh.iter_mut().enumerate() {
             let age = states.age(joint, now);
             let velocity = states.fresh_velocity(joint, now);
-            *fresh = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            let backlog = states.backlog(joint);
+            *fresh =
+                age.is_some_and(|age| age <= self.stale_after) && velocity.is_some() && backlog.is_none();
             if *fresh {
                 continue;
             }
-            let this = match age {
-                Some(age) if age > self.stale_after && states.lag(joint) > 0 => Verdict::Late { joint, age },
-                Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
+            let this = match (age, backlog) {
+                (Some(age), _) if age > self.stale_after && states.lag(joint) > 0 => {
+                    Verdict::Late { joint, age }
+                }
+                (Some(age), _) if age > self.stale_after => Verdict::Stale { joint, age },
+                (Some(_), Some(by)) if velocity.is_some() => Verdict::Behind { joint, by },
                 _ => Verdict::Missing { joint },
             };
             verdict = worse(verdict, this);
@@ -90,7 +102,9 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
 fn badness(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::Fresh => 0,
-        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 1),
+        Verdict::Stale { age, .. } | Verdict::Late { age, .. } | Verdict::Behind { by: age, .. } => {
+            age.clamp(1, u64::MAX - 1)
+        }
         Verdict::Missing { .. } => u64::MAX,
     }
 }
@@ -114,6 +128,13 @@ impl fmt::Display for Verdict {
                     f,
                     "joint {joint} reports late: what came last was held up on its way and is {:.1} ms old",
                     *age as f64 * 1e-6
+                )
+            }
+            Self::Behind { joint, by } => {
+                write!(
+                    f,
+                    "joint {joint} reports later and later: its states take {:.1} ms longer than at best",
+                    *by as f64 * 1e-6
                 )
             }
         }

@@ -52,6 +52,22 @@ fn a_fallback_names_the_joint_and_how_long_it_has_been_silent() {
 }
 
 #[test]
+fn a_joint_that_falls_behind_is_named_with_what_may_be_behind_it() {
+    let verdict = Verdict::Behind {
+        joint: 0,
+        by: 205 * MS,
+    };
+    let text = status().explain(&Cause::States(verdict));
+    for part in [
+        "joint 'a' reports later and later",
+        "205 ms longer",
+        "use_sim_time",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
 fn refusals_of_bundles_are_counted_and_the_last_reason_is_kept() {
     let mut status = status();
     status.reject("version 4 is not newer; expected above 5");
