@@ -127,6 +127,7 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         value("lost_records", read(&live.lost_records)),
     ]);
     let (level, message) = match status.state(live) {
+        _ if status.standstill().is_some() => (Level::Error, status.message(live, now)),
         LoopState::Active => timing(sources, regularity.as_ref()),
         LoopState::Fallback => (Level::Error, status.message(live, now)),
         LoopState::WaitingForPolicy | LoopState::WaitingForStates => (Level::Warn, status.message(live, now)),
@@ -134,7 +135,8 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
             (Level::Ok, status.message(live, now))
         }
     };
-    let message = if status.is_dry_run && status.state(live) == LoopState::Active {
+    let is_ticking = status.state(live) == LoopState::Active && status.standstill().is_none();
+    let message = if status.is_dry_run && is_ticking {
         format!("{DRY_RUN}{message}")
     } else {
         message

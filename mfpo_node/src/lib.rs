@@ -12,6 +12,7 @@ pub mod lateness;
 pub mod lifecycle;
 pub mod metrics;
 pub mod probe;
+pub mod pulse;
 pub mod realtime;
 pub mod recording;
 pub mod replay;

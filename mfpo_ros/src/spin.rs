@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::thread;
+
 /// Nothing can wake a `spin_once` that waits, so that this is also the longest that stopping takes.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Spins one node, which must have something to receive (rcl's wait returns at once otherwise), on a thread of its own; the thread ends, and the node is destroyed, when this is dropped.
+/// Spins one node, which must have something to receive (rcl's wait returns at once otherwise), on a thread of its own; the
+/// thread ends, and the node is destroyed, when this is dropped. Where it panics nobody is served any more, and the process is
+/// asked to end.
 pub struct SpinThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -34,7 +38,7 @@ impl SpinThread {
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let thread = thread::spawn(name, move || {
             while !seen.load(Ordering::Relaxed) {
                 node.spin_once(WAIT);
                 look(&node);
@@ -51,7 +55,7 @@ impl Drop for SpinThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of that thread has already been printed.
+            // A panic of that thread has already been told.
             let _ = thread.join();
         }
     }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mfpo_policy::spec::RobotSpec;
+use mfpo_ros::thread;
 
 use super::bundles::Bundles;
 use super::file::{CannotRecord, RecordingFile};
@@ -165,8 +166,7 @@ impl Recorder {
     /// When there is no thread to be had.
     pub fn start(settings: Settings, facts: Facts) -> std::io::Result<(Recording, JoinHandle<()>)> {
         let (recording, mut recorder) = Self::new(settings, facts);
-        let thread = std::thread::Builder::new().name("recorder".into());
-        let thread = thread.spawn(move || {
+        let thread = thread::spawn("recorder", move || {
             // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure
             // leaves the priority as it is.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };

@@ -154,6 +154,7 @@ impl ControlThread {
         self.realtime.set_up();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
+                self.rings.pulse.beat(MonoTime::now());
                 self.wait();
                 self.take_orders();
                 self.tick_if_due();
@@ -465,6 +466,7 @@ impl ControlThread {
         if let Some(period) = commanding.map(|running| running.robot.period) {
             let (mut next, mut is_deaf) = (began, can_fail);
             while !self.send_stop(next, began) {
+                self.rings.pulse.beat(MonoTime::now());
                 next = next.plus(period);
                 is_deaf = is_deaf || catch_unwind(AssertUnwindSafe(|| self.drain())).is_err();
                 next.sleep_until();

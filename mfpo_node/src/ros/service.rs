@@ -43,6 +43,7 @@ use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
+use crate::pulse::{Pulse, Standstill};
 use crate::recording::Recording;
 use crate::status::{LoopEvent, Others, Status};
 use crate::time::MonoTime;
@@ -67,6 +68,8 @@ pub struct FromLoop {
     pub events: rtrb::Consumer<LoopEvent>,
     /// What ticks took.
     pub records: rtrb::Consumer<TickRecord>,
+    /// That the loop comes round.
+    pub pulse: Arc<Pulse>,
 }
 
 /// What the service waits for.
@@ -114,7 +117,8 @@ pub struct Service {
     /// Somebody has stopped the robot, and nobody has started it again.
     pub(super) is_held: bool,
     pub(super) pending: Option<Pending>,
-    pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    /// Who waits for the confirmation of a stop, and since when.
+    pub(super) stops: Vec<(MonoTime, ServiceRequest<Trigger::Service>)>,
     pub(super) saves: Vec<Saving>,
     /// Refusals that the recorder knows of.
     pub(super) recorded_rejections: u64,
@@ -130,6 +134,8 @@ pub struct Service {
     pub(super) check: Option<tokio::task::JoinHandle<Checked>>,
     pub(super) orders: rtrb::Producer<Order>,
     from_loop: FromLoop,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) standstill: Standstill,
     pub(super) live: Arc<Live>,
     pub(super) has_robot: bool,
     pub(super) spec: Option<Arc<RobotSpec>>,
@@ -190,6 +196,8 @@ impl Service {
             checking: None,
             check: None,
             orders,
+            pulse: Arc::clone(&from_loop.pulse),
+            standstill: Standstill::default(),
             from_loop,
             live: Arc::new(Live::new(0)),
             has_robot: false,
@@ -228,7 +236,7 @@ impl Service {
         }
     }
 
-    /// Serves until the control thread has ended.
+    /// Serves until the control thread has ended, or cannot.
     pub async fn serve(&mut self, inputs: Inputs, control: &JoinHandle<()>) {
         let Inputs {
             mut bundles,
@@ -252,7 +260,7 @@ impl Service {
                 checked = finished(&mut self.check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
-                    if control.is_finished() {
+                    if control.is_finished() || self.is_stuck_at_its_end() {
                         break;
                     }
                 }
@@ -399,6 +407,8 @@ impl Service {
             self.status.record(record);
         }
         let now = MonoTime::now();
+        self.watch_control(now);
+        self.give_up_stops(now);
         self.give_up_waiting(now);
         self.give_up_probing(now);
         self.retune();

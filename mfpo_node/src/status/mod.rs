@@ -170,6 +170,8 @@ pub struct Status {
     /// Nobody receives the commands; the same of the look before, of which nothing was told yet.
     reach_nobody: bool,
     reached_nobody: bool,
+    /// For how long the control thread has been standing still, ns, where it does.
+    standstill: Option<u64>,
     state: Option<LoopState>,
     reason: String,
     /// What the probe does.
@@ -282,6 +284,7 @@ impl Status {
             by_hand: self.by_hand,
             unheard: std::mem::take(&mut self.unheard),
             rivals: std::mem::take(&mut self.rivals),
+            standstill: self.standstill,
             ..Self::new(self.is_dry_run)
         };
     }
@@ -292,6 +295,32 @@ impl Status {
             LoopState::WaitingForPolicy if self.rest.is_some() => LoopState::Inactive,
             state => state,
         }
+    }
+
+    /// Takes over whether the control thread stands still, and logs where that has changed.
+    pub fn note_standstill(&mut self, standstill: Option<u64>) {
+        let before = std::mem::replace(&mut self.standstill, standstill);
+        match (before, self.standstill_in_words()) {
+            (None, Some(words)) => tracing::error!("{words}"),
+            (Some(_), None) => tracing::warn!("the control thread goes on"),
+            _ => {}
+        }
+    }
+
+    /// For how long the control thread has been standing still, ns, where it does.
+    pub fn standstill(&self) -> Option<u64> {
+        self.standstill
+    }
+
+    /// What is said of a control thread that stands still.
+    pub fn standstill_in_words(&self) -> Option<String> {
+        self.standstill.map(|silence| {
+            format!(
+                "the control thread has not finished a tick for {} ms: nothing is commanded and no order is carried out; expected \
+                 10 ms at most, stop the robot by its own means and start the node again",
+                silence / 1_000_000
+            )
+        })
     }
 
     /// Why the fallback commands, where it does.
@@ -314,6 +343,9 @@ impl Status {
 
     /// One line that says what the node does and, where it does not act, why.
     pub fn message(&self, live: &Live, now: MonoTime) -> String {
+        if let Some(words) = self.standstill_in_words() {
+            return words;
+        }
         let frozen = if self.is_frozen_with_pending {
             "; a newer bundle waits for accept_bundles"
         } else {

@@ -251,6 +251,30 @@ fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) ->
 }
 
 #[test]
+fn a_control_thread_that_stands_still_is_an_error_while_it_does() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Active);
+    let mut status = status();
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    let told = |status: &Status| {
+        let part = diagnose(&sources(status, &live, loose), at(0.0)).swap_remove(0);
+        (part.level, part.message)
+    };
+    assert_eq!(told(&status).0, Level::Ok);
+    status.note_standstill(Some(700 * MS));
+    let (level, message) = told(&status);
+    assert_eq!(level, Level::Error);
+    let expected = "the control thread has not finished a tick for 700 ms";
+    assert!(message.starts_with(expected), "{message}");
+    assert_eq!(status.message(&live, at(0.0)), message);
+    status.note_standstill(None);
+    assert_eq!(told(&status).0, Level::Ok);
+}
+
+#[test]
 fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
     let live = Live::new(2);
     live.set_state(LoopState::Active);
