@@ -345,6 +345,7 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
+        let is_due = running.is_reason_due(taken);
         let Robot {
             control,
             states,
@@ -354,7 +355,7 @@ impl ControlThread {
         } = &mut *running.robot;
         let standing = running.standing;
         let news = match control.step(states, taken) {
-            Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason)),
+            Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason), is_due),
             Decision::Command(tick) => {
                 let decided = MonoTime::now();
                 let sent = self.commands.publish(tick.command).is_ok();
@@ -406,8 +407,8 @@ impl ControlThread {
                     tap.note(&tick, context);
                 }
                 match &tick.fallback {
-                    None => standing.news(LoopState::Active, None),
-                    reason => standing.news(LoopState::Fallback, reason.as_ref()),
+                    None => standing.news(LoopState::Active, None, is_due),
+                    reason => standing.news(LoopState::Fallback, reason.as_ref(), is_due),
                 }
             }
         };

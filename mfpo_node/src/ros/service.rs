@@ -407,6 +407,7 @@ impl Service {
             self.status.record(record);
         }
         let now = MonoTime::now();
+        self.status.log_reason(now);
         self.watch_control(now);
         self.give_up_stops(now);
         self.give_up_waiting(now);

@@ -40,6 +40,19 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The joint that is the worst.
+    pub const fn joint(&self) -> Option<usize> {
+        match self {
+            Self::Fresh => None,
+            Self::Missing { joint }
+            | Self::Stale { joint, .. }
+            | Self::Late { joint, .. }
+            | Self::Behind { joint, .. } => Some(*joint),
+        }
+    }
+}
+
 /// Judges the joint states at each tick.
 #[derive(Debug)]
 pub struct Watchdog {

@@ -15,6 +15,7 @@ mod swap;
 mod unheard;
 
 pub use reasons::Cause;
+use reasons::Told;
 pub use swap::Swap;
 pub use unheard::{Others, UNRECEIVED, Unheard};
 
@@ -77,6 +78,8 @@ pub enum LoopEvent {
     },
     /// The loop is in another state.
     State(LoopState, Cause),
+    /// It is in the same one, for this cause by now.
+    Reason(Cause),
     /// A joint state was refused.
     Refused {
         /// Why.
@@ -173,7 +176,8 @@ pub struct Status {
     /// For how long the control thread has been standing still, ns, where it does.
     standstill: Option<u64>,
     state: Option<LoopState>,
-    reason: String,
+    /// Why the loop is in that state.
+    told: Told,
     /// What the probe does.
     probed: String,
     /// Why the robot is not ready, of a loop that keeps trying.
@@ -237,6 +241,7 @@ impl Status {
                 self.current = Some(current);
             }
             LoopEvent::State(state, cause) => self.enter(state, &cause),
+            LoopEvent::Reason(cause) => self.refresh_reason(cause),
             LoopEvent::Refused { refusal, untold } if untold > 0 => {
                 tracing::warn!("{refusal} ({untold} more like it since the last line)");
             }
@@ -325,7 +330,7 @@ impl Status {
 
     /// Why the fallback commands, where it does.
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.told.reason
     }
 
     /// Was the newest bundle refused?
@@ -381,7 +386,7 @@ impl Status {
             }
             LoopState::Fallback => {
                 let unheard = self.unheard_inputs();
-                format!("the fallback commands the robot: {}{unheard}", self.reason)
+                format!("the fallback commands the robot: {}{unheard}", self.told.reason)
             }
             LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
             LoopState::Probing => format!("probe: {}", self.probed),
@@ -407,14 +412,14 @@ impl Status {
     }
 
     fn enter(&mut self, state: LoopState, cause: &Cause) {
-        self.reason = self.explain(cause);
+        self.begin_reason(cause);
         let was = self.state.replace(state);
         match state {
             LoopState::Active if was == Some(LoopState::Fallback) => {
                 tracing::info!("the policy commands the robot again");
             }
             LoopState::Active => tracing::info!("every joint reports: the policy commands the robot"),
-            LoopState::Fallback => tracing::warn!("the fallback commands the robot: {}", self.reason),
+            LoopState::Fallback => tracing::warn!("the fallback commands the robot: {}", self.told.reason),
             LoopState::WaitingForStates => {
                 tracing::info!(
                     "waiting for the state of joints [{}]; commanding nothing",

@@ -1,20 +1,28 @@
 //! Why the loop is in its state, in words that name the joint.
 
+use std::mem::discriminant;
+
 use mfpo_ros::parameters::closest;
 
 use super::Status;
 use crate::control_loop::{NotReady, Reason};
+use crate::metrics::LoopState;
 use crate::probe::Mode;
 use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
+use crate::time::MonoTime;
+
+/// A reason that changes without the state is logged at most once in this time, ns.
+const LOG_EVERY: u64 = 5_000_000_000;
 
 /// Why a policy that needs a goal does not act.
 const NO_GOAL: &str =
     "the policy needs a goal: publish one on topic goal (geometry_msgs/PointStamped, in the robot's base)";
 
 /// Why the loop is in its state.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Cause {
     /// Nothing to explain.
+    #[default]
     None,
     /// The joint states.
     States(Verdict),
@@ -48,9 +56,70 @@ impl Cause {
             Reason::Guard(unknown) => Self::Guard(*unknown),
         }
     }
+
+    /// The cause for a reason that may be another one of the same kind by now: of another joint, after a longer time.
+    /// Nothing is put into words for it, so that the control thread may ask from time to time.
+    pub fn moving(reason: &Reason) -> Option<Self> {
+        match reason {
+            Reason::States(_) | Reason::NotEnabled(_) | Reason::Guard(_) => Some(Self::of(reason)),
+            Reason::Policy(_) | Reason::Stopped | Reason::NoGoal | Reason::Recovering { .. } => None,
+        }
+    }
+
+    /// Is it the same trouble with the same joint?
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::States(a), Self::States(b)) => {
+                a.joint() == b.joint() && discriminant(a) == discriminant(b)
+            }
+            (Self::NotEnabled(a), Self::NotEnabled(b)) => discriminant(a) == discriminant(b),
+            _ => discriminant(self) == discriminant(other),
+        }
+    }
+}
+
+/// The reason as it is now, and as the log has it.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) reason: String,
+    cause: Cause,
+    logged: Cause,
+    /// When that was; `None` where it was a moment ago.
+    logged_at: Option<MonoTime>,
 }
 
 impl Status {
+    /// The loop is in a state for this cause, which the log has from now on.
+    pub(super) fn begin_reason(&mut self, cause: &Cause) {
+        self.told = Told {
+            reason: self.explain(cause),
+            cause: cause.clone(),
+            logged: cause.clone(),
+            logged_at: None,
+        };
+    }
+
+    /// The cause of the same state is this one by now.
+    pub(super) fn refresh_reason(&mut self, cause: Cause) {
+        self.told.reason = self.explain(&cause);
+        self.told.cause = cause;
+    }
+
+    /// Logs a reason of the fallback that has become another one since the last line; `true` where there was one. Joints that
+    /// take turns make a line every few seconds, not one a tick.
+    pub fn log_reason(&mut self, now: MonoTime) -> bool {
+        let told = &mut self.told;
+        let since = *told.logged_at.get_or_insert(now);
+        let is_known = self.state != Some(LoopState::Fallback) || told.cause.is_like(&told.logged);
+        if is_known || now.since(since) < LOG_EVERY {
+            return false;
+        }
+        tracing::warn!("the fallback commands the robot: {}", told.reason);
+        told.logged = told.cause.clone();
+        told.logged_at = Some(now);
+        true
+    }
+
     pub(super) fn explain_probing(&self, joint: usize, mode: Mode) -> String {
         let name = self.name(joint);
         match mode {

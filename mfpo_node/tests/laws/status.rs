@@ -52,6 +52,31 @@ fn a_fallback_names_the_joint_and_how_long_it_has_been_silent() {
 }
 
 #[test]
+fn a_fallback_names_the_joint_of_now_and_logs_another_one_only_now_and_then() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Fallback);
+    let mut status = status();
+    let silent = |joint, ms: u64| Cause::States(Verdict::Stale { joint, age: ms * MS });
+    status.absorb(LoopEvent::State(LoopState::Fallback, silent(1, 103)));
+    assert!(!status.log_reason(at(0.0)), "that is in the log");
+    status.absorb(LoopEvent::Reason(silent(1, 9_000)));
+    let text = status.message(&live, at(9_000.0));
+    assert!(text.contains("joint 'b' has not reported for 9000 ms"), "{text}");
+    assert!(!status.log_reason(at(9_000.0)), "it is the same joint");
+
+    status.absorb(LoopEvent::Reason(silent(0, 200)));
+    let text = status.message(&live, at(9_250.0));
+    assert!(text.contains("joint 'a' has not reported for 200 ms"), "{text}");
+    assert!(status.log_reason(at(9_250.0)), "another joint");
+    status.absorb(LoopEvent::Reason(silent(1, 300)));
+    assert!(!status.log_reason(at(14_000.0)), "they take turns");
+    assert!(status.log_reason(at(14_250.0)));
+    status.absorb(LoopEvent::Reason(silent(0, 300)));
+    status.absorb(LoopEvent::State(LoopState::Active, Cause::None));
+    assert!(!status.log_reason(at(30_000.0)), "it is over");
+}
+
+#[test]
 fn a_joint_that_falls_behind_is_named_with_what_may_be_behind_it() {
     let verdict = Verdict::Behind {
         joint: 0,
