@@ -223,10 +223,9 @@ impl ControlThread {
         let Some(enable) = &mut self.enable else { return };
         while let Some(heartbeat) = enable.pop() {
             if let Some(running) = &mut self.running {
-                running
-                    .robot
-                    .control
-                    .heard_enable(heartbeat.data, MonoTime::now());
+                let now = MonoTime::now();
+                running.robot.control.heard_enable(heartbeat.data, now);
+                running.robot.live.set_heartbeat(heartbeat.data, now);
             }
         }
     }

@@ -237,6 +237,7 @@ impl Running {
         for joint in 0..states.names().len() {
             self.robot.live.set_received(joint, states.received(joint));
         }
+        self.robot.live.set_backlog(states.longest_backlog());
         if !self.knows_unknown && states.unknown(&message.name).next().is_some() {
             self.knows_unknown = true;
             let names = states.unknown(&message.name).cloned().collect();
