@@ -22,7 +22,7 @@ pub enum LoopState {
     Active = 2,
     /// The watchdog commands the robot.
     Fallback = 3,
-    /// The last safe command has been sent.
+    /// The node has ended; where it commanded, the last safe command has been sent.
     Stopped = 4,
     /// The life cycle is not active; nothing is commanded.
     Inactive = 5,

@@ -462,7 +462,8 @@ impl ControlThread {
         let commanding = self
             .running
             .as_ref()
-            .filter(|running| running.mode.is_commanding());
+            .filter(|running| running.mode.is_commanding() && running.robot.control.commanded().is_some());
+        let has_commanded = commanding.is_some();
         if let Some(period) = commanding.map(|running| running.robot.period) {
             let (mut next, mut is_deaf) = (began, can_fail);
             while !self.send_stop(next, began) {
@@ -474,7 +475,7 @@ impl ControlThread {
             std::thread::sleep(FLUSH);
         }
         if let Some(running) = &mut self.running {
-            running.enter(LoopState::Stopped, &mut self.rings.tell);
+            running.end(has_commanded, &mut self.rings.tell);
         }
     }
 }

@@ -257,6 +257,16 @@ impl Running {
         self.note(self.standing.news(state, None, false), tell);
     }
 
+    /// The node ends; has it commanded until now?
+    pub fn end(&mut self, has_commanded: bool, tell: &mut rtrb::Producer<LoopEvent>) {
+        let standing = Standing {
+            state: LoopState::Stopped,
+            reason: None,
+        };
+        let cause = if has_commanded { Cause::None } else { Cause::Idle };
+        self.note(Some((standing, cause)), tell);
+    }
+
     /// Is it time to tell the reason of a fallback anew? Where it is, it counts as told.
     pub fn is_reason_due(&mut self, now: MonoTime) -> bool {
         let is_due = self.reasoned.is_none_or(|at| now.since(at) >= REFRESH_EVERY);

@@ -14,7 +14,7 @@ use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
-use mfpo_ros::parameters::Parameters;
+use mfpo_ros::parameters::{Parameters, shown};
 use mfpo_ros::rosout::Rosout;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -306,7 +306,7 @@ impl Service {
         }
         for name in &changed {
             if let Some(value) = self.parameters.get(name) {
-                tracing::info!("parameter {name} is now {value:?}");
+                tracing::info!("parameter {name} is now {}", shown(value));
             }
         }
         server.announce(&self.parameters, &changed, self.outputs.stamps.now());

@@ -388,7 +388,7 @@ impl Status {
                 let unheard = self.unheard_inputs();
                 format!("the fallback commands the robot: {}{unheard}", self.told.reason)
             }
-            LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
+            LoopState::Stopped => self.stopped_in_words().to_owned(),
             LoopState::Probing => format!("probe: {}", self.probed),
         };
         let dry_run = if self.is_dry_run { DRY_RUN } else { "" };
@@ -427,7 +427,7 @@ impl Status {
                 );
             }
             LoopState::WaitingForPolicy => tracing::info!("waiting for a policy; commanding nothing"),
-            LoopState::Stopped => tracing::info!("stopped; the last safe command has been sent"),
+            LoopState::Stopped => tracing::info!("{}", self.stopped_in_words()),
             LoopState::Inactive => tracing::info!("inactive; commanding nothing"),
             LoopState::Probing => tracing::info!("a probe begins"),
         }

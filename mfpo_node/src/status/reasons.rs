@@ -30,6 +30,8 @@ pub enum Cause {
     Policy(String),
     /// `~/stop` was called.
     Stopped,
+    /// The node ends, and nothing was being commanded.
+    Idle,
     /// The heartbeat is missing.
     NotEnabled(NotEnabled),
     /// The policy needs a goal.
@@ -103,6 +105,15 @@ impl Status {
     pub(super) fn refresh_reason(&mut self, cause: Cause) {
         self.told.reason = self.explain(&cause);
         self.told.cause = cause;
+    }
+
+    /// What is said of a node that has ended.
+    pub(super) fn stopped_in_words(&self) -> &'static str {
+        match self.told.cause {
+            Cause::Idle => "stopped; nothing was being commanded",
+            _ if self.is_dry_run => "stopped",
+            _ => "stopped; the last safe command has been sent",
+        }
     }
 
     /// Logs a reason of the fallback that has become another one since the last line; `true` where there was one. Joints that
@@ -205,6 +216,7 @@ impl Status {
                 "the policy does not know what it sees: its candidates are spread by {spread:.3}, expected at most {most:.3} \
                  (parameter guard)"
             ),
+            Cause::Idle => "nothing was being commanded".to_owned(),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),
             Cause::NoGoal => NO_GOAL.to_owned(),

@@ -52,6 +52,26 @@ fn a_fallback_names_the_joint_and_how_long_it_has_been_silent() {
 }
 
 #[test]
+fn a_node_that_ends_says_whether_there_was_a_command_to_end_with() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Stopped);
+    let said = |is_dry_run: bool, cause: Cause| {
+        let mut status = Status::new(is_dry_run);
+        status.absorb(LoopEvent::State(LoopState::Stopped, cause));
+        status.message(&live, at(0.0))
+    };
+    assert_eq!(
+        said(false, Cause::None),
+        "stopped; the last safe command has been sent"
+    );
+    assert_eq!(said(false, Cause::Idle), "stopped; nothing was being commanded");
+    assert_eq!(
+        said(true, Cause::None),
+        "dry run, no command is published: stopped"
+    );
+}
+
+#[test]
 fn a_fallback_names_the_joint_of_now_and_logs_another_one_only_now_and_then() {
     let live = Live::new(2);
     live.set_state(LoopState::Fallback);
