@@ -32,16 +32,16 @@ impl SpinThread {
     /// # Errors
     /// When the system gives no thread.
     pub fn start_showing(
-        mut node: r2r::Node,
+        node: r2r::Node,
         name: &str,
         mut look: impl FnMut(&r2r::Node) + Send + 'static,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let thread = thread::spawn(name, move || {
+        let thread = thread::spawn_with(name, node, move |node| {
             while !seen.load(Ordering::Relaxed) {
                 node.spin_once(WAIT);
-                look(&node);
+                look(node);
             }
         })?;
         Ok(Self {

@@ -25,6 +25,25 @@ pub fn spawn<T: Send + 'static>(
     })
 }
 
+/// [`spawn`] with something that must not be given up while the process still does what is safe, a node as a rule: a panic
+/// leaves it as it is, for good. To destroy it needs what the panic may have left locked, and a second panic would end the
+/// process at once.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn_with<S: Send + 'static>(
+    name: &str,
+    mut state: S,
+    body: impl FnOnce(&mut S) + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    spawn(name, move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&mut state))) {
+            std::mem::forget(state);
+            resume_unwind(panic);
+        }
+    })
+}
+
 /// What a panic says of itself.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();

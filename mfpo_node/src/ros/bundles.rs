@@ -59,14 +59,14 @@ impl BundleThread {
     pub fn start(node: r2r::Node, topics: BundleTopics) -> std::io::Result<(Self, mpsc::Receiver<Arrived>)> {
         let (tell, arrived) = mpsc::channel(ROOM);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut taker = Taker {
+        let taker = Taker {
             node,
             topics,
             parts: Parts::default(),
             tell,
             stop: Arc::clone(&stop),
         };
-        let thread = Some(thread::spawn("bundles", move || taker.run())?);
+        let thread = Some(thread::spawn_with("bundles", taker, Taker::run)?);
         Ok((Self { stop, thread }, arrived))
     }
 }

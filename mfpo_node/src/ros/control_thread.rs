@@ -162,6 +162,8 @@ impl ControlThread {
         }));
         self.stop(ended.is_err());
         if let Err(panic) = ended {
+            // To destroy the node needs what the panic may have left locked; a second one would end the process at once.
+            std::mem::forget(self);
             resume_unwind(panic);
         }
     }
