@@ -3,7 +3,8 @@
 //! - A message may carry some of the joints, in any order, and joints that the policy does not know.
 //! - A message that is wrong is refused whole; nothing of it is applied.
 //! - Each joint has its own age: the time since its newest position arrived, on the node's own clock, and what that was
-//!   late by where it was held up on its way ([`crate::lateness`]). Stamps order messages: one older than what a joint
+//!   late by where it was held up on its way ([`crate::lateness`]); one whose states are late a little more each time is known
+//!   by its backlog ([`crate::backlog`]), unless they come from a simulator, whose time may pass as it likes. Stamps order messages: one older than what a joint
 //!   already has is refused, unless that joint has gone stale (a robot that restarts may restart its clock). One that
 //!   jumps ahead of the time that has passed is refused, unless the next one confirms it: then the robot's clock was set,
 //!   and not a single stamp wrong.
@@ -175,6 +176,8 @@ pub struct JointStates {
     stale_after: u64,
     /// Does more than one publisher report joints?
     has_several_sources: bool,
+    /// Do stamps tell of a simulator's time, which need not pass as fast as ours?
+    is_simulated: bool,
     /// The stamp that was refused last because it was ahead, ns.
     ahead: Option<i64>,
     /// The joint and its position that were refused last because of a jump.
@@ -199,9 +202,16 @@ impl JointStates {
             names,
             stale_after,
             has_several_sources: false,
+            is_simulated: false,
             ahead: None,
             jumped: None,
         }
+    }
+
+    /// Of a robot in simulated time: a simulator slower than real time is no queue that fills up.
+    #[must_use]
+    pub fn in_simulated_time(self, is_simulated: bool) -> Self {
+        Self { is_simulated, ..self }
     }
 
     /// Changes the age at which a state is stale, ns.
@@ -278,6 +288,21 @@ impl JointStates {
     /// By how much the newest position of a joint was late, ns; 0 where it was not held up.
     pub fn lag(&self, joint: usize) -> u64 {
         self.joints.get(joint).map_or(0, |j| j.lateness.lag())
+    }
+
+    /// By how much longer than its fastest ones the newest position of a joint took, ns, where that is too long to act on.
+    pub fn backlog(&self, joint: usize) -> Option<u64> {
+        let backlog = self.joints.get(joint)?.lateness.backlog();
+        (backlog.is_long() && !self.is_simulated).then(|| backlog.over())
+    }
+
+    /// The longest such time of any joint, ns, too long or not.
+    pub fn longest_backlog(&self) -> u64 {
+        if self.is_simulated {
+            return 0;
+        }
+        let over = |joint: &Joint| joint.lateness.backlog().over();
+        self.joints.iter().map(over).max().unwrap_or(0)
     }
 
     /// The joint's velocity, when one is known that is no older than `stale_after`.

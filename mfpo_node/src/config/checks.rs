@@ -2,7 +2,7 @@
 
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::sampler::ActionSampler;
-use mfpo_ros::parameters::{ParameterValue as Value, closest};
+use mfpo_ros::parameters::{ParameterValue as Value, closest, shown};
 
 use super::CommandTopic;
 use super::read::read_keys;
@@ -42,7 +42,11 @@ fn one_of(value: &Value, names: &[&'static str]) -> Result<(), String> {
             names.join(", "),
             closest(text, names.iter().copied()).unwrap_or_default()
         )),
-        other => Err(format!("expected one of {}, got {other:?}", names.join(", "))),
+        other => Err(format!(
+            "expected one of {}, got {}",
+            names.join(", "),
+            shown(other)
+        )),
     }
 }
 
@@ -65,7 +69,7 @@ pub(super) fn command_topic(value: &Value) -> Result<(), String> {
 pub(super) fn device(value: &Value) -> Result<(), String> {
     match value {
         Value::String(text) if text.parse::<DeviceName>().is_ok() => Ok(()),
-        other => Err(format!("expected cpu, cuda or cuda:N, got {other:?}")),
+        other => Err(format!("expected cpu, cuda or cuda:N, got {}", shown(other))),
     }
 }
 
@@ -73,7 +77,7 @@ fn in_range(value: &Value, fits: impl Fn(f64) -> bool, expected: &str) -> Result
     match value {
         Value::Double(number) if number.is_finite() && fits(*number) => Ok(()),
         Value::Double(number) => Err(format!("expected {expected}, got {number}")),
-        other => Err(format!("expected {expected}, got {other:?}")),
+        other => Err(format!("expected {expected}, got {}", shown(other))),
     }
 }
 
@@ -103,14 +107,14 @@ pub(super) fn finite_numbers(value: &Value) -> Result<(), String> {
             None => Ok(()),
             Some(got) => Err(format!("expected finite numbers, got {got}")),
         },
-        other => Err(format!("expected numbers, got {other:?}")),
+        other => Err(format!("expected numbers, got {}", shown(other))),
     }
 }
 
 pub(super) fn not_negative_integer(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(number) if *number >= 0 => Ok(()),
-        other => Err(format!("expected a whole number from 0, got {other:?}")),
+        other => Err(format!("expected a whole number from 0, got {}", shown(other))),
     }
 }
 
@@ -118,14 +122,17 @@ pub(super) fn not_negative_integer(value: &Value) -> Result<(), String> {
 pub(super) fn megabytes(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(number) if *number >= 4 => Ok(()),
-        other => Err(format!("expected a whole number from 4, got {other:?}")),
+        other => Err(format!("expected a whole number from 4, got {}", shown(other))),
     }
 }
 
 pub(super) fn priority(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(0..=99) => Ok(()),
-        other => Err(format!("expected a whole number from 0 to 99, got {other:?}")),
+        other => Err(format!(
+            "expected a whole number from 0 to 99, got {}",
+            shown(other)
+        )),
     }
 }
 
@@ -136,7 +143,7 @@ pub(super) fn cpus(value: &Value) -> Result<(), String> {
             None => Ok(()),
             Some(got) => Err(format!("expected whole numbers from 0 to {highest}, got {got}")),
         },
-        other => Err(format!("expected whole numbers from 0, got {other:?}")),
+        other => Err(format!("expected whole numbers from 0, got {}", shown(other))),
     }
 }
 
@@ -144,7 +151,8 @@ pub(super) fn candidates(value: &Value) -> Result<(), String> {
     match value {
         Value::Integer(n) if (1..=MOST_CANDIDATES).contains(n) => Ok(()),
         other => Err(format!(
-            "expected a whole number from 1 to {MOST_CANDIDATES}, got {other:?}"
+            "expected a whole number from 1 to {MOST_CANDIDATES}, got {}",
+            shown(other)
         )),
     }
 }

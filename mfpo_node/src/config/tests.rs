@@ -64,6 +64,7 @@ fn a_bad_value_is_refused_with_expected_and_got() {
             "did you mean 'on_state'",
         ),
         ("fallback", Value::String("freeze".into()), "expected one of auto"),
+        ("candidates", Value::Integer(0), ", got 0"),
         ("candidates", Value::Integer(0), "whole number from 1 to"),
         ("seed", Value::Integer(-1), "from 0"),
         ("realtime_priority", Value::Integer(100), "from 0 to 99"),

@@ -14,7 +14,7 @@ use mfpo_policy::spec::RobotSpec;
 
 use super::bundles::Bundles;
 use super::history::Entry;
-use super::tick::{self, fallback_name};
+use super::tick::{self, LAST_REASON, fallback_name};
 use super::{BUNDLE_TYPE, Channel, FORMAT, Facts, METADATA, PARAMETERS};
 use crate::safety::Rule;
 
@@ -233,7 +233,7 @@ fn describe(
         .iter()
         .map(|joint| joint.joint.as_str())
         .collect();
-    let reasons: Vec<String> = (1..=5)
+    let reasons: Vec<String> = (1..=LAST_REASON)
         .map(|code| format!("{code}: {}", fallback_name(code)))
         .collect();
     let pairs = [

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mfpo_policy::spec::RobotSpec;
+use mfpo_ros::thread;
 
 use super::bundles::Bundles;
 use super::file::{CannotRecord, RecordingFile};
@@ -169,8 +170,7 @@ impl Recorder {
         let path = recorder.settings.folder.clone();
         let checked = recorder.recordings.check();
         checked.map_err(|reason| CannotRecord::Folder { path, reason })?;
-        let thread = std::thread::Builder::new().name("recorder".into());
-        let thread = thread.spawn(move || {
+        let thread = thread::spawn("recorder", move || {
             // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure
             // leaves the priority as it is.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };

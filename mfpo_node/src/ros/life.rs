@@ -169,7 +169,7 @@ impl Service {
             }
             LoopEvent::Deactivated => self.deactivated(),
             LoopEvent::Halted => {
-                for request in self.stops.drain(..) {
+                for (_, request) in self.stops.drain(..) {
                     respond(request, true, "stopped until ~/start".to_owned());
                 }
             }
@@ -264,8 +264,12 @@ impl Service {
             return;
         }
         match self.order(Order::Halt) {
-            Ok(()) => self.stops.push(request),
-            Err(reason) => respond(request, false, reason.to_owned()),
+            Ok(()) => self.stops.push((MonoTime::now(), request)),
+            Err(reason) => respond(
+                request,
+                false,
+                format!("not stopped: {reason}; expected it to take them at once, use the robot's own stop"),
+            ),
         }
     }
 

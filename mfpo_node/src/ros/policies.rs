@@ -382,7 +382,8 @@ impl Service {
             Order::Start {
                 robot: Box::new(Robot {
                     control,
-                    states: JointStates::new(&spec, settings.stale_after),
+                    states: JointStates::new(&spec, settings.stale_after)
+                        .in_simulated_time(self.config.use_sim_time),
                     live,
                     period: spec.control_period_ns,
                     tap: self

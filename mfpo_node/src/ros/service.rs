@@ -14,7 +14,7 @@ use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
-use mfpo_ros::parameters::Parameters;
+use mfpo_ros::parameters::{Parameters, shown};
 use mfpo_ros::rosout::Rosout;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -43,6 +43,7 @@ use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
+use crate::pulse::{Pulse, Standstill};
 use crate::recording::Recording;
 use crate::status::{LoopEvent, Others, Status};
 use crate::time::MonoTime;
@@ -65,6 +66,8 @@ pub struct FromLoop {
     pub events: rtrb::Consumer<LoopEvent>,
     /// What ticks took.
     pub records: rtrb::Consumer<TickRecord>,
+    /// That the loop comes round.
+    pub pulse: Arc<Pulse>,
 }
 
 /// What the service waits for.
@@ -112,7 +115,8 @@ pub struct Service {
     /// Somebody has stopped the robot, and nobody has started it again.
     pub(super) is_held: bool,
     pub(super) pending: Option<Pending>,
-    pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    /// Who waits for the confirmation of a stop, and since when.
+    pub(super) stops: Vec<(MonoTime, ServiceRequest<Trigger::Service>)>,
     pub(super) saves: Vec<Saving>,
     /// Refusals that the recorder knows of.
     pub(super) recorded_rejections: u64,
@@ -130,6 +134,8 @@ pub struct Service {
     pub(super) is_outdated: bool,
     pub(super) orders: rtrb::Producer<Order>,
     from_loop: FromLoop,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) standstill: Standstill,
     pub(super) live: Arc<Live>,
     pub(super) has_robot: bool,
     pub(super) spec: Option<Arc<RobotSpec>>,
@@ -193,6 +199,8 @@ impl Service {
             check: None,
             is_outdated: false,
             orders,
+            pulse: Arc::clone(&from_loop.pulse),
+            standstill: Standstill::default(),
             from_loop,
             live: Arc::new(Live::new(0)),
             has_robot: false,
@@ -232,7 +240,7 @@ impl Service {
         }
     }
 
-    /// Serves until the control thread has ended.
+    /// Serves until the control thread has ended, or cannot.
     pub async fn serve(&mut self, inputs: Inputs, control: &JoinHandle<()>) {
         let Inputs {
             mut bundles,
@@ -256,7 +264,7 @@ impl Service {
                 checked = finished(&mut self.check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
-                    if control.is_finished() {
+                    if control.is_finished() || self.is_stuck_at_its_end() {
                         break;
                     }
                 }
@@ -302,7 +310,7 @@ impl Service {
         }
         for name in &changed {
             if let Some(value) = self.parameters.get(name) {
-                tracing::info!("parameter {name} is now {value:?}");
+                tracing::info!("parameter {name} is now {}", shown(value));
             }
         }
         server.announce(&self.parameters, &changed, self.outputs.stamps.now());
@@ -422,6 +430,9 @@ impl Service {
             self.status.record(record);
         }
         let now = MonoTime::now();
+        self.status.log_reason(now);
+        self.watch_control(now);
+        self.give_up_stops(now);
         self.give_up_waiting(now);
         self.give_up_probing(now);
         self.retune();
@@ -487,6 +498,7 @@ impl Service {
             life: self.life.state(),
             rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
             stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
+            enable_timeout: self.config.settings.enable_timeout as f64 * 1e-9,
             thresholds: self.config.thresholds,
             recording: self.outputs.recording.as_ref().map(Recording::health),
         };

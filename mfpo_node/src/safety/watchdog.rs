@@ -36,6 +36,27 @@ pub enum Verdict {
         /// Index of the joint in the policy's spec.
         joint: usize,
     },
+    /// What this joint reports takes longer and longer on its way, by now longer than allowed.
+    Behind {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+        /// By how much longer than at best, ns.
+        by: u64,
+    },
+}
+
+impl Verdict {
+    /// The joint that is the worst.
+    pub const fn joint(&self) -> Option<usize> {
+        match self {
+            Self::Fresh => None,
+            Self::Missing { joint }
+            | Self::Stale { joint, .. }
+            | Self::Late { joint, .. }
+            | Self::Contradicted { joint }
+            | Self::Behind { joint, .. } => Some(*joint),
+        }
+    }
 }
 
 /// Judges the joint states at each tick.
@@ -68,15 +89,19 @@ impl Watchdog {
             let age = states.age(joint, now);
             let velocity = states.fresh_velocity(joint, now);
             let is_contradicted = states.is_contradicted(joint, now);
+            let backlog = states.backlog(joint);
             let is_known = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
-            *fresh = is_known && !is_contradicted;
+            *fresh = is_known && !is_contradicted && backlog.is_none();
             if *fresh {
                 continue;
             }
-            let this = match age {
-                Some(age) if age > self.stale_after && states.lag(joint) > 0 => Verdict::Late { joint, age },
-                Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
-                Some(_) if is_contradicted => Verdict::Contradicted { joint },
+            let this = match (age, backlog) {
+                (Some(age), _) if age > self.stale_after && states.lag(joint) > 0 => {
+                    Verdict::Late { joint, age }
+                }
+                (Some(age), _) if age > self.stale_after => Verdict::Stale { joint, age },
+                (Some(_), _) if is_contradicted => Verdict::Contradicted { joint },
+                (Some(_), Some(by)) if velocity.is_some() => Verdict::Behind { joint, by },
                 _ => Verdict::Missing { joint },
             };
             verdict = worse(verdict, this);
@@ -98,7 +123,9 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
 fn badness(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::Fresh => 0,
-        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 2),
+        Verdict::Stale { age, .. } | Verdict::Late { age, .. } | Verdict::Behind { by: age, .. } => {
+            age.clamp(1, u64::MAX - 2)
+        }
         Verdict::Contradicted { .. } => u64::MAX - 1,
         Verdict::Missing { .. } => u64::MAX,
     }
@@ -127,6 +154,13 @@ impl fmt::Display for Verdict {
             }
             Self::Contradicted { joint } => {
                 write!(f, "two publishers contradict each other about joint {joint}")
+            }
+            Self::Behind { joint, by } => {
+                write!(
+                    f,
+                    "joint {joint} reports later and later: its states take {:.1} ms longer than at best",
+                    *by as f64 * 1e-6
+                )
             }
         }
     }

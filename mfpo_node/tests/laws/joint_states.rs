@@ -253,6 +253,36 @@ fn a_state_that_waited_in_a_queue_is_as_old_as_its_stamp_says() {
 }
 
 #[test]
+fn a_delay_that_grows_without_any_silence_is_told_unless_a_simulator_is_slow() {
+    let verdict_after = |ms: u32, is_simulated: bool| {
+        let mut states = states().in_simulated_time(is_simulated);
+        let names = ["a".to_owned(), "b".to_owned()];
+        for sent in (0..ms).step_by(10).map(f64::from) {
+            let message = JointStateMessage {
+                stamp: 1_000 * MS as i64 + (sent * MS as f64) as i64,
+                names: &names,
+                positions: &[0.0, 0.0],
+                velocities: &[0.0, 0.0],
+            };
+            // Each state takes 0.1 ms longer than the one before: 10 ms a second.
+            states.apply(message, at(1.01 * sent)).unwrap();
+        }
+        let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+        let mut watchdog = Watchdog::new(2, STALE_AFTER);
+        let verdict = watchdog.check(&states, at(1.01 * f64::from(ms)), &mut state);
+        (verdict, watchdog.fresh().to_vec())
+    };
+    assert_eq!(verdict_after(4_000, false), (Verdict::Fresh, vec![true; 2]));
+    let (verdict, fresh) = verdict_after(6_000, false);
+    assert!(
+        matches!(verdict, Verdict::Behind { by, .. } if (55 * MS..60 * MS).contains(&by)),
+        "{verdict:?}"
+    );
+    assert_eq!(fresh, [false; 2], "nor is an old velocity braked by");
+    assert_eq!(verdict_after(6_000, true).0, Verdict::Fresh);
+}
+
+#[test]
 fn a_stamp_in_the_future_is_refused_once_and_then_taken_as_a_clock_that_was_set() {
     let mut states = states();
     let names = ["a".to_owned(), "b".to_owned()];
