@@ -1,12 +1,11 @@
 //! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::algorithm::UpdateMetrics;
 use crate::collapse::CollapseWatch;
@@ -84,13 +83,21 @@ impl Recorder {
     }
 
     /// Goes on from `record`, taken at `step`; what `metrics.jsonl` holds since then is removed, and written anew.
+    ///
+    /// # Errors
+    /// When `metrics.jsonl` is shorter than the record says, or what would be kept of it is not what a run writes. Then
+    /// no file has changed.
     pub fn resume(setup: Setup, record: &Record, step: u64) -> anyhow::Result<Self> {
         let path = metrics_path(&setup);
         let go_on = || format!("cannot go on with {}", path.display());
+        // All of it before anything is cut: what is cut cannot be had back.
+        for line in recalled(&path, record.bytes).with_context(go_on)? {
+            line.with_context(go_on)?;
+        }
         let metrics = Metrics::resume(&path, record.bytes, record.seconds).with_context(go_on)?;
         let mut recorder = Self::new(setup, metrics, step)?;
-        for line in BufReader::new(File::open(&path).with_context(go_on)?).lines() {
-            recorder.recall(&line?).with_context(go_on)?;
+        for line in recalled(&path, record.bytes).with_context(go_on)? {
+            recorder.recall(line.with_context(go_on)?)?;
         }
         recorder.report.updates = record.updates;
         recorder.update_rate = Rate::new(record.updates, Instant::now());
@@ -99,18 +106,12 @@ impl Recorder {
     }
 
     /// Takes a line of `metrics.jsonl` into the learning curve and the events.
-    fn recall(&mut self, line: &str) -> anyhow::Result<()> {
-        #[derive(Deserialize)]
-        struct Head {
-            kind: String,
-            step: u64,
-        }
-        self.events.line(&serde_json::from_str(line)?)?;
-        let head: Head = serde_json::from_str(line)?;
-        match head.kind.as_str() {
-            "episode" => self.draw_episode(head.step, &serde_json::from_str(line)?),
-            "evaluation" => self.draw_evaluation(head.step, &serde_json::from_str(line)?),
-            _ => {}
+    fn recall(&mut self, line: Recalled) -> anyhow::Result<()> {
+        self.events.line(&line.fields)?;
+        match line.measured {
+            Measured::Episode(episode) => self.draw_episode(line.step, &episode),
+            Measured::Evaluation(evaluation) => self.draw_evaluation(line.step, &evaluation),
+            Measured::Other => {}
         }
         Ok(())
     }
@@ -281,6 +282,56 @@ impl Recorder {
     fn curve_path(&self) -> PathBuf {
         Path::new(&self.setup.folder).join("curve.png")
     }
+}
+
+/// A line of `metrics.jsonl`, read again.
+struct Recalled {
+    fields: Map<String, Value>,
+    step: u64,
+    measured: Measured,
+}
+
+/// What the learning curve needs of a line.
+enum Measured {
+    Episode(EpisodeLine),
+    Evaluation(Evaluation),
+    Other,
+}
+
+impl Recalled {
+    fn parse(text: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+            step: u64,
+        }
+        let head: Head = serde_json::from_str(text)?;
+        Ok(Self {
+            fields: serde_json::from_str(text)?,
+            step: head.step,
+            measured: match head.kind.as_str() {
+                "episode" => Measured::Episode(serde_json::from_str(text)?),
+                "evaluation" => Measured::Evaluation(serde_json::from_str(text)?),
+                _ => Measured::Other,
+            },
+        })
+    }
+}
+
+/// The lines of the first `bytes` bytes of `metrics.jsonl`, one after the other: a long run has many.
+fn recalled(path: &Path, bytes: u64) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Recalled>>> {
+    let lines = Metrics::kept(path, bytes)?.enumerate();
+    Ok(lines.map(|(index, line)| {
+        let parsed = line
+            .map_err(anyhow::Error::from)
+            .and_then(|line| Ok(Recalled::parse(&line)?));
+        parsed.with_context(|| {
+            format!(
+                "line {} is not what a run writes; take the file from a backup, or start the run again in another folder",
+                index + 1
+            )
+        })
+    }))
 }
 
 fn metrics_path(setup: &Setup) -> PathBuf {

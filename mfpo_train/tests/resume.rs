@@ -240,26 +240,53 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
     assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
 }
 
-#[test]
-fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
-    let (_folder, run) = finished();
-    let path = run.join("metrics.jsonl");
-    // What a run writes after its checkpoint, and repeats when it goes on.
-    let after = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
-    fs::write(&path, fs::read_to_string(&path).unwrap() + after).unwrap();
+/// What a run writes after its checkpoint, and repeats when it goes on.
+const AFTER: &str = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
+
+/// What a resume that fails must leave as it is.
+fn files(run: &Path) -> [Vec<u8>; 4] {
     let names = [
         "config.toml",
         "run.json",
         "metrics.jsonl",
         "events.out.tfevents.mfpo",
     ];
-    let files = || names.map(|name| fs::read(run.join(name)).unwrap());
-    let before = files();
+    names.map(|name| fs::read(run.join(name)).unwrap())
+}
+
+#[test]
+fn a_log_of_metrics_that_is_damaged_is_refused_by_line_before_anything_is_cut() {
+    let (_folder, run) = finished();
+    let path = run.join("metrics.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let second = whole.find('\n').unwrap() + 1;
+    for (damage, reason) in [(&b"x"[..], "expected value"), (&b"\xff"[..], "UTF-8")] {
+        let mut bytes = (whole.clone() + AFTER).into_bytes();
+        bytes[second..second + 1].copy_from_slice(damage);
+        fs::write(&path, bytes).unwrap();
+        let before = files(&run);
+        let mut more = resume(&run);
+        more.args(["--steps", "200"]);
+        let text = refusal(more);
+        assert!(
+            text.contains("metrics.jsonl: line 2 is not what a run writes") && text.contains(reason),
+            "{text}"
+        );
+        assert!(files(&run) == before, "{text}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
+    let (_folder, run) = finished();
+    let path = run.join("metrics.jsonl");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + AFTER).unwrap();
+    let before = files(&run);
     let mut larger = resume(&run);
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
     assert!(text.contains("do not fit this configuration"), "{text}");
-    assert!(files() == before);
+    assert!(files(&run) == before);
 }
 
 #[test]
