@@ -272,6 +272,9 @@ impl Run {
     fn go_on(&mut self, header: &Header) -> anyhow::Result<()> {
         self.checkpoints.remove_unfinished();
         (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
+        if let Some(version) = header.version {
+            self.recorder.published(version);
+        }
         tracing::info!(
             "going on with {} at step {} in {}",
             self.name,

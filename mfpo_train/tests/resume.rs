@@ -240,6 +240,23 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
     assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
 }
 
+#[test]
+fn the_progress_of_a_resumed_run_tells_the_version_of_its_last_bundle() {
+    let (_folder, run) = finished();
+    let version = Checkpoints::new(&run).load().unwrap().0.version;
+    assert_eq!(version, Some(1));
+    let mut more = command(&["train", "--json-progress", "--steps", "140", "--resume"]);
+    let output = more.arg(&run).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["step"], &first["version"]),
+        (&121.into(), &1.into()),
+        "{first}"
+    );
+}
+
 /// What a run writes after its checkpoint, and repeats when it goes on.
 const AFTER: &str = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
 
