@@ -1,6 +1,6 @@
 //! The command line of the trainer: parse, configure, run, exit code.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -164,6 +164,10 @@ struct TrainArgs {
     json_progress: bool,
 }
 
+/// Exit code where whoever reads standard output has seen enough (`| head`): what a shell tells of other programs then,
+/// which SIGPIPE ends.
+const UNREAD: u8 = 141;
+
 /// A share of successes.
 fn share(text: &str) -> Result<f64, String> {
     let value = text
@@ -194,11 +198,23 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
-            eprintln!("mfpo_train: {error:#}");
+            // Not eprintln, which panics where nobody reads it.
+            let _ = writeln!(std::io::stderr(), "mfpo_train: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Is it that nobody reads standard output any more? This program writes into no other pipe.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes
+        .map(std::io::Error::kind)
+        .any(|kind| kind == ErrorKind::BrokenPipe)
 }
 
 /// Two spinning threads on a busy machine made updates twice as slow, so that one is the default.
@@ -430,8 +446,7 @@ fn sink(announce: Option<Announce>) -> anyhow::Result<Option<Box<dyn BundleSink>
 
 fn run_inspect(file: &Path) -> anyhow::Result<()> {
     let bundle = open_bundle(file)?;
-    print!("{}", inspect::describe(&bundle));
-    Ok(())
+    print(&inspect::describe(&bundle))
 }
 
 fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
@@ -455,14 +470,21 @@ fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
         Along::Steps
     };
     overlay::draw(&runs, along, &args.out)?;
-    print!("{}", overlay::summary(&runs));
-    println!("{} runs in {}", runs.len(), args.out.display());
-    Ok(())
+    let summary = overlay::summary(&runs);
+    print(&format!(
+        "{summary}{} runs in {}\n",
+        runs.len(),
+        args.out.display()
+    ))
 }
 
 fn list_tasks() -> anyhow::Result<()> {
-    for name in registry::names() {
-        println!("{name}");
-    }
-    Ok(())
+    print(&(registry::names().join("\n") + "\n"))
+}
+
+/// Writes to standard output. `println!` panics where nobody reads it; this is an error that ends the program quietly.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("cannot write to standard output")
 }

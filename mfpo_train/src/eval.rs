@@ -8,6 +8,7 @@ use mfpo_policy::bundle::{self, VerifiedBundle};
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
 
+use crate::cli::print;
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
 
@@ -59,39 +60,48 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         candidates: args.candidates,
         seed: args.seed,
     };
-    let film = args.video.as_ref();
-    let film = film.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
-    let mut film = film
-        .map(|path| Recording::start(&path, args.video_size, env.as_mut()))
+    let video = args.video.as_ref();
+    let video = video.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
+    let mut film = video
+        .as_ref()
+        .map(|path| Recording::start(path, args.video_size, env.as_mut()))
         .transpose()?;
     let onlooker: &mut dyn Onlooker = match &mut film {
         Some(film) => film,
         None => &mut (),
     };
     let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
+    // Before anything is told: whoever reads that may have seen enough. What was measured is told even without a film.
+    let filmed = film.map_or(Ok(()), Recording::finish);
     if args.json {
-        println!("{}", serde_json::to_string(&told)?);
+        print(&(serde_json::to_string(&told)? + "\n"))?;
     } else {
-        tell(&bundle, env.as_ref(), &told);
+        print(&in_words(&bundle, env.as_ref(), &told))?;
     }
-    film.map_or(Ok(()), Recording::finish)
+    filmed?;
+    match video {
+        Some(path) if args.json => tracing::info!("film {}", path.display()),
+        Some(path) => print(&format!("film    {}\n", path.display()))?,
+        None => {}
+    }
+    Ok(())
 }
 
-fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
+fn in_words(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) -> String {
     let manifest = bundle.manifest();
-    println!(
-        "{}, {} version {}: {} episodes, {} candidate(s)",
+    let success = told.success;
+    let success = success.map_or_else(String::new, |share| format!("success {:.0} %\n", 100.0 * share));
+    format!(
+        "{}, {} version {}: {} episodes, {} candidate(s)\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} steps\n",
         env.spec().name,
         manifest.run,
         manifest.version,
         told.episodes,
-        told.candidates
-    );
-    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
-    if let Some(success) = told.success {
-        println!("success {:.0} %", 100.0 * success);
-    }
-    println!("length  {:.0} steps", told.mean_length);
+        told.candidates,
+        told.mean_return,
+        told.std_return,
+        told.mean_length
+    )
 }
 
 /// Opens the bundle in a file.

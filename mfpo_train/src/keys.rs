@@ -10,6 +10,7 @@ use mfpo_policy::bundle;
 use mfpo_policy::signature::{PublicKey, SigningKey, TrustedKeys};
 use rand::Rng;
 
+use crate::cli::print;
 use crate::eval::open_bundle;
 use crate::publish::write_atomically;
 
@@ -54,10 +55,12 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
     let public = public_file(&args.file);
     write_new(&args.file, &key.to_pem()?, 0o600)?;
     write_new(&public, &key.public().to_pem()?, 0o644)?;
-    println!("private key  {} (keep it secret)", args.file.display());
-    println!("public key   {}", public.display());
-    println!("             {}", key.public());
-    Ok(())
+    print(&format!(
+        "private key  {} (keep it secret)\npublic key   {}\n             {}\n",
+        args.file.display(),
+        public.display(),
+        key.public()
+    ))
 }
 
 /// Signs a bundle.
@@ -71,8 +74,7 @@ pub fn sign(args: &SignArgs) -> anyhow::Result<()> {
         bundle::sign(&bytes, &key).with_context(|| format!("{} is refused", args.bundle.display()))?;
     let out = args.out.as_ref().unwrap_or(&args.bundle);
     write_atomically(out, &signed).with_context(|| format!("cannot write {}", out.display()))?;
-    println!("{} signed by {}", out.display(), key.public());
-    Ok(())
+    print(&format!("{} signed by {}\n", out.display(), key.public()))
 }
 
 /// Says who signed a bundle, and whether that counts.
@@ -91,8 +93,10 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         .with_context(|| format!("{} is refused", args.bundle.display()))?;
     let signer = bundle.signer();
     let signer = signer.map_or_else(|| "nobody".to_owned(), |key| key.to_string());
-    println!("{} is whole, signed by {signer}", args.bundle.display());
-    Ok(())
+    print(&format!(
+        "{} is whole, signed by {signer}\n",
+        args.bundle.display()
+    ))
 }
 
 /// Reads a private key.

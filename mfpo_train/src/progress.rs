@@ -129,13 +129,20 @@ pub(crate) fn message(report: &Report) -> String {
     )
 }
 
-/// Writes log lines above the bar; give it to tracing.
+/// Writes log lines above the bar; give it to tracing. It never fails: a log that nobody reads any more - a closed pipe, a
+/// terminal that is gone - must not end a training.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        bars().suspend(|| std::io::stderr().write_all(bytes))?;
+        let bars = bars();
+        // Not `suspend`, which panics where the terminal is gone.
+        let _ = if bars.is_hidden() {
+            std::io::stderr().write_all(bytes)
+        } else {
+            bars.println(String::from_utf8_lossy(bytes).trim_end())
+        };
         Ok(bytes.len())
     }
 

@@ -1,5 +1,6 @@
 //! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -51,6 +52,8 @@ pub struct Recorder {
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
     collapse: CollapseWatch,
+    /// Who read the progress is gone.
+    is_unheard: bool,
 }
 
 /// One training episode in `metrics.jsonl`.
@@ -145,6 +148,7 @@ impl Recorder {
             last_update: None,
             successes_in_a_row: 0,
             collapse: CollapseWatch::default(),
+            is_unheard: false,
             setup,
         })
     }
@@ -252,9 +256,23 @@ impl Recorder {
         self.report.seconds = self.seconds();
         self.report.steps_per_s = self.step_rate.update(step, now);
         self.report.updates_per_s = self.update_rate.update(self.report.updates, now);
-        self.progress
-            .report(&self.report)
-            .context("cannot tell the progress")
+        match self.progress.report(&self.report) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unheard(step),
+            told => told.context("cannot tell the progress")?,
+        }
+        Ok(())
+    }
+
+    /// Whoever started this run to read its progress has gone: it ends as by Ctrl-C, and nothing of it is lost.
+    fn unheard(&mut self, step: u64) {
+        tracing::warn!("step {step}: nobody reads the progress on standard output any more; the run stops");
+        self.progress = Progress::Quiet;
+        self.is_unheard = true;
+    }
+
+    /// Has the run a reason to end before its last step?
+    pub fn ends_early(&self) -> bool {
+        self.learnt() || self.is_unheard
     }
 
     /// Draws the learning curve and ends the progress.

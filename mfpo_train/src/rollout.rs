@@ -80,7 +80,8 @@ fn tell(rollout: &dyn Rollout, outcome: Outcome, out: &mut dyn Write) -> anyhow:
         qpos: rollout.qpos(),
         qvel: rollout.qvel(),
     };
-    serde_json::to_writer(&mut *out, &line)?;
+    // As an error of the output, not of JSON: `main` looks for one.
+    serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;
     Ok(out.write_all(b"\n")?)
 }
 

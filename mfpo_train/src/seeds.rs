@@ -2,7 +2,8 @@
 //!
 //! The children write `--json-progress`; this program reads it. A run that was there before goes on from its
 //! checkpoint, where it is the run that the command asks for; where one is another run, nothing starts.
-//! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one.
+//! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one
+//! in good order, each with a checkpoint.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};

@@ -298,7 +298,10 @@ impl Run {
 
     /// Steps and updates until the end, or until somebody wants the run to stop.
     fn learn(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
-        while self.step < self.config.run.steps && !stop.load(Ordering::Relaxed) && !self.recorder.learnt() {
+        while self.step < self.config.run.steps
+            && !stop.load(Ordering::Relaxed)
+            && !self.recorder.ends_early()
+        {
             let random = self.step < self.config.run.random_steps;
             let actions = self.actions(random)?;
             for (index, next) in self.episodes.step(&actions)?.into_iter().enumerate() {

@@ -3,6 +3,7 @@
 mod bundles;
 mod rollout;
 mod seeds;
+mod unread;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
