@@ -109,8 +109,22 @@ fn in_words(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) -> String
 /// # Errors
 /// When the file cannot be read, or the bundle is refused; both name the file.
 pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = read_bundle(file)?;
     bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+/// The bytes of a bundle, unopened.
+///
+/// # Errors
+/// When the file cannot be read; it is named, and where it is a folder, so is the bundle that a run leaves there.
+pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
+    ensure!(
+        !file.is_dir(),
+        "{} is a folder; expected a bundle, such as {}",
+        file.display(),
+        file.join("last.safetensors").display()
+    );
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.

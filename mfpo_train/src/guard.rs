@@ -6,7 +6,6 @@
 
 mod report;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +18,7 @@ use mfpo_sim::Env;
 use mfpo_sim::env::evaluation_seed;
 
 use crate::cli::print;
-use crate::eval::{open_bundle, task_of};
+use crate::eval::{open_bundle, read_bundle, task_of};
 use crate::publish::write_atomically;
 use report::{draw, in_words, summary};
 
@@ -220,7 +219,7 @@ fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result
         candidates: CANDIDATES,
         in_a_row: IN_A_ROW,
     };
-    let bytes = fs::read(&args.bundle).with_context(|| format!("cannot read {}", args.bundle.display()))?;
+    let bytes = read_bundle(&args.bundle)?;
     let had_signature = bundle::open(&bytes)?.signer().is_some();
     let guarded = bundle::with_guard(&bytes, guard)?;
     write_atomically(path, &guarded).with_context(|| format!("cannot write {}", path.display()))?;

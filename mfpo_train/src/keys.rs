@@ -11,7 +11,7 @@ use mfpo_policy::signature::{PublicKey, SigningKey, TrustedKeys};
 use rand::Rng;
 
 use crate::cli::print;
-use crate::eval::open_bundle;
+use crate::eval::{open_bundle, read_bundle};
 use crate::publish::write_atomically;
 
 /// Where a new key goes.
@@ -69,7 +69,7 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
 /// When key or bundle cannot be read, or the bundle is not valid.
 pub fn sign(args: &SignArgs) -> anyhow::Result<()> {
     let key = read_key(&args.key)?;
-    let bytes = fs::read(&args.bundle).with_context(|| format!("cannot read {}", args.bundle.display()))?;
+    let bytes = read_bundle(&args.bundle)?;
     let signed =
         bundle::sign(&bytes, &key).with_context(|| format!("{} is refused", args.bundle.display()))?;
     let out = args.out.as_ref().unwrap_or(&args.bundle);

@@ -8,12 +8,15 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
     assert!(training.spawn().wait_with_output().unwrap().status.success());
     let good = std::fs::read(training.path("last.safetensors")).unwrap();
     let bad = training.path("bad.safetensors");
+    let checkpoint = std::fs::read(training.path("checkpoints/last.safetensors")).unwrap();
     let mut changed = good.clone();
     *changed.last_mut().unwrap() ^= 0x40;
     for (bytes, reason) in [
         (&good[..good.len() / 2], "complete"),
         (&changed[..], "digest"),
-        (b"hello", "complete"),
+        (b"hello", "complete safetensors file (5 bytes): it is text"),
+        (b"", "(0 bytes): it is empty; expected a policy bundle"),
+        (&checkpoint[..], "it is the checkpoint of a run"),
     ] {
         std::fs::write(&bad, bytes).unwrap();
         for subcommand in ["inspect", "eval"] {
@@ -24,6 +27,12 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
             );
         }
     }
+    let run = training.folder.path().join("run");
+    let words = refusal(&["inspect", text(&run)]);
+    assert!(
+        words.contains("is a folder") && words.contains("run/last.safetensors"),
+        "{words}"
+    );
     assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
 }
 
