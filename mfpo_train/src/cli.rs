@@ -120,8 +120,8 @@ struct TrainArgs {
     /// With --seeds: runs at the same time, which share the cores [default: one a core]
     #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..))]
     jobs: Option<u64>,
-    /// Environment steps of the run [default: the configuration's]
-    #[arg(long)]
+    /// Environment steps of the run, also as 1e6 [default: the configuration's]
+    #[arg(long, value_parser = whole)]
     steps: Option<u64>,
     /// End once two evaluations in a row have this share of successes, 0 to 1
     #[arg(long, value_name = "SHARE", value_parser = share)]
@@ -133,7 +133,7 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Environment steps between two bundles [default: the configuration's]
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = whole)]
     publish_every: Option<u64>,
     /// Sign every bundle with this private key (see keygen)
     #[arg(long, value_name = "FILE")]
@@ -167,6 +167,18 @@ struct TrainArgs {
 /// Exit code where whoever reads standard output has seen enough (`| head`): what a shell tells of other programs then,
 /// which SIGPIPE ends.
 const UNREAD: u8 = 141;
+
+/// A whole number, also as 1e6.
+fn whole(text: &str) -> Result<u64, String> {
+    let exact = text.parse::<u64>().ok();
+    let with_exponent = || {
+        let number = text.parse::<f64>().ok();
+        let number = number.filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number));
+        number.map(|number| number as u64)
+    };
+    let number = exact.or_else(with_exponent);
+    number.ok_or_else(|| "expected a whole number, such as 20000 or 2e4".to_owned())
+}
 
 /// A share of successes.
 fn share(text: &str) -> Result<f64, String> {
@@ -487,4 +499,19 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context("cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_whole_numbers_however_they_are_written() {
+        assert_eq!((whole("1e4"), whole("20000")), (Ok(10_000), Ok(20_000)));
+        assert_eq!(whole("2.5e3"), Ok(2_500));
+        for bad in ["1.5", "-1", "1e40", "inf", "NaN", "many", ""] {
+            let text = whole(bad).unwrap_err();
+            assert!(text.contains("expected a whole number"), "{bad}: {text}");
+        }
+    }
 }
