@@ -14,6 +14,7 @@ use crate::episode::Finished;
 use crate::evaluate::Evaluation;
 use crate::events::Events;
 use crate::metrics::{Metrics, finite_fields};
+use crate::pace::Pace;
 use crate::plot::{self, LearningCurve};
 use crate::progress::{Progress, ProgressMode, Rate, Report};
 
@@ -52,6 +53,8 @@ pub struct Recorder {
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
     collapse: CollapseWatch,
+    /// Of the steps with updates; none while actions are random, which are over in no time.
+    pace: Option<Pace>,
     /// Who read the progress is gone.
     is_unheard: bool,
 }
@@ -103,7 +106,9 @@ impl Recorder {
             recorder.recall(line.with_context(go_on)?)?;
         }
         recorder.report.updates = record.updates;
-        recorder.update_rate = Rate::new(record.updates, Instant::now());
+        let now = Instant::now();
+        recorder.update_rate = Rate::new(record.updates, now);
+        recorder.pace = (record.updates > 0).then(|| Pace::new(step, now));
         recorder.successes_in_a_row = record.successes_in_a_row;
         Ok(recorder)
     }
@@ -148,6 +153,7 @@ impl Recorder {
             last_update: None,
             successes_in_a_row: 0,
             collapse: CollapseWatch::default(),
+            pace: None,
             is_unheard: false,
             setup,
         })
@@ -165,6 +171,7 @@ impl Recorder {
             // Steps without updates are hundreds of times as fast.
             let now = Instant::now();
             (self.step_rate, self.update_rate) = (Rate::new(step - 1, now), Rate::new(0, now));
+            self.pace = Some(Pace::new(step - 1, now));
         }
         self.report.updates += 1;
         self.report.temperature = info.get("temperature");
@@ -256,6 +263,8 @@ impl Recorder {
         self.report.seconds = self.seconds();
         self.report.steps_per_s = self.step_rate.update(step, now);
         self.report.updates_per_s = self.update_rate.update(self.report.updates, now);
+        let steps = self.setup.steps;
+        self.report.seconds_left = self.pace.as_mut().and_then(|pace| pace.left(step, steps, now));
         match self.progress.report(&self.report) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unheard(step),
             told => told.context("cannot tell the progress")?,

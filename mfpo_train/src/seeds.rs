@@ -266,9 +266,7 @@ fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
 
 impl Run {
     fn new(seed: u64, folder: PathBuf, before: anyhow::Result<Option<Saved>>, bars: &MultiProgress) -> Self {
-        let style = ProgressStyle::with_template(
-            "{prefix} {wide_bar:.cyan/dim} {pos}/{len} steps, {msg}, {eta} left",
-        );
+        let style = ProgressStyle::with_template("{prefix} {wide_bar:.cyan/dim} {pos}/{len} steps, {msg}");
         let bar = ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let bar = bars.add(bar);
         bar.set_prefix(format!("seed {seed}"));
