@@ -14,6 +14,7 @@ use crate::film::FilmSize;
 use crate::guard::GuardArgs;
 use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
+use crate::plot::check_format;
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{Announce, BundleSink, run_id};
 use crate::state::State;
@@ -61,10 +62,10 @@ enum Command {
 
 #[derive(Args)]
 struct PlotArgs {
-    /// Run folders, or folders that hold some
+    /// Run folders, or folders that hold some, also in folders of their own
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The picture
+    /// The picture: png, jpg or bmp
     #[arg(long, value_name = "FILE.png", default_value = "plot.png")]
     out: PathBuf,
     /// What lies along it
@@ -475,6 +476,7 @@ fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
 }
 
 fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
+    check_format(&args.out)?;
     let runs = overlay::find_runs(&args.runs)?;
     let along = if args.x == "seconds" {
         Along::Seconds

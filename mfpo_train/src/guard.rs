@@ -19,6 +19,7 @@ use mfpo_sim::env::evaluation_seed;
 
 use crate::cli::print;
 use crate::eval::{open_bundle, read_bundle, task_of};
+use crate::plot::check_format;
 use crate::publish::write_atomically;
 use report::{draw, in_words, summary};
 
@@ -45,7 +46,7 @@ pub struct GuardArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Draw the curve
+    /// Draw the curve: png, jpg or bmp
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
     /// Write the bundle with a guard: the threshold of the spread of candidates that detects most
@@ -149,6 +150,8 @@ struct Measurement {
 /// # Errors
 /// When the bundle is refused, holds no critics, or an episode cannot be run.
 pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
+    // Before minutes of episodes.
+    args.out.as_deref().map_or(Ok(()), check_format)?;
     let bundle = open_bundle(&args.bundle)?;
     let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
     let sampler = bundle.sampler(&Device::Cpu)?;
