@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::algorithm::AlgorithmKind;
 use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::eval::{EvalArgs, open_bundle};
@@ -16,7 +17,7 @@ use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
 use crate::plot::check_format;
 use crate::progress::{LogWriter, ProgressMode};
-use crate::publish::{Announce, BundleSink, run_id};
+use crate::publish::{Announce, BundleSink, check_folder, run_id};
 use crate::state::State;
 use crate::{eval, guard, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
@@ -124,7 +125,8 @@ struct TrainArgs {
     /// Environment steps of the run, also as 1e6 [default: the configuration's]
     #[arg(long, value_parser = whole)]
     steps: Option<u64>,
-    /// End once two evaluations in a row have this share of successes, 0 to 1
+    /// End once two evaluations in a row have this share of successes, 0 to 1; tasks of robots alone have any
+    /// [default: all steps]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     until_success: Option<f64>,
     /// Take at least this long, so that a robot can follow on a machine that learns faster
@@ -325,11 +327,12 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> anyhow::Result<seeds::Plan>
     go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
     let mut start = go_on.clone();
     start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
+    let folder = args.out.clone();
     Ok(seeds::Plan {
         seeds: seeds.to_vec(),
+        folder: folder.unwrap_or_else(|| folder_of_seeds(&task, config.run.algorithm)),
         task,
         config,
-        folder: args.out.clone().unwrap_or_else(|| folder_of_seeds(args)),
         jobs,
         start,
         go_on,
@@ -343,9 +346,8 @@ fn task(args: &TrainArgs) -> &str {
 }
 
 /// The same for the same command, which goes on with what is there.
-fn folder_of_seeds(args: &TrainArgs) -> PathBuf {
-    let task = task(args);
-    let algorithm = args.algorithm.as_deref().unwrap_or("mfpo");
+fn folder_of_seeds(task: &str, algorithm: AlgorithmKind) -> PathBuf {
+    let algorithm = format!("{algorithm:?}").to_lowercase();
     PathBuf::from("runs").join(format!("{task}-{algorithm}"))
 }
 
@@ -477,6 +479,7 @@ fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
 
 fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
     check_format(&args.out)?;
+    check_folder(&args.out)?;
     let runs = overlay::find_runs(&args.runs)?;
     let along = if args.x == "seconds" {
         Along::Seconds

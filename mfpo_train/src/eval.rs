@@ -11,6 +11,7 @@ use mfpo_sim::{Env, EnvOptions, registry};
 use crate::cli::print;
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
+use crate::footprint;
 
 /// What to measure, and how to tell it.
 #[derive(clap::Args)]
@@ -55,6 +56,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
             args.bundle.display()
         );
     }
+    footprint::check_candidates(args.candidates, sampler.action_size())?;
     let plan = Plan {
         episodes: args.episodes,
         candidates: args.candidates,

@@ -20,7 +20,7 @@ use mfpo_sim::env::evaluation_seed;
 use crate::cli::print;
 use crate::eval::{open_bundle, read_bundle, task_of};
 use crate::plot::check_format;
-use crate::publish::write_atomically;
+use crate::publish::{check_folder, write_atomically};
 use report::{draw, in_words, summary};
 
 /// Candidates that the spread is measured over and the critics choose from.
@@ -152,6 +152,14 @@ struct Measurement {
 pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
     // Before minutes of episodes.
     args.out.as_deref().map_or(Ok(()), check_format)?;
+    ensure!(
+        args.false_alarms >= 0.0,
+        "--false-alarms is {}; expected alarms an hour, 0 or more",
+        args.false_alarms
+    );
+    for path in args.out.iter().chain(&args.write) {
+        check_folder(path)?;
+    }
     let bundle = open_bundle(&args.bundle)?;
     let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
     let sampler = bundle.sampler(&Device::Cpu)?;

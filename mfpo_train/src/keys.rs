@@ -53,6 +53,14 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
     rand::rng().fill_bytes(&mut seed);
     let key = SigningKey::from_seed(&seed);
     let public = public_file(&args.file);
+    // Both before either is written: half a pair is of no use, and in the way of the next.
+    for file in [&args.file, &public] {
+        ensure!(
+            !file.exists(),
+            "{} exists already; a key is never overwritten: give another name",
+            file.display()
+        );
+    }
     write_new(&args.file, &key.to_pem()?, 0o600)?;
     write_new(&public, &key.public().to_pem()?, 0o644)?;
     print(&format!(
@@ -129,11 +137,6 @@ fn public_file(private: &Path) -> PathBuf {
 
 /// Writes a file that must not exist.
 fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    ensure!(
-        !path.exists(),
-        "{} exists already; a key is never overwritten: give another name",
-        path.display()
-    );
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(mode).open(path);
     let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;

@@ -31,6 +31,9 @@ use crate::train::is_done;
 /// How often somebody's wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// More seeds are a slip of the keyboard.
+const MOST: u64 = 1_000;
+
 /// Seeds as a person writes them: `0..4` are 0, 1, 2, 3 and 4; `0,3,7` are these.
 ///
 /// # Errors
@@ -40,7 +43,13 @@ pub fn parse(text: &str) -> Result<Vec<u64>, String> {
         || format!("'{text}': expected a range such as 0..4 (with its last) or a list such as 0,3,7");
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| expected());
     let mut seeds = match text.split_once("..") {
-        Some((first, last)) => (number(first)?..=number(last.trim_start_matches('='))?).collect(),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
+            if last.saturating_sub(first) >= MOST {
+                return Err(format!("'{text}': expected at most {MOST} seeds"));
+            }
+            (first..=last).collect()
+        }
         None => text.split(',').map(number).collect::<Result<Vec<_>, _>>()?,
     };
     seeds.sort_unstable();
@@ -418,6 +427,8 @@ mod tests {
         assert_eq!(parse("0..4").unwrap(), [0, 1, 2, 3, 4]);
         assert_eq!(parse("2..=3").unwrap(), [2, 3]);
         assert_eq!(parse("7, 0,3,3").unwrap(), [0, 3, 7]);
+        assert_eq!(parse("1..1000").unwrap().len(), 1_000);
+        assert!(parse("0..10000000000").unwrap_err().contains("at most 1000"));
         for bad in ["", "a", "4..0", "1..", "0,,2", "-1"] {
             assert!(
                 parse(bad).unwrap_err().contains("expected a range such as 0..4"),

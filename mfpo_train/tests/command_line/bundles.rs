@@ -79,6 +79,9 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
         assert!(text_of.contains("keep it secret"), "{text_of}");
     }
     assert!(refusal(&["keygen", text(&at("ours"))]).contains("never overwritten"));
+    std::fs::write(at("third.pub"), "somebody's").unwrap();
+    assert!(refusal(&["keygen", text(&at("third"))]).contains("third.pub exists already"));
+    assert!(!at("third").exists(), "half a pair");
     let mode = std::os::unix::fs::PermissionsExt::mode(&at("ours").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");
