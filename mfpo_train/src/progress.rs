@@ -145,13 +145,8 @@ pub struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let bars = bars();
-        // Not `suspend`, which panics where the terminal is gone.
-        let _ = if bars.is_hidden() {
-            std::io::stderr().write_all(bytes)
-        } else {
-            bars.println(String::from_utf8_lossy(bytes).trim_end())
-        };
+        // Not `suspend`, which panics where the terminal is gone; the bar comes back with the next report.
+        let _ = bars().clear().and_then(|()| std::io::stderr().write_all(bytes));
         Ok(bytes.len())
     }
 
