@@ -3,6 +3,7 @@
 mod bundles;
 mod rollout;
 mod seeds;
+mod unread;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -269,7 +270,15 @@ fn runs_are_drawn_over_one_another() {
     );
     assert!(run["revision"].as_str().unwrap().len() > 6);
     let text = refusal(&["plot", "/nowhere"]);
-    assert!(text.contains("/nowhere"), "{text}");
+    assert!(
+        text.contains("/nowhere") && text.contains("expected the folder"),
+        "{text}"
+    );
+    let text = refusal(&["plot", &folder, "--out", "p.pdf"]);
+    assert!(
+        text.contains("cannot draw p.pdf: expected a name that ends in .png"),
+        "{text}"
+    );
 }
 
 /// Prints the scalars of a run folder as JSON: name to steps and values.
