@@ -9,6 +9,9 @@ use crate::safety::Rule;
 use crate::status::{DRY_RUN, Status, UNRECEIVED};
 use crate::time::MonoTime;
 
+/// States that use up so much of `stale_timeout` are worth a warning.
+const NEAR: f64 = 0.5;
+
 /// How bad it is; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -82,6 +85,8 @@ pub struct Sources<'a> {
     pub rate: f64,
     /// Age at which a joint's state is stale, s.
     pub stale_timeout: f64,
+    /// How long a heartbeat permits motion, s; 0 needs none.
+    pub enable_timeout: f64,
     /// When to warn.
     pub thresholds: Thresholds,
     /// How the recorder gets on, where there is one.
@@ -127,6 +132,7 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
         value("lost_records", read(&live.lost_records)),
     ]);
     let (level, message) = match status.state(live) {
+        _ if status.standstill().is_some() => (Level::Error, status.message(live, now)),
         LoopState::Active => timing(sources, regularity.as_ref()),
         LoopState::Fallback => (Level::Error, status.message(live, now)),
         LoopState::WaitingForPolicy | LoopState::WaitingForStates => (Level::Warn, status.message(live, now)),
@@ -134,7 +140,8 @@ fn control_loop(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
             (Level::Ok, status.message(live, now))
         }
     };
-    let message = if status.is_dry_run && status.state(live) == LoopState::Active {
+    let is_ticking = status.state(live) == LoopState::Active && status.standstill().is_none();
+    let message = if status.is_dry_run && is_ticking {
         format!("{DRY_RUN}{message}")
     } else {
         message
@@ -274,58 +281,84 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
 
 fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
     let ages = sources.live.joint_ages(now);
-    let mut values: Vec<(String, String)> = sources
-        .status
-        .joint_names
-        .iter()
-        .zip(&ages)
-        .map(|(name, age)| value(&format!("age.{name}"), age))
-        .collect();
-    let goal = sources.live.goal();
-    values.push((
-        "goal".to_owned(),
-        goal.map_or_else(|| "none".to_owned(), |[x, y, z]| format!("{x:.4} {y:.4} {z:.4}")),
-    ));
-    let rounds = &sources.status.rounds;
-    values.extend([
-        value("refused_states", read(&sources.live.refused_states)),
-        value("rate", rounds.rate),
-        value("longest_gap", rounds.longest_gap),
-    ]);
-    let oldest = ages.iter().copied().fold(0.0, f64::max);
-    let silent: Vec<&str> = sources
-        .status
-        .joint_names
-        .iter()
-        .zip(&ages)
-        .filter(|(_, age)| **age > sources.stale_timeout)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let (level, message) = if ages.is_empty() {
-        (
-            Level::Stale,
-            "no policy says which joints to listen to".to_owned(),
-        )
-    } else if silent.is_empty() {
-        (
-            Level::Ok,
-            format!(
-                "every joint reports; the oldest state is {:.0} ms old",
-                oldest * 1e3
-            ),
-        )
-    } else {
-        (
-            Level::Stale,
-            format!("no fresh state of joints [{}]", silent.join(", ")),
-        )
-    };
+    let (level, message) = judge_inputs(sources, &ages);
     Diagnostic {
         name: "inputs",
         level,
         message,
-        values,
+        values: input_values(sources, &ages, now),
     }
+}
+
+fn input_values(sources: &Sources<'_>, ages: &[f64], now: MonoTime) -> Vec<(String, String)> {
+    let (status, live) = (sources.status, sources.live);
+    let of_joints = status.joint_names.iter().zip(ages);
+    let mut values: Vec<_> = of_joints
+        .map(|(name, age)| value(&format!("age.{name}"), age))
+        .collect();
+    let goal = live.goal();
+    values.push((
+        "goal".to_owned(),
+        goal.map_or_else(|| "none".to_owned(), |[x, y, z]| format!("{x:.4} {y:.4} {z:.4}")),
+    ));
+    values.extend(live.goal_age(now).map(|age| value("goal.age", age)));
+    if sources.enable_timeout > 0.0 {
+        let heartbeat = live.heartbeat(now);
+        let says = heartbeat.map_or_else(|| "none".to_owned(), |(permits, _)| permits.to_string());
+        values.push(value("enable", says));
+        values.extend(heartbeat.map(|(_, age)| value("enable.age", age)));
+    }
+    values.extend([
+        value("refused_states", read(&live.refused_states)),
+        value("rate", status.rounds.rate),
+        value("longest_gap", status.rounds.longest_gap),
+        value("backlog", live.backlog()),
+    ]);
+    values
+}
+
+/// Silence is told, and what comes near to it: whoever is warned can act before the fallback has to.
+fn judge_inputs(sources: &Sources<'_>, ages: &[f64]) -> (Level, String) {
+    let silent: Vec<&str> = sources
+        .status
+        .joint_names
+        .iter()
+        .zip(ages)
+        .filter(|(_, age)| **age > sources.stale_timeout)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if ages.is_empty() {
+        let message = "no policy says which joints to listen to";
+        return (Level::Stale, message.to_owned());
+    }
+    if !silent.is_empty() {
+        let silent = silent.join(", ");
+        return (Level::Stale, format!("no fresh state of joints [{silent}]"));
+    }
+    let much = NEAR * sources.stale_timeout;
+    let figures = [
+        (
+            sources.status.rounds.longest_gap,
+            "between two states of every joint, in the last second",
+        ),
+        (
+            sources.live.backlog(),
+            "longer than at best on their way: its publisher, a bridge or the network falls behind",
+        ),
+    ];
+    let told = figures.map(|(got, what)| (got > much).then(|| format!("{:.0} ms {what}", got * 1e3)));
+    let near: Vec<String> = told.into_iter().flatten().collect();
+    if near.is_empty() {
+        let oldest = ages.iter().copied().fold(0.0, f64::max) * 1e3;
+        let message = format!("every joint reports; the oldest state is {oldest:.0} ms old");
+        return (Level::Ok, message);
+    }
+    let message = format!(
+        "the states are near to being stale: {} (expected at most {:.0} ms, half of stale_timeout)",
+        near.join("; "),
+        much * 1e3
+    );
+    (Level::Warn, message)
 }
 
 fn connections(sources: &Sources<'_>) -> Diagnostic {
@@ -335,7 +368,10 @@ fn connections(sources: &Sources<'_>) -> Diagnostic {
         .iter()
         .map(|unheard| unheard.words.as_str())
         .collect();
-    let mut values = vec![value("unheard_publishers", unheard.len())];
+    let mut values = vec![
+        value("unheard_publishers", unheard.len()),
+        value("publishers_of_joint_states", status.reporters.heard.len()),
+    ];
     values.extend(
         status
             .receivers

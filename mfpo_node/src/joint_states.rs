@@ -3,13 +3,15 @@
 //! - A message may carry some of the joints, in any order, and joints that the policy does not know.
 //! - A message that is wrong is refused whole; nothing of it is applied.
 //! - Each joint has its own age: the time since its newest position arrived, on the node's own clock, and what that was
-//!   late by where it was held up on its way ([`crate::lateness`]). Stamps order messages: one older than what a joint
+//!   late by where it was held up on its way ([`crate::lateness`]); one whose states are late a little more each time is known
+//!   by its backlog ([`crate::backlog`]), unless they come from a simulator, whose time may pass as it likes. Stamps order messages: one older than what a joint
 //!   already has is refused, unless that joint has gone stale (a robot that restarts may restart its clock). One that
 //!   jumps ahead of the time that has passed is refused, unless the next one confirms it: then the robot's clock was set,
 //!   and not a single stamp wrong.
 //! - A position that is further from the last one than the joint can have moved is refused, unless the next message
 //!   confirms it: then the robot was set elsewhere (a simulator's reset), and it is not two publishers that contradict
-//!   each other.
+//!   each other. Two that take turns, at whatever rates, are found by [`crate::contradiction`]: where there are several
+//!   publishers, a joint of which they tell different things is not fit to act on.
 //! - A position that comes again with the same stamp is no news: a driver that repeats its last message goes stale.
 //! - An absent velocity (no array, or NaN, as ros2_control's broadcaster writes) is the difference of the last two
 //!   positions over the difference of their stamps (of their arrivals where stamps are 0 or equal), from the second
@@ -22,6 +24,7 @@ use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::RobotSpec;
 use thiserror::Error;
 
+use crate::contradiction::{Contradiction, Told};
 use crate::lateness::{Gap, Lateness};
 use crate::time::MonoTime;
 
@@ -154,6 +157,7 @@ struct Joint {
     stamp: i64,
     received: Option<MonoTime>,
     lateness: Lateness,
+    contradiction: Contradiction,
     measured_velocity: Option<(f64, MonoTime)>,
     differenced_velocity: Option<f64>,
 }
@@ -170,6 +174,10 @@ pub struct JointStates {
     /// Joints whose position is newer than the last `start_collecting`.
     collected: Vec<bool>,
     stale_after: u64,
+    /// Does more than one publisher report joints?
+    has_several_sources: bool,
+    /// Do stamps tell of a simulator's time, which need not pass as fast as ours?
+    is_simulated: bool,
     /// The stamp that was refused last because it was ahead, ns.
     ahead: Option<i64>,
     /// The joint and its position that were refused last because of a jump.
@@ -193,14 +201,33 @@ impl JointStates {
             collected: vec![false; names.len()],
             names,
             stale_after,
+            has_several_sources: false,
+            is_simulated: false,
             ahead: None,
             jumped: None,
         }
     }
 
+    /// Of a robot in simulated time: a simulator slower than real time is no queue that fills up.
+    #[must_use]
+    pub fn in_simulated_time(self, is_simulated: bool) -> Self {
+        Self { is_simulated, ..self }
+    }
+
     /// Changes the age at which a state is stale, ns.
     pub fn set_stale_after(&mut self, stale_after: u64) {
         self.stale_after = stale_after;
+    }
+
+    /// Takes over whether the graph shows several publishers of joint states.
+    pub fn set_several_sources(&mut self, has_several_sources: bool) {
+        self.has_several_sources = has_several_sources;
+    }
+
+    /// Do two publishers contradict each other about this joint?
+    pub fn is_contradicted(&self, joint: usize, now: MonoTime) -> bool {
+        let joint = self.joints.get(joint).filter(|_| self.has_several_sources);
+        joint.is_some_and(|joint| joint.contradiction.is_certain(now))
     }
 
     /// Joint names, in the policy's order.
@@ -215,7 +242,9 @@ impl JointStates {
     pub fn apply(&mut self, message: JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
         self.check_shape(&message)?;
         self.find_targets(&message)?;
-        self.check_values(&message, now)?;
+        self.check_values(&message)?;
+        self.look_for_contradictions(&message, now);
+        self.check_order(&message, now)?;
         self.check_stamp(&message, now)?;
         self.check_jump(&message, now)?;
         for (i, target) in self.targets.iter().enumerate() {
@@ -259,6 +288,21 @@ impl JointStates {
     /// By how much the newest position of a joint was late, ns; 0 where it was not held up.
     pub fn lag(&self, joint: usize) -> u64 {
         self.joints.get(joint).map_or(0, |j| j.lateness.lag())
+    }
+
+    /// By how much longer than its fastest ones the newest position of a joint took, ns, where that is too long to act on.
+    pub fn backlog(&self, joint: usize) -> Option<u64> {
+        let backlog = self.joints.get(joint)?.lateness.backlog();
+        (backlog.is_long() && !self.is_simulated).then(|| backlog.over())
+    }
+
+    /// The longest such time of any joint, ns, too long or not.
+    pub fn longest_backlog(&self) -> u64 {
+        if self.is_simulated {
+            return 0;
+        }
+        let over = |joint: &Joint| joint.lateness.backlog().over();
+        self.joints.iter().map(over).max().unwrap_or(0)
     }
 
     /// The joint's velocity, when one is known that is no older than `stale_after`.
@@ -333,11 +377,11 @@ impl JointStates {
         Ok(())
     }
 
-    fn check_values(&self, message: &JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+    fn check_values(&self, message: &JointStateMessage<'_>) -> Result<(), Refusal> {
         for (i, (target, name)) in self.targets.iter().zip(message.names).enumerate() {
-            let Some(joint) = target.and_then(|t| self.joints.get(t)) else {
+            if target.is_none() {
                 continue;
-            };
+            }
             let bad_position = message.positions.get(i).filter(|p| !p.is_finite());
             let bad_velocity = message.velocities.get(i).filter(|v| v.is_infinite());
             if let Some((field, got)) = bad_position
@@ -350,9 +394,29 @@ impl JointStates {
                     got,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// What is refused hereafter tells of another publisher, too.
+    fn look_for_contradictions(&mut self, message: &JointStateMessage<'_>, now: MonoTime) {
+        for (target, position) in self.targets.iter().zip(message.positions) {
+            if let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) {
+                joint.look_for_contradiction(*position, message.stamp, now);
+            }
+        }
+    }
+
+    fn check_order(&self, message: &JointStateMessage<'_>, now: MonoTime) -> Result<(), Refusal> {
+        if message.positions.is_empty() || message.stamp == 0 {
+            return Ok(());
+        }
+        for (target, name) in self.targets.iter().zip(message.names) {
+            let Some(joint) = target.and_then(|t| self.joints.get(t)) else {
+                continue;
+            };
             let behind = joint.stamp.saturating_sub(message.stamp);
-            let has_positions = !message.positions.is_empty();
-            if has_positions && message.stamp != 0 && behind > 0 && !joint.is_stale(now, self.stale_after) {
+            if behind > 0 && !joint.is_stale(now, self.stale_after) {
                 return Err(Refusal::OutOfOrder {
                     joint: name.clone(),
                     behind_ms: behind as f64 * 1e-6,
@@ -499,11 +563,27 @@ impl Joint {
         true
     }
 
-    fn short_way(&self, difference: f64) -> f64 {
-        use std::f64::consts::{PI, TAU};
-        if !self.continuous {
-            return difference;
-        }
-        (difference + PI).rem_euclid(TAU) - PI
+    fn look_for_contradiction(&mut self, position: f64, stamp: i64, now: MonoTime) {
+        let told = Told {
+            position,
+            stamp,
+            at: now,
+        };
+        let is_continuous = self.continuous;
+        let way = |difference| short_way(is_continuous, difference);
+        self.contradiction.see(told, self.velocity_max, way);
     }
+
+    fn short_way(&self, difference: f64) -> f64 {
+        short_way(self.continuous, difference)
+    }
+}
+
+/// A difference of two positions, the short way round on a continuous joint.
+fn short_way(is_continuous: bool, difference: f64) -> f64 {
+    use std::f64::consts::{PI, TAU};
+    if !is_continuous {
+        return difference;
+    }
+    (difference + PI).rem_euclid(TAU) - PI
 }

@@ -8,8 +8,10 @@
 //!   up is younger than that, and a slow simulator is not late.)
 //! - A delay that no state catches up is not one: a simulator was paused, or a clock set. It is forgiven after a while.
 //! - A stamp that goes back is a clock that was set: queues keep the order.
+//! - What is held up a little more with each state, without any silence, is the [`Backlog`].
 //! - Without stamps nothing tells how old a state is: those that come right behind such a silence count as late.
 
+use crate::backlog::Backlog;
 use crate::time::MonoTime;
 
 /// A delay that is not caught up in this time, by half of it at least, is none, ns.
@@ -33,6 +35,7 @@ pub struct Lateness {
     /// Since when it is waited for the delay to be caught up, and how long it was then.
     since: MonoTime,
     then: u64,
+    backlog: Backlog,
 }
 
 impl Default for Lateness {
@@ -41,6 +44,7 @@ impl Default for Lateness {
             lag: 0,
             since: MonoTime::from_nanos(0),
             then: 0,
+            backlog: Backlog::default(),
         }
     }
 }
@@ -51,23 +55,34 @@ impl Lateness {
         self.lag
     }
 
+    /// What has piled up in front of the node.
+    pub const fn backlog(&self) -> Backlog {
+        self.backlog
+    }
+
     /// A state has arrived, `gap` after the one before. Silence is a gap above `stale_after` (ns).
     pub fn arrived(&mut self, now: MonoTime, gap: Gap, stale_after: u64) {
-        let was_silent = gap.arrivals > stale_after;
-        let Some(stamps) = gap.stamps else {
-            if was_silent {
-                self.begin(now, gap.arrivals);
-            } else if now.since(self.since) > SETTLING {
-                self.lag = 0;
-            }
-            return;
-        };
-        if stamps < 0 {
-            self.lag = 0;
-            return;
+        self.backlog.arrived(gap);
+        match gap.stamps {
+            None => self.arrived_unstamped(now, gap.arrivals, stale_after),
+            Some(stamps) if stamps < 0 => self.lag = 0,
+            Some(stamps) => self.arrived_stamped(now, (gap.arrivals, stamps), stale_after),
         }
+        self.backlog.judge(stale_after);
+    }
+
+    fn arrived_unstamped(&mut self, now: MonoTime, arrivals: u64, stale_after: u64) {
+        if arrivals > stale_after {
+            self.begin(now, arrivals);
+        } else if now.since(self.since) > SETTLING {
+            self.lag = 0;
+        }
+    }
+
+    fn arrived_stamped(&mut self, now: MonoTime, (arrivals, stamps): (u64, i64), stale_after: u64) {
+        let was_silent = arrivals > stale_after;
         let slack = stale_after / 4;
-        let later = i64::try_from(gap.arrivals).unwrap_or(i64::MAX) - stamps;
+        let later = i64::try_from(arrivals).unwrap_or(i64::MAX) - stamps;
         let lag = self.lag.saturating_add_signed(later);
         if was_silent && later > slack.cast_signed() {
             self.begin(now, lag);
@@ -77,11 +92,7 @@ impl Lateness {
     }
 
     fn begin(&mut self, now: MonoTime, lag: u64) {
-        *self = Self {
-            lag,
-            since: now,
-            then: lag,
-        };
+        (self.lag, self.since, self.then) = (lag, now, lag);
     }
 
     fn follow(&mut self, now: MonoTime, lag: u64, slack: u64) {
@@ -90,7 +101,12 @@ impl Lateness {
             self.lag = 0;
         } else if now.since(self.since) >= PATIENCE {
             let caught_up = self.then.saturating_sub(lag);
-            self.begin(now, if caught_up < PATIENCE / 2 { 0 } else { lag });
+            if caught_up < PATIENCE / 2 {
+                self.backlog.forgive(lag);
+                self.begin(now, 0);
+            } else {
+                self.begin(now, lag);
+            }
         }
     }
 }
@@ -162,6 +178,29 @@ mod tests {
             );
         }
         assert_eq!(robot.arrives(5_500, Some(510)), 0);
+    }
+
+    #[test]
+    fn what_was_forgiven_is_no_backlog_but_what_had_piled_up_before_is() {
+        let mut robot = Robot::new();
+        let mut now = 0_u64;
+        // A state in ten is a millisecond later than the one before.
+        for n in 0..1_000_u64 {
+            now = 10 * n + n / 10;
+            robot.arrives(now, Some(10 * n.cast_signed()));
+        }
+        let piled_up = robot.lateness.backlog().over() / MS;
+        assert!((95..100).contains(&piled_up), "{piled_up} ms");
+        let paused = |n: u64| (now + 5_000 + 10 * n, Some(10_000 + 10 * n.cast_signed()));
+        for (at, stamp) in (0..100_u64).map(paused) {
+            robot.arrives(at, stamp);
+        }
+        assert_eq!(robot.lateness.lag(), 0, "forgiven");
+        let left = robot.lateness.backlog();
+        assert!(
+            !left.is_long() && left.over() / MS + 3 >= piled_up,
+            "{left:?} of {piled_up} ms"
+        );
     }
 
     #[test]

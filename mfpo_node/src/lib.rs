@@ -1,8 +1,10 @@
 //! The ROS 2 control node. A joint state becomes a command in [`control_loop`]; a trained weight becomes the live
 //! policy in [`weights`]; [`ros`] is the only part that knows ROS.
 
+pub mod backlog;
 pub mod budget;
 pub mod config;
+pub mod contradiction;
 pub mod control_loop;
 pub mod diagnostics;
 pub mod goal;
@@ -11,6 +13,7 @@ pub mod lateness;
 pub mod lifecycle;
 pub mod metrics;
 pub mod probe;
+pub mod pulse;
 pub mod realtime;
 pub mod recording;
 pub mod replay;

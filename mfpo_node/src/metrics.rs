@@ -22,7 +22,7 @@ pub enum LoopState {
     Active = 2,
     /// The watchdog commands the robot.
     Fallback = 3,
-    /// The last safe command has been sent.
+    /// The node has ended; where it commanded, the last safe command has been sent.
     Stopped = 4,
     /// The life cycle is not active; nothing is commanded.
     Inactive = 5,
@@ -78,9 +78,16 @@ pub struct Live {
     guard_spread: AtomicU64,
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
+    /// By how much longer than at best the newest state of the slowest joint took, ns.
+    backlog: AtomicU64,
+    /// Arrival of the newest heartbeat, ns of the monotonic clock, and whether it permits motion; 0 where none came.
+    heartbeat: AtomicU64,
+    permits: AtomicBool,
     /// The goal, m, as bits; meaningless without `has_goal`.
     goal: [AtomicU64; 3],
     has_goal: AtomicBool,
+    /// Its arrival, ns of the monotonic clock.
+    goal_received: AtomicU64,
     /// Commands that a rule altered: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
     by_rule: Vec<AtomicU64>,
 }
@@ -141,12 +148,42 @@ impl Live {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Notes the goal, m. A reader in between may see coordinates of two goals.
-    pub fn set_goal(&self, goal: Option<[f64; 3]>) {
-        for (slot, coordinate) in self.goal.iter().zip(goal.unwrap_or_default()) {
-            slot.store(coordinate.to_bits(), Ordering::Relaxed);
+    /// Notes the goal, m, and when it came. A reader in between may see coordinates of two goals.
+    pub fn set_goal(&self, goal: Option<([f64; 3], MonoTime)>) {
+        if let Some((position, now)) = goal {
+            for (slot, coordinate) in self.goal.iter().zip(position) {
+                slot.store(coordinate.to_bits(), Ordering::Relaxed);
+            }
+            self.goal_received.store(now.nanos(), Ordering::Relaxed);
         }
         self.has_goal.store(goal.is_some(), Ordering::Relaxed);
+    }
+
+    /// Age of the goal, s, where there is one.
+    pub fn goal_age(&self, now: MonoTime) -> Option<f64> {
+        self.goal().and_then(|_| age(&self.goal_received, now))
+    }
+
+    /// Notes a heartbeat.
+    pub fn set_heartbeat(&self, permits: bool, now: MonoTime) {
+        self.permits.store(permits, Ordering::Relaxed);
+        self.heartbeat.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether the newest heartbeat permits motion, and its age, s; `None` where none came.
+    pub fn heartbeat(&self, now: MonoTime) -> Option<(bool, f64)> {
+        let age = age(&self.heartbeat, now)?;
+        Some((self.permits.load(Ordering::Relaxed), age))
+    }
+
+    /// Notes by how much longer than at best the newest state of the slowest joint took, ns.
+    pub fn set_backlog(&self, backlog: u64) {
+        self.backlog.store(backlog, Ordering::Relaxed);
+    }
+
+    /// The same, s.
+    pub fn backlog(&self) -> f64 {
+        read(&self.backlog) as f64 * 1e-9
     }
 
     /// The goal, m, where there is one.
@@ -177,11 +214,16 @@ impl Live {
 
     /// Age of each joint's newest position, s; infinite where none came.
     pub fn joint_ages(&self, now: MonoTime) -> Vec<f64> {
-        let age = |received: &AtomicU64| match received.load(Ordering::Relaxed) {
-            0 => f64::INFINITY,
-            nanoseconds => now.since(MonoTime::from_nanos(nanoseconds)) as f64 * 1e-9,
-        };
+        let age = |received: &AtomicU64| age(received, now).unwrap_or(f64::INFINITY);
         self.received.iter().map(age).collect()
+    }
+}
+
+/// Age of what arrived at a time in ns, s; `None` at 0.
+fn age(received: &AtomicU64, now: MonoTime) -> Option<f64> {
+    match read(received) {
+        0 => None,
+        nanoseconds => Some(now.since(MonoTime::from_nanos(nanoseconds)) as f64 * 1e-9),
     }
 }
 

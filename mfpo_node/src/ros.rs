@@ -15,24 +15,31 @@ mod recorded;
 mod requests;
 mod running;
 mod service;
+mod standstill;
 mod subscribers;
 mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_ros::parameter_server::ParameterServer;
 use mfpo_ros::parameters::Parameters;
 use mfpo_ros::rosout::{LogQueue, Rosout};
-use mfpo_ros::{SpinThread, create_node, qos, shutdown};
+use mfpo_ros::{ParamsFile, SpinThread, create_node, qos, shutdown, thread};
 use r2r::QosProfile;
 use rtrb::RingBuffer;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, declared};
 use crate::metrics::TickRecord;
-use crate::recording::{Note, Recorder};
+use crate::pulse::{Pulse, Standstill};
+use crate::recording::{Note, Recorder, Recording};
 use crate::status::LoopEvent;
+use crate::time::MonoTime;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::{ControlThread, MOST_ORDERS, MOST_RETIRED};
@@ -42,6 +49,7 @@ use qos_overrides::{End, Overrides};
 use recorded::facts;
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
+use standstill::LONGEST_END;
 use subscribers::Subscribers;
 
 pub(crate) use mfpo_ros::r2r;
@@ -52,6 +60,8 @@ const NODE: &str = "control";
 const BUNDLE_NODE: &str = "control_bundles";
 /// Name of the node that the control thread spins.
 const LOOP_NODE: &str = "control_loop";
+/// How often it is looked whether the control thread has ended.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the node until SIGINT or SIGTERM; what `log` holds goes to `/rosout`.
 ///
@@ -59,9 +69,13 @@ const LOOP_NODE: &str = "control_loop";
 /// When ROS 2 does not start, a parameter is wrong, or the policy to start with is refused.
 pub fn run(log: LogQueue) -> anyhow::Result<()> {
     shutdown::install().context("installing the signal handlers")?;
+    if let Err(error) = InstructionSet::check_asked() {
+        tracing::warn!("{error}");
+    }
     let mut node = create_node(NODE)?;
     let loop_node = create_node(LOOP_NODE)?;
     let bundle_node = create_node(BUNDLE_NODE)?;
+    tell_ignored_files(&node)?;
     let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
     parameters.freeze();
@@ -83,7 +97,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let recorder = config.recording.clone().map(|settings| {
         let namespace = node.namespace().context("reading the node's namespace")?;
         let facts = facts(&config, &parameters, &outputs.node, &namespace);
-        Recorder::start(settings, facts).context("starting the recorder's thread")
+        Recorder::start(settings, facts).context("starting the recorder")
     });
     let recorder = recorder.transpose()?;
     outputs.recording = recorder.as_ref().map(|(recording, _)| recording.clone());
@@ -92,21 +106,24 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let (retire, retired) = RingBuffer::new(MOST_RETIRED);
     let (tell, events) = RingBuffer::<LoopEvent>::new(256);
     let (record, records) = RingBuffer::<TickRecord>::new(16_384);
+    let pulse = Arc::new(Pulse::default());
     let from_loop = FromLoop {
         retired,
         events,
         records,
+        pulse: Arc::clone(&pulse),
     };
     let rings = control_thread::Rings {
         orders,
         retire,
         tell,
         record,
+        pulse: Arc::clone(&pulse),
     };
     let commanding = loop_node
         .fully_qualified_name()
         .context("the name of the control loop's node")?;
-    let control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
+    let mut control = ControlThread::new(loop_node, &config, rings, (stamps, &mut overrides))?;
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
     let offered = overrides.offered();
@@ -115,6 +132,7 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         node: commanding,
     };
     let (mut publishers, others) = Publishers::new(overrides.listened(), commands);
+    control.heed(publishers.several_sources());
     outputs.subscribers = Subscribers::new(offered, publishers.come_and_gone());
     let inputs = Inputs {
         bundles,
@@ -125,10 +143,8 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     };
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
-    let thread = std::thread::Builder::new()
-        .name("control_loop".into())
-        .spawn(move || control.run())
-        .context("starting the control thread")?;
+    let control = thread::spawn("control_loop", move || control.run());
+    let control = control.context("starting the control thread")?;
 
     let spin = SpinThread::start_showing(node, "service", move |node| publishers.look(node))
         .context("starting the service thread")?;
@@ -137,26 +153,66 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         .build()
         .context("starting the service runtime")?;
     let served = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(service.serve(inputs, &thread))
+        runtime.block_on(service.serve(inputs, &control))
     }));
     // Whatever has happened here: the robot gets its last safe command.
     shutdown::request();
-    let controlled = thread.join();
+    let Some(controlled) = wait_for(control, &pulse) else {
+        give_up(recorder);
+    };
     drop(spin);
     drop(takes_bundles);
-    let ended = match (served, controlled) {
-        (Ok(()), Ok(())) => Ok("the node was asked to end"),
-        (Err(_), _) => Err("the service panicked; the robot was stopped"),
-        (_, Err(_)) => Err("the control thread panicked; the robot was told to stop"),
-    };
-    if let Some((recording, thread)) = recorder {
-        let (Ok(why) | Err(why)) = ended;
-        recording.note(Note::End(why.to_owned()));
-        if thread.join().is_err() {
-            tracing::warn!("the recorder panicked; its last recording may be unfinished");
+    let ended = match (served, controlled, shutdown::failure()) {
+        (Err(_), ..) => Err("the service panicked; the robot was stopped".to_owned()),
+        (_, Err(_), why) => {
+            let why = why.unwrap_or("the control thread panicked");
+            Err(format!("{why}; the robot was told to stop"))
         }
+        (.., Some(why)) => Err(format!("{why}; the robot was stopped")),
+        (Ok(()), Ok(()), None) => Ok(()),
+    };
+    let why = ended
+        .as_ref()
+        .err()
+        .map_or("the node was asked to end", String::as_str);
+    end_recording(recorder, why);
+    ended.map_err(anyhow::Error::msg)
+}
+
+/// What is recorded, and by which thread.
+type Recorded = Option<(Recording, JoinHandle<()>)>;
+
+/// Ends the recording, and says why.
+fn end_recording(recorder: Recorded, why: &str) {
+    let Some((recording, thread)) = recorder else {
+        return;
+    };
+    recording.note(Note::End(why.to_owned()));
+    if thread.join().is_err() {
+        tracing::warn!("the recorder panicked; its last recording may be unfinished");
     }
-    ended.map(|_| ()).map_err(anyhow::Error::msg)
+}
+
+/// Waits for the control thread to end; `None` where it stands still.
+fn wait_for(control: JoinHandle<()>, pulse: &Pulse) -> Option<std::thread::Result<()>> {
+    let mut standstill = Standstill::default();
+    while !control.is_finished() {
+        if standstill.look(pulse, LONGEST_END, MonoTime::now()).is_some() {
+            return None;
+        }
+        std::thread::sleep(LOOK);
+    }
+    Some(control.join())
+}
+
+/// Ends the process without its control thread, which nothing brings to an end.
+fn give_up(recorder: Recorded) -> ! {
+    let why = "the control thread stands still and does not end: the robot was not stopped, its own command timeout has to \
+               act";
+    end_recording(recorder, why);
+    tracing::error!("{why}");
+    // SAFETY: `_exit` takes a number and does not return. What `exit` would run needs what that thread may hold.
+    unsafe { libc::_exit(1) }
 }
 
 /// Begins to take bundles.
@@ -208,6 +264,17 @@ fn read_overrides(node: &r2r::Node) -> anyhow::Result<Overrides> {
     };
     let values = given.iter().map(|(name, parameter)| (name, &parameter.value));
     Ok(Overrides::read(&namespace, values))
+}
+
+/// Names the parameter files of the command line that hold nothing for this node.
+fn tell_ignored_files(node: &r2r::Node) -> anyhow::Result<()> {
+    let name = node.name().context("reading the node's name")?;
+    let full = node.fully_qualified_name().context("reading the node's name")?;
+    let files = ParamsFile::of_this_process()?;
+    for ignored in files.iter().filter_map(|file| file.ignored_by(&name, &full)) {
+        tracing::warn!("{ignored}");
+    }
+    Ok(())
 }
 
 /// The parameters that the parameter files and the command line gave.

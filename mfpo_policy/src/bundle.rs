@@ -28,6 +28,8 @@ pub use crate::manifest::{CriticManifest, GoldenProbe, Manifest};
 pub const FORMAT: &str = "mfpo-policy-bundle/1";
 /// Key of the manifest in the file's metadata.
 pub const METADATA_KEY: &str = "mfpo";
+/// Key in the metadata of a trainer's checkpoint, which is a safetensors file, too, but no bundle.
+pub const CHECKPOINT_KEY: &str = "mfpo_checkpoint";
 /// A larger file is refused before it is read, bytes.
 pub const MOST_BYTES: usize = 512 << 20;
 /// More sampling steps than this are a mistake.
@@ -37,9 +39,9 @@ pub const MOST_STEPS: usize = 1000;
 #[derive(Debug, Error)]
 pub enum BundleError {
     /// Not a safetensors file, or cut short.
-    #[error("not a complete safetensors file ({got} bytes): {reason}; copy the bundle again")]
+    #[error("not a complete safetensors file ({got} bytes): {reason}")]
     Structure {
-        /// What the reader said.
+        /// What lies in it, what was expected, and what to do.
         reason: String,
         /// Size of what came, bytes.
         got: usize,

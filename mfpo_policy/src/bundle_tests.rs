@@ -267,7 +267,19 @@ fn a_safetensors_file_of_another_program_is_refused() {
     let data = [0u8; 8];
     let view = TensorView::new(Dtype::F32, vec![2], &data).unwrap();
     let bytes = safetensors::serialize([("a", view)], None).unwrap();
-    assert!(refusal(&bytes).contains("no readable manifest"));
+    let message = refusal(&bytes);
+    assert!(
+        message.contains("no readable manifest") && message.contains("expected a policy bundle"),
+        "{message}"
+    );
+    let metadata = [(CHECKPOINT_KEY.to_owned(), "{}".to_owned())];
+    let view = TensorView::new(Dtype::F32, vec![2], &data).unwrap();
+    let bytes = safetensors::serialize([("a", view)], Some(metadata.into())).unwrap();
+    let message = refusal(&bytes);
+    assert!(
+        message.contains("it is the checkpoint of a run") && message.contains("best.safetensors"),
+        "{message}"
+    );
 }
 
 proptest! {

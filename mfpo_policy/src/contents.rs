@@ -7,8 +7,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::bounds;
-use crate::bundle::{BundleError, METADATA_KEY, MOST_BYTES};
+use crate::bundle::{BundleError, CHECKPOINT_KEY, METADATA_KEY, MOST_BYTES};
 use crate::fast::values;
+use crate::foreign;
 use crate::manifest::Manifest;
 use crate::parameters::{NetworkError, Parameters};
 use crate::signature::{self, PublicKey, Signature};
@@ -61,13 +62,19 @@ impl Contents {
             got: bytes.len(),
         };
         if bytes.len() > MOST_BYTES {
-            return Err(structure(format!("larger than {MOST_BYTES} bytes")));
+            let expected = foreign::EXPECTED;
+            return Err(structure(format!(
+                "{expected}, of at most {MOST_BYTES} bytes: give another file"
+            )));
         }
-        bounds::check_header(bytes).map_err(structure)?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| structure(e.to_string()))?;
-        let file = SafeTensors::deserialize(bytes).map_err(|e| structure(e.to_string()))?;
+        let unreadable = |error: &str| structure(foreign::unreadable(bytes, error));
+        bounds::check_header(bytes).map_err(|e| unreadable(&e))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| unreadable(&e.to_string()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| unreadable(&e.to_string()))?;
         let entry = |key: &str| header.metadata().as_ref().and_then(|m| m.get(key));
-        let json = entry(METADATA_KEY).ok_or_else(|| BundleError::Manifest("the key is missing".into()))?;
+        let json = entry(METADATA_KEY).ok_or_else(|| {
+            BundleError::Manifest(foreign::without_manifest(entry(CHECKPOINT_KEY).is_some()))
+        })?;
         let contents = Self {
             manifest: Manifest::parse(json)?,
             signature: entry(signature::METADATA_KEY)

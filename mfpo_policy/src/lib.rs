@@ -7,6 +7,7 @@ mod contents;
 pub mod critic;
 pub mod device;
 pub mod fast;
+mod foreign;
 pub mod fused;
 pub mod gradient;
 pub mod guard;

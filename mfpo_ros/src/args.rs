@@ -35,6 +35,21 @@ pub fn ros_log_level(arguments: impl IntoIterator<Item = String>) -> Option<&'st
     level
 }
 
+/// The files of `--ros-args --params-file FILE`, in order.
+pub fn params_files(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut arguments = arguments.into_iter();
+    let (mut for_ros, mut files) = (false, Vec::new());
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--ros-args" => for_ros = true,
+            "--" if for_ros => for_ros = false,
+            "--params-file" if for_ros => files.extend(arguments.next()),
+            _ => {}
+        }
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +62,12 @@ mod tests {
     fn ros_arguments_are_taken_out_of_the_command_line() {
         let line = words("control --a --ros-args -r __ns:=/left -p rate:=50.0 -- --b");
         assert_eq!(without_ros_args(line), words("control --a --b"));
+    }
+
+    #[test]
+    fn parameter_files_are_those_of_the_ros_arguments() {
+        let line = "control --params-file no --ros-args --params-file a.yaml -p rate:=1.0 --params-file b.yaml -- --params-file no";
+        assert_eq!(params_files(words(line)), words("a.yaml b.yaml"));
     }
 
     #[test]

@@ -5,6 +5,26 @@ use thiserror::Error;
 
 pub use r2r::ParameterValue;
 
+/// A value as an operator writes it: `true`, `0.5`, `'text'`, `[1, 2]`.
+pub fn shown(value: &ParameterValue) -> String {
+    fn list<T>(values: &[T], one: impl Fn(&T) -> String) -> String {
+        let values: Vec<String> = values.iter().map(one).collect();
+        format!("[{}]", values.join(", "))
+    }
+    match value {
+        ParameterValue::NotSet => "nothing".to_owned(),
+        ParameterValue::Bool(value) => value.to_string(),
+        ParameterValue::Integer(value) => value.to_string(),
+        ParameterValue::Double(value) => value.to_string(),
+        ParameterValue::String(value) => format!("'{value}'"),
+        ParameterValue::BoolArray(values) => list(values, bool::to_string),
+        ParameterValue::ByteArray(values) => list(values, u8::to_string),
+        ParameterValue::IntegerArray(values) => list(values, i64::to_string),
+        ParameterValue::DoubleArray(values) => list(values, f64::to_string),
+        ParameterValue::StringArray(values) => list(values, |value| format!("'{value}'")),
+    }
+}
+
 /// What a value must hold besides its type.
 pub type Check = fn(&ParameterValue) -> Result<(), String>;
 
@@ -33,12 +53,7 @@ impl Range {
             Self::Double(low, high) => (low.to_string(), high.to_string()),
             Self::Integer(low, high) => (low.to_string(), high.to_string()),
         };
-        let got = match value {
-            ParameterValue::Double(value) => value.to_string(),
-            ParameterValue::Integer(value) => value.to_string(),
-            other => format!("{other:?}"),
-        };
-        Err(format!("expected {low} to {high}, got {got}"))
+        Err(format!("expected {low} to {high}, got {}", shown(value)))
     }
 }
 
@@ -229,7 +244,7 @@ impl Parameters {
             return Err(ParameterError::WrongType {
                 name: name.to_owned(),
                 expected: declared.default.type_name(),
-                got: format!("{} ({value:?})", value.type_name()),
+                got: format!("{} ({})", value.type_name(), shown(&value)),
             });
         }
         let in_range = |()| declared.range.map_or(Ok(()), |range| range.check(&value));
@@ -311,6 +326,24 @@ mod tests {
         assert_eq!(closest("priority", names).unwrap(), "realtime_priority");
         assert_eq!(closest("polcy", names).unwrap(), "policy");
         assert_eq!(closest("rat", names).unwrap(), "rate");
+    }
+
+    #[test]
+    fn a_value_is_shown_as_an_operator_writes_it() {
+        for (value, text) in [
+            (ParameterValue::Bool(false), "false"),
+            (ParameterValue::Integer(-3), "-3"),
+            (ParameterValue::Double(0.201), "0.201"),
+            (ParameterValue::String("on_state".into()), "'on_state'"),
+            (ParameterValue::IntegerArray(vec![0, 1]), "[0, 1]"),
+            (ParameterValue::DoubleArray(vec![0.5]), "[0.5]"),
+            (
+                ParameterValue::StringArray(vec!["a".into(), "b".into()]),
+                "['a', 'b']",
+            ),
+        ] {
+            assert_eq!(shown(&value), text);
+        }
     }
 
     fn parameters() -> Parameters {

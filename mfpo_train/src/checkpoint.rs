@@ -18,7 +18,7 @@ use crate::state::{Numbers, State, StateError};
 
 /// Rises when old checkpoints can no longer be read.
 pub const FORMAT: u32 = 1;
-const KEY: &str = "mfpo_checkpoint";
+const KEY: &str = mfpo_policy::bundle::CHECKPOINT_KEY;
 const LAST: &str = "last.safetensors";
 const NOT_FINITE: &str = "not_finite.safetensors";
 

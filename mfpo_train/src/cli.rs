@@ -1,12 +1,13 @@
 //! The command line of the trainer: parse, configure, run, exit code.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::algorithm::AlgorithmKind;
 use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::eval::{EvalArgs, open_bundle};
@@ -14,13 +15,15 @@ use crate::film::FilmSize;
 use crate::guard::GuardArgs;
 use crate::keys::{self, KeygenArgs, SignArgs, VerifyArgs};
 use crate::overlay::{self, Along};
+use crate::plot::check_format;
 use crate::progress::{LogWriter, ProgressMode};
-use crate::publish::{Announce, BundleSink, run_id};
+use crate::publish::{Announce, BundleSink, check_folder, run_id};
 use crate::state::State;
 use crate::{eval, guard, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_sim::registry;
 use tracing_subscriber::EnvFilter;
 
@@ -61,10 +64,10 @@ enum Command {
 
 #[derive(Args)]
 struct PlotArgs {
-    /// Run folders, or folders that hold some
+    /// Run folders, or folders that hold some, also in folders of their own
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The picture
+    /// The picture: png, jpg or bmp
     #[arg(long, value_name = "FILE.png", default_value = "plot.png")]
     out: PathBuf,
     /// What lies along it
@@ -120,10 +123,11 @@ struct TrainArgs {
     /// With --seeds: runs at the same time, which share the cores [default: one a core]
     #[arg(long, value_name = "N", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..))]
     jobs: Option<u64>,
-    /// Environment steps of the run [default: the configuration's]
-    #[arg(long)]
+    /// Environment steps of the run, also as 1e6 [default: the configuration's]
+    #[arg(long, value_parser = whole)]
     steps: Option<u64>,
-    /// End once two evaluations in a row have this share of successes, 0 to 1
+    /// End once two evaluations in a row have this share of successes, 0 to 1; tasks of robots alone have any
+    /// [default: all steps]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     until_success: Option<f64>,
     /// Take at least this long, so that a robot can follow on a machine that learns faster
@@ -133,7 +137,7 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Environment steps between two bundles [default: the configuration's]
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = whole)]
     publish_every: Option<u64>,
     /// Sign every bundle with this private key (see keygen)
     #[arg(long, value_name = "FILE")]
@@ -164,6 +168,22 @@ struct TrainArgs {
     json_progress: bool,
 }
 
+/// Exit code where whoever reads standard output has seen enough (`| head`): what a shell tells of other programs then,
+/// which SIGPIPE ends.
+const UNREAD: u8 = 141;
+
+/// A whole number, also as 1e6.
+fn whole(text: &str) -> Result<u64, String> {
+    let exact = text.parse::<u64>().ok();
+    let with_exponent = || {
+        let number = text.parse::<f64>().ok();
+        let number = number.filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number));
+        number.map(|number| number as u64)
+    };
+    let number = exact.or_else(with_exponent);
+    number.ok_or_else(|| "expected a whole number, such as 20000 or 2e4".to_owned())
+}
+
 /// A share of successes.
 fn share(text: &str) -> Result<f64, String> {
     let value = text
@@ -180,6 +200,10 @@ pub fn main() -> ExitCode {
     // What follows --ros-args is read by ROS itself.
     let cli = Cli::parse_from(std::env::args_os().take_while(|argument| argument != "--ros-args"));
     init_log();
+    if let Err(error) = InstructionSet::check_asked() {
+        eprintln!("mfpo_train: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match cli.command {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => eval::run(&args),
@@ -194,11 +218,23 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
-            eprintln!("mfpo_train: {error:#}");
+            // Not eprintln, which panics where nobody reads it.
+            let _ = writeln!(std::io::stderr(), "mfpo_train: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Is it that nobody reads standard output any more? This program writes into no other pipe.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes
+        .map(std::io::Error::kind)
+        .any(|kind| kind == ErrorKind::BrokenPipe)
 }
 
 /// Two spinning threads on a busy machine made updates twice as slow, so that one is the default.
@@ -296,11 +332,12 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> anyhow::Result<seeds::Plan>
     go_on.extend(args.nice.map(|nice| format!("--nice={nice}")));
     let mut start = go_on.clone();
     start.extend(args.config.as_ref().map(|config| format!("--config={config}")));
+    let folder = args.out.clone();
     Ok(seeds::Plan {
         seeds: seeds.to_vec(),
+        folder: folder.unwrap_or_else(|| folder_of_seeds(&task, config.run.algorithm)),
         task,
         config,
-        folder: args.out.clone().unwrap_or_else(|| folder_of_seeds(args)),
         jobs,
         start,
         go_on,
@@ -314,9 +351,8 @@ fn task(args: &TrainArgs) -> &str {
 }
 
 /// The same for the same command, which goes on with what is there.
-fn folder_of_seeds(args: &TrainArgs) -> PathBuf {
-    let task = task(args);
-    let algorithm = args.algorithm.as_deref().unwrap_or("mfpo");
+fn folder_of_seeds(task: &str, algorithm: AlgorithmKind) -> PathBuf {
+    let algorithm = format!("{algorithm:?}").to_lowercase();
     PathBuf::from("runs").join(format!("{task}-{algorithm}"))
 }
 
@@ -430,8 +466,7 @@ fn sink(announce: Option<Announce>) -> anyhow::Result<Option<Box<dyn BundleSink>
 
 fn run_inspect(file: &Path) -> anyhow::Result<()> {
     let bundle = open_bundle(file)?;
-    print!("{}", inspect::describe(&bundle));
-    Ok(())
+    print(&inspect::describe(&bundle))
 }
 
 fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
@@ -448,6 +483,8 @@ fn run_rollout(args: RolloutArgs) -> anyhow::Result<()> {
 }
 
 fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
+    check_format(&args.out)?;
+    check_folder(&args.out)?;
     let runs = overlay::find_runs(&args.runs)?;
     let along = if args.x == "seconds" {
         Along::Seconds
@@ -455,14 +492,36 @@ fn run_plot(args: &PlotArgs) -> anyhow::Result<()> {
         Along::Steps
     };
     overlay::draw(&runs, along, &args.out)?;
-    print!("{}", overlay::summary(&runs));
-    println!("{} runs in {}", runs.len(), args.out.display());
-    Ok(())
+    let summary = overlay::summary(&runs);
+    print(&format!(
+        "{summary}{} runs in {}\n",
+        runs.len(),
+        args.out.display()
+    ))
 }
 
 fn list_tasks() -> anyhow::Result<()> {
-    for name in registry::names() {
-        println!("{name}");
+    print(&(registry::names().join("\n") + "\n"))
+}
+
+/// Writes to standard output. `println!` panics where nobody reads it; this is an error that ends the program quietly.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_whole_numbers_however_they_are_written() {
+        assert_eq!((whole("1e4"), whole("20000")), (Ok(10_000), Ok(20_000)));
+        assert_eq!(whole("2.5e3"), Ok(2_500));
+        for bad in ["1.5", "-1", "1e40", "inf", "NaN", "many", ""] {
+            let text = whole(bad).unwrap_err();
+            assert!(text.contains("expected a whole number"), "{bad}: {text}");
+        }
     }
-    Ok(())
 }

@@ -3,99 +3,24 @@
 //! A configuration is the built-in one of the task (`configs/<task>.toml`, else `configs/paper.toml`), then the file
 //! given with `--config` laid over it, then each `--set`. A key that does not exist is refused with the closest one.
 
-use std::path::Path;
+mod error;
+mod source;
 
 use mfpo_policy::device::DeviceName;
 use mfpo_sim::{Randomization, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use toml::{Table, Value};
 
 use crate::algorithm::AlgorithmKind;
 use crate::learner::LearnerConfig;
 use crate::sac::SacConfig;
 
-/// The configurations that travel inside the program: name, text.
-pub const BUILT_IN: [(&str, &str); 4] = [
-    ("swing_arm", include_str!("../configs/swing_arm.toml")),
-    ("reach_arm", include_str!("../configs/reach_arm.toml")),
-    ("HalfCheetah-v5", include_str!("../configs/half_cheetah.toml")),
-    (DEFAULT, include_str!("../configs/paper.toml")),
-];
-
-/// The built-in configuration of a task that has none of its own.
-const DEFAULT: &str = "paper";
+pub use error::ConfigError;
+pub use source::{BUILT_IN, built_in_names};
+use source::{DEFAULT, apply_override, built_in, merge, read, table};
 
 const SECTIONS: [&str; 6] = ["run", "evaluation", "environment", "task", "learner", "sac"];
-
-/// Why a configuration was refused.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// A key that nothing reads.
-    #[error("unknown key '{key}' in the configuration{}; the keys of [{section}] are: {known}", closest_hint(.closest))]
-    UnknownKey {
-        /// The key with its section.
-        key: String,
-        /// The section it was in.
-        section: String,
-        /// The valid key that resembles it most.
-        closest: Option<String>,
-        /// All valid keys of the section.
-        known: String,
-    },
-    /// A section that nothing reads.
-    #[error("unknown section '{section}' in the configuration{}; the sections are: {}", closest_hint(.closest), SECTIONS.join(", "))]
-    UnknownSection {
-        /// The section.
-        section: String,
-        /// The valid section that resembles it most.
-        closest: Option<String>,
-    },
-    /// A value of the wrong type, or a key that is missing.
-    #[error("section [{section}] of the configuration: {reason}")]
-    Section {
-        /// The section.
-        section: &'static str,
-        /// What serde says.
-        reason: String,
-    },
-    /// A number that cannot work.
-    #[error("{key} is {got}; expected {expected}")]
-    OutOfRange {
-        /// The key with its section.
-        key: &'static str,
-        /// What a valid value looks like.
-        expected: String,
-        /// The value that came.
-        got: String,
-    },
-    /// A range of the environment that makes no sense.
-    #[error("section [environment] of the configuration: {0}")]
-    Environment(#[from] mfpo_sim::SimError),
-    /// `--set` without a key or a value.
-    #[error("--set '{0}' is not of the form section.key=value, for example learner.discount=0.98")]
-    Override(String),
-    /// Not TOML.
-    #[error("{path} is not valid TOML: {reason}")]
-    Syntax {
-        /// The file.
-        path: String,
-        /// Where and why.
-        reason: String,
-    },
-    /// Neither a file nor a built-in name.
-    #[error(
-        "cannot read the configuration '{path}': {source}; give a file, or one of the built-in names: {}",
-        built_in_names()
-    )]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-}
 
 /// Everything a run depends on, beside the task and the seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -272,101 +197,6 @@ impl TrainConfig {
     }
 }
 
-/// The names of the built-in configurations, separated by commas.
-pub fn built_in_names() -> String {
-    BUILT_IN.map(|(name, _)| name).join(", ")
-}
-
-/// One that has no section `run` says only what differs from [`DEFAULT`].
-fn built_in(name: &str) -> Option<Table> {
-    let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
-    let table: Table = text.parse().ok()?;
-    if table.contains_key("run") {
-        return Some(table);
-    }
-    let mut base = built_in(DEFAULT)?;
-    merge(&mut base, table);
-    Some(base)
-}
-
-fn read(path: &str) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(Path::new(path)).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    table(path, &text)
-}
-
-fn table(path: &str, text: &str) -> Result<Table, ConfigError> {
-    let mut table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| ConfigError::Syntax {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-    leave_out_own_delay(&mut table);
-    Ok(table)
-}
-
-/// Programs that could not leave the delay out stored all ranges, and 8 ms alone for the task's own. Today a
-/// shortest delay of 0 is not stored, so that the 8 ms of a run of today are those that somebody asked for.
-fn leave_out_own_delay(table: &mut Table) {
-    let Some(Value::Table(environment)) = table.get_mut("environment") else {
-        return;
-    };
-    let others = [
-        "action_delay_min",
-        "position_noise",
-        "velocity_noise",
-        "mass",
-        "damping",
-        "effort",
-    ];
-    let is = |key: &str, number: f64| environment.get(key).and_then(Value::as_float) == Some(number);
-    if is("action_delay_max", 0.008) && others.iter().all(|key| is(key, 0.0)) {
-        environment.remove("action_delay_max");
-    }
-}
-
-/// Lays `over` on `base`, key by key.
-fn merge(base: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
-    }
-}
-
-/// Applies `section.key=value`; a value that is not TOML is taken as a string.
-fn apply_override(table: &mut Table, text: &str) -> Result<(), ConfigError> {
-    let malformed = || ConfigError::Override(text.to_owned());
-    let (path, value) = text.split_once('=').ok_or_else(malformed)?;
-    let (section, key) = path.trim().split_once('.').ok_or_else(malformed)?;
-    let value = parse_value(value.trim());
-    // What people try first; from there on it is learnt.
-    let key = match (section, key) {
-        ("learner" | "sac", "temperature") => "initial_temperature",
-        _ => key,
-    };
-    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-    section
-        .as_table_mut()
-        .ok_or_else(malformed)?
-        .insert(key.to_owned(), value);
-    Ok(())
-}
-
-fn parse_value(text: &str) -> Value {
-    format!("value = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
 /// The sizes come from the task: a file need not state them.
 fn fill_in_sizes(table: &mut Table) {
     for section in ["sac", "task"] {
@@ -422,12 +252,6 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate.to_owned())
 }
 
-fn closest_hint(closest: &Option<String>) -> String {
-    closest
-        .as_ref()
-        .map_or_else(String::new, |key| format!("; did you mean '{key}'?"))
-}
-
 fn require(holds: bool, key: &'static str, expected: &str, got: impl ToString) -> Result<(), ConfigError> {
     if holds {
         return Ok(());
@@ -476,6 +300,38 @@ mod tests {
         expected.learner.hidden_sizes = vec![8, 9];
         expected.run.steps = 12;
         assert_eq!(changed, expected);
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_an_exponent() {
+        assert_eq!(load(&["run.steps=1e4"]).unwrap().run.steps, 10_000);
+        assert_eq!(load(&["run.steps=2.5e3"]).unwrap().run.steps, 2_500);
+        assert!(refusal(&["run.steps=1.5"]).contains("steps"));
+        let small = load(&["learner.learning_rate=1e-4"]).unwrap();
+        assert_eq!(small.learner.learning_rate, 1e-4);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_with_what_is_near() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("walker.toml"), "").unwrap();
+        std::fs::write(at("walker.txt"), "").unwrap();
+        let refused = |path: &std::path::Path| {
+            let refused = TrainConfig::load("swing_arm", path.to_str(), &[]);
+            refused.unwrap_err().to_string()
+        };
+        let walker = at("walker.toml").display().to_string();
+        for typo in ["walkr.toml", "walker"] {
+            let text = refused(&at(typo));
+            assert!(text.contains(&format!("did you mean '{walker}'?")), "{text}");
+        }
+        let text = refused(&at("swing_arn.toml"));
+        assert!(text.contains("did you mean 'swing_arm'?"), "{text}");
+        std::fs::create_dir(at("run")).unwrap();
+        std::fs::write(at("run/config.toml"), "").unwrap();
+        let text = refused(&at("run"));
+        assert!(text.contains("run/config.toml'?"), "{text}");
     }
 
     #[test]

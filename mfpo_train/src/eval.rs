@@ -8,8 +8,10 @@ use mfpo_policy::bundle::{self, VerifiedBundle};
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
 
+use crate::cli::print;
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
+use crate::footprint;
 
 /// What to measure, and how to tell it.
 #[derive(clap::Args)]
@@ -54,44 +56,54 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
             args.bundle.display()
         );
     }
+    footprint::check_candidates(args.candidates, sampler.action_size())?;
     let plan = Plan {
         episodes: args.episodes,
         candidates: args.candidates,
         seed: args.seed,
     };
-    let film = args.video.as_ref();
-    let film = film.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
-    let mut film = film
-        .map(|path| Recording::start(&path, args.video_size, env.as_mut()))
+    let video = args.video.as_ref();
+    let video = video.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
+    let mut film = video
+        .as_ref()
+        .map(|path| Recording::start(path, args.video_size, env.as_mut()))
         .transpose()?;
     let onlooker: &mut dyn Onlooker = match &mut film {
         Some(film) => film,
         None => &mut (),
     };
     let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
+    // Before anything is told: whoever reads that may have seen enough. What was measured is told even without a film.
+    let filmed = film.map_or(Ok(()), Recording::finish);
     if args.json {
-        println!("{}", serde_json::to_string(&told)?);
+        print(&(serde_json::to_string(&told)? + "\n"))?;
     } else {
-        tell(&bundle, env.as_ref(), &told);
+        print(&in_words(&bundle, env.as_ref(), &told))?;
     }
-    film.map_or(Ok(()), Recording::finish)
+    filmed?;
+    match video {
+        Some(path) if args.json => tracing::info!("film {}", path.display()),
+        Some(path) => print(&format!("film    {}\n", path.display()))?,
+        None => {}
+    }
+    Ok(())
 }
 
-fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
+fn in_words(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) -> String {
     let manifest = bundle.manifest();
-    println!(
-        "{}, {} version {}: {} episodes, {} candidate(s)",
+    let success = told.success;
+    let success = success.map_or_else(String::new, |share| format!("success {:.0} %\n", 100.0 * share));
+    format!(
+        "{}, {} version {}: {} episodes, {} candidate(s)\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} steps\n",
         env.spec().name,
         manifest.run,
         manifest.version,
         told.episodes,
-        told.candidates
-    );
-    println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
-    if let Some(success) = told.success {
-        println!("success {:.0} %", 100.0 * success);
-    }
-    println!("length  {:.0} steps", told.mean_length);
+        told.candidates,
+        told.mean_return,
+        told.std_return,
+        told.mean_length
+    )
 }
 
 /// Opens the bundle in a file.
@@ -99,8 +111,22 @@ fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
 /// # Errors
 /// When the file cannot be read, or the bundle is refused; both name the file.
 pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = read_bundle(file)?;
     bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+/// The bytes of a bundle, unopened.
+///
+/// # Errors
+/// When the file cannot be read; it is named, and where it is a folder, so is the bundle that a run leaves there.
+pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
+    ensure!(
+        !file.is_dir(),
+        "{} is a folder; expected a bundle, such as {}",
+        file.display(),
+        file.join("last.safetensors").display()
+    );
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.

@@ -35,16 +35,30 @@ pub fn check(config: &TrainConfig) -> Result<(), FootprintError> {
     }
 }
 
-fn fits(config: &TrainConfig, available: f64) -> Result<(), FootprintError> {
+/// Refuses more candidates of an action than this machine can hold.
+///
+/// # Errors
+/// [`FootprintError`] naming the option.
+pub fn check_candidates(candidates: usize, action_size: usize) -> Result<(), FootprintError> {
+    let bytes = candidates as f64 * action_size as f64 * NUMBER;
+    match machine_bytes() {
+        Some(available) if bytes > available => Err(too_large("--candidates", bytes, available)),
+        _ => Ok(()),
+    }
+}
+
+fn too_large(keys: &'static str, bytes: f64, available: f64) -> FootprintError {
     let gigabytes = |bytes: f64| format!("{:.1}", bytes / 1e9);
-    let too_large = parts(config).into_iter().find(|(_, bytes)| *bytes > available);
-    too_large.map_or(Ok(()), |(keys, bytes)| {
-        Err(FootprintError {
-            keys,
-            needed: gigabytes(bytes),
-            available: gigabytes(available),
-        })
-    })
+    FootprintError {
+        keys,
+        needed: gigabytes(bytes),
+        available: gigabytes(available),
+    }
+}
+
+fn fits(config: &TrainConfig, available: f64) -> Result<(), FootprintError> {
+    let part = parts(config).into_iter().find(|(_, bytes)| *bytes > available);
+    part.map_or(Ok(()), |(keys, bytes)| Err(too_large(keys, bytes, available)))
 }
 
 /// Keys, and the bytes that they ask for at least; in floating point, where no product overflows.
@@ -158,6 +172,15 @@ mod tests {
             fits(&config("Humanoid-v5", &[algorithm]), 4e9).unwrap();
         }
         assert!(machine_bytes().is_none_or(|bytes| bytes > 1e8));
+    }
+
+    #[test]
+    fn candidates_that_no_machine_holds_are_refused() {
+        check_candidates(1_000, 17).unwrap();
+        if machine_bytes().is_some() {
+            let error = check_candidates(usize::MAX, 1).unwrap_err();
+            assert_eq!(error.keys, "--candidates");
+        }
     }
 
     #[test]

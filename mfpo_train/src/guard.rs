@@ -4,7 +4,8 @@
 //! sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts the
 //! threshold of the spread, the one signal that finds anything, into a bundle: what the control node's `guard` acts on.
 
-use std::fs;
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -15,12 +16,12 @@ use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth};
 use mfpo_sim::Env;
 use mfpo_sim::env::evaluation_seed;
-use plotters::prelude::*;
-use serde_json::{Value, json};
 
-use crate::eval::{open_bundle, task_of};
-use crate::plot::{FONT, PlotError, SIZE, register_font};
-use crate::publish::write_atomically;
+use crate::cli::print;
+use crate::eval::{open_bundle, read_bundle, task_of};
+use crate::plot::check_format;
+use crate::publish::{check_folder, write_atomically};
+use report::{draw, in_words, summary};
 
 /// Candidates that the spread is measured over and the critics choose from.
 const CANDIDATES: usize = 8;
@@ -45,7 +46,7 @@ pub struct GuardArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Draw the curve
+    /// Draw the curve: png, jpg or bmp
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
     /// Write the bundle with a guard: the threshold of the spread of candidates that detects most
@@ -149,6 +150,16 @@ struct Measurement {
 /// # Errors
 /// When the bundle is refused, holds no critics, or an episode cannot be run.
 pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
+    // Before minutes of episodes.
+    args.out.as_deref().map_or(Ok(()), check_format)?;
+    ensure!(
+        args.false_alarms >= 0.0,
+        "--false-alarms is {}; expected alarms an hour, 0 or more",
+        args.false_alarms
+    );
+    for path in args.out.iter().chain(&args.write) {
+        check_folder(path)?;
+    }
     let bundle = open_bundle(&args.bundle)?;
     let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
     let sampler = bundle.sampler(&Device::Cpu)?;
@@ -184,26 +195,31 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
     let results: Vec<Signal> = (0..SIGNALS.len())
         .map(|index| Signal::of(index, &nominal, &faults, period))
         .collect();
-    if args.json {
-        println!("{}", summary(&results, &nominal, &faults));
+    let told = if args.json {
+        format!("{}\n", summary(&results, &nominal, &faults))
     } else {
-        println!(
-            "{title}: {} episodes without a fault and of each; an alarm is {IN_A_ROW} ticks in a row",
-            args.episodes
-        );
-        tell(&results, &nominal, &faults);
-    }
-    if let Some(path) = &args.out {
-        draw(&title, &results, path)?;
-    }
-    match &args.write {
-        Some(path) => write_guard(args, &results[SPREAD], path),
-        None => Ok(()),
+        format!(
+            "{title}: {} episodes without a fault and of each; an alarm is {IN_A_ROW} ticks in a row\n{}",
+            args.episodes,
+            in_words(&results, &nominal, &faults)?
+        )
+    };
+    // Files before words: whoever reads those may have seen enough. The words are told even where a file fails.
+    let drawn = args.out.as_ref().map(|path| draw(&title, &results, path));
+    let written = args
+        .write
+        .as_ref()
+        .map(|path| write_guard(args, &results[SPREAD], path));
+    print(&told)?;
+    drawn.transpose()?;
+    match written.transpose()? {
+        Some(line) if !args.json => print(&line),
+        _ => Ok(()),
     }
 }
 
-/// Writes the bundle with the threshold that may give so many false alarms.
-fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result<()> {
+/// Writes the bundle with the threshold that may give so many false alarms; the line that says so.
+fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result<String> {
     let rate = args.false_alarms;
     let point = spread.at(rate).with_context(|| {
         format!("no threshold of the spread gives at most {rate} false alarms an hour; expected a higher --false-alarms")
@@ -214,19 +230,16 @@ fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result
         candidates: CANDIDATES,
         in_a_row: IN_A_ROW,
     };
-    let bytes = fs::read(&args.bundle).with_context(|| format!("cannot read {}", args.bundle.display()))?;
+    let bytes = read_bundle(&args.bundle)?;
     let had_signature = bundle::open(&bytes)?.signer().is_some();
     let guarded = bundle::with_guard(&bytes, guard)?;
     write_atomically(path, &guarded).with_context(|| format!("cannot write {}", path.display()))?;
-    if !args.json {
-        println!(
-            "\n{}: guarded where {CANDIDATES} candidates are spread by more than {:.4}, {IN_A_ROW} ticks in a row{}",
-            path.display(),
-            guard.spread_max,
-            if had_signature { "; sign it again" } else { "" }
-        );
-    }
-    Ok(())
+    Ok(format!(
+        "\n{}: guarded where {CANDIDATES} candidates are spread by more than {:.4}, {IN_A_ROW} ticks in a row{}\n",
+        path.display(),
+        guard.spread_max,
+        if had_signature { "; sign it again" } else { "" }
+    ))
 }
 
 impl Measurement {
@@ -414,104 +427,6 @@ fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) 
 
 fn mean_return(episodes: &[Episode]) -> f64 {
     episodes.iter().map(|e| e.total).sum::<f64>() / episodes.len().max(1) as f64
-}
-
-fn tell(results: &[Signal], nominal: &[Episode], faults: &[(Fault, Vec<Episode>)]) {
-    println!("return without a fault: {:.1}", mean_return(nominal));
-    let returns: Vec<String> = faults
-        .iter()
-        .map(|(fault, e)| format!("{} {:.1}", fault.name(), mean_return(e)))
-        .collect();
-    println!("return with one: {}", returns.join(", "));
-    for rate in RATES {
-        println!(
-            "\nat most {rate} false alarms an hour: detected within {IN_TIME} s (median time to the alarm, s)"
-        );
-        print!("{:<28}", "");
-        faults
-            .iter()
-            .for_each(|(fault, _)| print!(" {:>14}", fault.name()));
-        println!();
-        for signal in results {
-            print!("{:<28}", signal.name);
-            match signal.at(rate) {
-                None => print!(" no threshold"),
-                Some(point) => {
-                    for (share, median) in &point.faults {
-                        print!(" {:>5.0} % ({median:>4.2})", share * 100.0);
-                    }
-                }
-            }
-            println!();
-        }
-    }
-}
-
-fn summary(results: &[Signal], nominal: &[Episode], faults: &[(Fault, Vec<Episode>)]) -> Value {
-    let point = |point: &Point| {
-        let by_fault = faults.iter().zip(&point.faults).map(|((fault, _), (share, median))| {
-            json!({"fault": fault.name(), "detected": share, "median_s": median.is_finite().then_some(median)})
-        });
-        json!({"threshold": point.threshold, "false_alarms_per_hour": point.rate, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
-    };
-    let signals = results.iter().map(|signal| {
-        json!({"signal": signal.name, "points": signal.points.iter().map(point).collect::<Vec<_>>()})
-    });
-    json!({"return": mean_return(nominal), "in_a_row": IN_A_ROW, "in_time_s": IN_TIME, "signals": signals.collect::<Vec<_>>()})
-}
-
-const COLOURS: [RGBColor; SIGNALS.len()] = [
-    RGBColor(31, 98, 168),
-    RGBColor(214, 106, 26),
-    RGBColor(110, 168, 120),
-];
-/// What has no false alarm at all is drawn here, an hour.
-const NONE_AT: f64 = 0.1;
-
-fn draw(title: &str, results: &[Signal], path: &Path) -> Result<(), PlotError> {
-    register_font();
-    draw_chart(title, results, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    })
-}
-
-fn draw_chart(title: &str, results: &[Signal], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let root = BitMapBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, (FONT, 26))
-        .margin(20)
-        .x_label_area_size(55)
-        .y_label_area_size(80)
-        .build_cartesian_2d((NONE_AT..100_000.0).log_scale(), 0.0..1.0)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.10))
-        .x_desc("false alarms an hour")
-        .y_desc(format!("faults detected within {IN_TIME} s"))
-        .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
-        .label_style((FONT, 20))
-        .axis_desc_style((FONT, 22))
-        .draw()?;
-    for (signal, colour) in results.iter().zip(COLOURS) {
-        let points = signal.points.iter().map(|p| (p.rate.max(NONE_AT), p.detected()));
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(3)).point_size(3))?
-            .label(signal.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .legend_area_size(34)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.25))
-        .label_font((FONT, 20))
-        .margin(12)
-        .draw()?;
-    Ok(root.present()?)
 }
 
 #[cfg(test)]

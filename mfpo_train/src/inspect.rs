@@ -1,6 +1,7 @@
 //! What a bundle says about itself, for a person.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use mfpo_policy::bundle::{Manifest, VerifiedBundle};
 use mfpo_policy::spec::{Axis, JointSpec, ObservationTerm, RobotSpec};
@@ -26,11 +27,7 @@ pub fn describe(bundle: &VerifiedBundle) -> String {
 fn write_policy(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
     writeln!(text, "run               {}", manifest.run)?;
     writeln!(text, "version           {}", manifest.version)?;
-    writeln!(
-        text,
-        "sealed            {} s after the Unix epoch",
-        manifest.created_unix_s
-    )?;
+    writeln!(text, "sealed            {}", date(manifest.created_unix_s))?;
     writeln!(text, "digest            {}", manifest.digest)?;
     writeln!(text, "format            {}", manifest.format)?;
     writeln!(text, "sampling steps T  {}", manifest.sampling_steps)?;
@@ -43,6 +40,17 @@ fn write_policy(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
         manifest.probes.len(),
         manifest.probe_tolerance
     )
+}
+
+/// The last second that a date of four digits has.
+const LAST: u64 = 253_402_300_799;
+
+/// Seconds since 1970 as a date, UTC; whoever made the bundle may have stated any number.
+fn date(unix_s: u64) -> String {
+    if unix_s > LAST {
+        return format!("{unix_s} s after the Unix epoch");
+    }
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix_s)).to_string()
 }
 
 fn signer_line(bundle: &VerifiedBundle) -> String {
@@ -161,6 +169,13 @@ fn term_line(term: &ObservationTerm) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bundle_tells_its_date_whatever_it_states() {
+        assert_eq!(date(1_795_910_400), "2026-11-29T00:00:00Z");
+        assert_eq!(date(LAST), "9999-12-31T23:59:59Z");
+        assert_eq!(date(u64::MAX), format!("{} s after the Unix epoch", u64::MAX));
+    }
 
     #[test]
     fn a_robot_that_is_told_where_to_go_says_in_which_frame_and_range() {

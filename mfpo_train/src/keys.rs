@@ -10,7 +10,8 @@ use mfpo_policy::bundle;
 use mfpo_policy::signature::{PublicKey, SigningKey, TrustedKeys};
 use rand::Rng;
 
-use crate::eval::open_bundle;
+use crate::cli::print;
+use crate::eval::{open_bundle, read_bundle};
 use crate::publish::write_atomically;
 
 /// Where a new key goes.
@@ -52,12 +53,22 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
     rand::rng().fill_bytes(&mut seed);
     let key = SigningKey::from_seed(&seed);
     let public = public_file(&args.file);
+    // Both before either is written: half a pair is of no use, and in the way of the next.
+    for file in [&args.file, &public] {
+        ensure!(
+            !file.exists(),
+            "{} exists already; a key is never overwritten: give another name",
+            file.display()
+        );
+    }
     write_new(&args.file, &key.to_pem()?, 0o600)?;
     write_new(&public, &key.public().to_pem()?, 0o644)?;
-    println!("private key  {} (keep it secret)", args.file.display());
-    println!("public key   {}", public.display());
-    println!("             {}", key.public());
-    Ok(())
+    print(&format!(
+        "private key  {} (keep it secret)\npublic key   {}\n             {}\n",
+        args.file.display(),
+        public.display(),
+        key.public()
+    ))
 }
 
 /// Signs a bundle.
@@ -66,13 +77,12 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
 /// When key or bundle cannot be read, or the bundle is not valid.
 pub fn sign(args: &SignArgs) -> anyhow::Result<()> {
     let key = read_key(&args.key)?;
-    let bytes = fs::read(&args.bundle).with_context(|| format!("cannot read {}", args.bundle.display()))?;
+    let bytes = read_bundle(&args.bundle)?;
     let signed =
         bundle::sign(&bytes, &key).with_context(|| format!("{} is refused", args.bundle.display()))?;
     let out = args.out.as_ref().unwrap_or(&args.bundle);
     write_atomically(out, &signed).with_context(|| format!("cannot write {}", out.display()))?;
-    println!("{} signed by {}", out.display(), key.public());
-    Ok(())
+    print(&format!("{} signed by {}\n", out.display(), key.public()))
 }
 
 /// Says who signed a bundle, and whether that counts.
@@ -91,8 +101,10 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         .with_context(|| format!("{} is refused", args.bundle.display()))?;
     let signer = bundle.signer();
     let signer = signer.map_or_else(|| "nobody".to_owned(), |key| key.to_string());
-    println!("{} is whole, signed by {signer}", args.bundle.display());
-    Ok(())
+    print(&format!(
+        "{} is whole, signed by {signer}\n",
+        args.bundle.display()
+    ))
 }
 
 /// Reads a private key.
@@ -125,11 +137,6 @@ fn public_file(private: &Path) -> PathBuf {
 
 /// Writes a file that must not exist.
 fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    ensure!(
-        !path.exists(),
-        "{} exists already; a key is never overwritten: give another name",
-        path.display()
-    );
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(mode).open(path);
     let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;

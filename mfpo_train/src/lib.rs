@@ -21,6 +21,7 @@ pub mod learner;
 pub mod metrics;
 pub mod normalize;
 pub mod overlay;
+pub mod pace;
 pub mod plot;
 pub mod progress;
 pub mod publish;

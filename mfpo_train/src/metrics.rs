@@ -4,7 +4,7 @@
 //! was measured. A number that is not finite is an error that names the metric: the run stops there.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Lines, Read, Seek, SeekFrom, Take, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -68,13 +68,24 @@ impl Metrics {
         })
     }
 
-    /// Goes on after the first `bytes` bytes, `seconds` after the start; what follows them was not saved and is removed.
+    /// The lines of the first `bytes` bytes, those that [`Metrics::resume`] keeps; nothing is changed.
+    ///
+    /// # Errors
+    /// [`MetricsError::Short`] where there are fewer bytes.
+    pub fn kept(path: &Path, bytes: u64) -> Result<Lines<BufReader<Take<File>>>, MetricsError> {
+        let file = File::open(path)?;
+        check_length(&file, bytes)?;
+        Ok(BufReader::new(file.take(bytes)).lines())
+    }
+
+    /// Goes on after the first `bytes` bytes, `seconds` after the start; what follows them was not saved and is removed:
+    /// look into [`Metrics::kept`] before.
+    ///
+    /// # Errors
+    /// [`MetricsError::Short`] where there are fewer bytes; the file is as it was then.
     pub fn resume(path: &Path, bytes: u64, seconds: f64) -> Result<Self, MetricsError> {
         let mut file = OpenOptions::new().write(true).open(path)?;
-        let got = file.metadata()?.len();
-        if got < bytes {
-            return Err(MetricsError::Short { expected: bytes, got });
-        }
+        check_length(&file, bytes)?;
         file.set_len(bytes)?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self {
@@ -114,6 +125,14 @@ impl Metrics {
         self.file.flush()?;
         Ok(line)
     }
+}
+
+fn check_length(file: &File, expected: u64) -> Result<(), MetricsError> {
+    let got = file.metadata()?.len();
+    if got < expected {
+        return Err(MetricsError::Short { expected, got });
+    }
+    Ok(())
 }
 
 /// The fields of `measured`, all numbers finite. Call it on every update, also those that are not written.

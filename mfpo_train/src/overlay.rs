@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use plotters::prelude::*;
 use serde::Deserialize;
 
@@ -38,27 +38,23 @@ impl RunCurve {
     /// Reads a run folder.
     ///
     /// # Errors
-    /// When it is not one, or holds no evaluation.
+    /// When it is not one.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let info = RunInfo::read(folder)?;
         let read = |name: &str| {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let config = TrainConfig::parse(&read("config.toml")?, &[])?;
+        let config = TrainConfig::parse(&read("config.toml")?, &[]);
+        let config = config.with_context(|| format!("cannot take {}/config.toml", folder.display()))?;
         let mut evaluations = Vec::new();
-        for line in read("metrics.jsonl")?.lines() {
-            if let Some(point) =
-                evaluation(line).with_context(|| format!("{}/metrics.jsonl", folder.display()))?
-            {
-                evaluations.push(point);
-            }
+        for (index, line) in read("metrics.jsonl")?.lines().enumerate() {
+            let point = evaluation(line).with_context(|| {
+                let (place, line) = (folder.display(), index + 1);
+                format!("line {line} of {place}/metrics.jsonl is not what a run writes")
+            })?;
+            evaluations.extend(point);
         }
-        ensure!(
-            !evaluations.is_empty(),
-            "the run in {} was not measured yet; wait for its first evaluation",
-            folder.display()
-        );
         Ok(Self {
             folder: folder.display().to_string(),
             info,
@@ -96,40 +92,74 @@ struct Group {
     points: Vec<(f64, f64, f64, f64)>,
 }
 
-/// The runs below `folders`: each is a run, or holds runs. A run that is named twice, also through the folder that
-/// holds it, is one.
+/// Folders of runs lie in one another no deeper: `runs`, one of an experiment, one of its seeds.
+const DEEPEST: u32 = 3;
+
+/// The runs below `folders`: each is a run, or holds runs, or folders of runs. A run that is named twice, also through the
+/// folder that holds it, is one.
+///
+/// A run below a folder that was not measured yet is left out, with a warning.
 ///
 /// # Errors
-/// When one holds none.
+/// When one holds none, or is one that was not measured yet.
 pub fn find_runs(folders: &[PathBuf]) -> anyhow::Result<Vec<RunCurve>> {
     let (mut runs, mut known) = (Vec::new(), BTreeSet::new());
     for folder in folders {
         for path in run_folders(folder)? {
             let place = path.canonicalize();
             let place = place.with_context(|| format!("cannot find {}", path.display()))?;
-            if known.insert(place) {
-                runs.push(RunCurve::read(&path)?);
+            if !known.insert(place) {
+                continue;
+            }
+            let run = RunCurve::read(&path)?;
+            let place = path.display();
+            if !run.evaluations.is_empty() {
+                runs.push(run);
+            } else if path == *folder {
+                bail!("the run in {place} was not measured yet; wait for its first evaluation");
+            } else {
+                tracing::warn!("the run in {place} was not measured yet and is left out");
             }
         }
     }
+    ensure!(
+        !runs.is_empty(),
+        "no run was measured yet; wait for a first evaluation"
+    );
     Ok(runs)
 }
 
-/// The folder itself where it is a run, else the runs in it.
+/// The folder itself where it is a run, else the runs below it.
 fn run_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if folder.join("run.json").exists() {
-        return Ok(vec![folder.to_owned()]);
+    // Its own error: what cannot be read below it is no run.
+    if let Err(error) = fs::read_dir(folder) {
+        bail!(
+            "cannot read {}: {error}; expected the folder that `train --out` or `train --seeds` leaves",
+            folder.display()
+        );
     }
-    let below = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut below: Vec<PathBuf> = below.flatten().map(|entry| entry.path()).collect();
-    below.retain(|path| path.join("run.json").exists());
-    below.sort();
+    let found = runs_within(folder, DEEPEST);
     ensure!(
-        !below.is_empty(),
+        !found.is_empty(),
         "{} is no run and holds none: expected the folder that `train --out` or `train --seeds` leaves",
         folder.display()
     );
-    Ok(below)
+    Ok(found)
+}
+
+/// `folder` where it is a run, else the runs in it and, `depth` folders down, below it. What a run holds is no other run.
+fn runs_within(folder: &Path, depth: u32) -> Vec<PathBuf> {
+    if folder.join("run.json").exists() {
+        return vec![folder.to_owned()];
+    }
+    if depth == 0 {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    below.sort();
+    let found = below.iter().filter(|path| path.is_dir());
+    found.flat_map(|path| runs_within(path, depth - 1)).collect()
 }
 
 /// Draws `runs` to `path`.
@@ -437,19 +467,72 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_run_that_is_named_twice_is_one() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("one");
-        fs::create_dir(&folder).unwrap();
+    /// Leaves a run that was measured once.
+    fn store(folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
         let run = run(0, &[], &[]);
-        run.info.store(&folder).unwrap();
+        run.info.store(folder).unwrap();
         fs::write(folder.join("config.toml"), run.config.to_toml().unwrap()).unwrap();
         let line = serde_json::json!({
             "kind": "evaluation", "step": 1, "seconds": 1.0, "mean_return": 2.0, "std_return": 0.0,
             "mean_length": 9.0, "episodes": 1, "candidates": 1,
         });
         fs::write(folder.join("metrics.jsonl"), format!("{line}\n")).unwrap();
+    }
+
+    #[test]
+    fn folders_of_folders_of_runs_are_searched_but_no_run_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        for name in ["first", "hopper/s0", "hopper/s1", "first/before_1"] {
+            store(&at(name));
+        }
+        fs::write(at("notes.txt"), "mine").unwrap();
+        let runs = find_runs(&[parent.path().to_owned()]).unwrap();
+        let folders: Vec<String> = runs.into_iter().map(|run| run.folder).collect();
+        assert_eq!(
+            folders,
+            ["first", "hopper/s0", "hopper/s1"].map(|name| at(name).display().to_string())
+        );
+        let text = find_runs(&[at("notes.txt")]).unwrap_err().to_string();
+        assert!(
+            text.contains("notes.txt") && text.contains("expected the folder"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_not_measured_yet_keeps_no_other_from_being_drawn() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        store(&at("new"));
+        fs::write(at("new/metrics.jsonl"), "").unwrap();
+        let text = find_runs(&[at("new")]).unwrap_err().to_string();
+        assert!(
+            text.contains("was not measured yet; wait for its first evaluation"),
+            "{text}"
+        );
+        let text = find_runs(&[parent.path().to_owned()]).unwrap_err().to_string();
+        assert!(text.contains("no run was measured yet"), "{text}");
+        store(&at("old"));
+        assert_eq!(find_runs(&[parent.path().to_owned()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_no_run_writes_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        store(parent.path());
+        let path = parent.path().join("metrics.jsonl");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"kind\"").unwrap();
+        let text = find_runs(&[parent.path().to_owned()]).unwrap_err().to_string();
+        assert!(text.starts_with("line 2 of "), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_is_named_twice_is_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("one");
+        store(&folder);
         let roundabout = folder.join("..").join("one");
         let named = [folder.clone(), parent.path().to_owned(), roundabout, folder];
         assert_eq!(find_runs(&named).unwrap().len(), 1);

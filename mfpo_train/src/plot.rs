@@ -38,6 +38,25 @@ const EVALUATIONS: RGBColor = RGBColor(31, 98, 168);
 const WITHOUT_SELECTION: RGBColor = RGBColor(110, 168, 120);
 const SUCCESS: RGBColor = RGBColor(214, 106, 26);
 
+/// How a picture's file may end: what the encoders here write.
+const FORMATS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+
+/// Can a picture of this name be drawn? Ask before anything is measured for it.
+///
+/// # Errors
+/// [`PlotError`] naming the formats.
+pub fn check_format(path: &Path) -> Result<(), PlotError> {
+    let extension = path.extension().unwrap_or_default();
+    let extension = extension.to_string_lossy().to_lowercase();
+    if FORMATS.contains(&extension.as_str()) {
+        return Ok(());
+    }
+    Err(PlotError {
+        path: path.display().to_string(),
+        reason: format!("expected a name that ends in .{}", FORMATS.join(", .")),
+    })
+}
+
 /// Draws `curve` to `path`.
 pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
     register_font();
@@ -249,6 +268,24 @@ mod tests {
         };
         draw(&flat, &path).unwrap();
         assert_eq!(picture(&path).0, SIZE.0);
+    }
+
+    #[test]
+    fn a_format_that_nobody_writes_is_refused_with_those_that_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["curve.PNG", "curve.jpg", "curve.jpeg", "curve.bmp"] {
+            let path = folder.path().join(name);
+            check_format(&path).unwrap();
+            draw(&sample(), &path).unwrap();
+            assert!(path.metadata().unwrap().len() > 1_000, "{name}");
+        }
+        for name in ["p.pdf", "p.svg", "p"] {
+            let text = check_format(Path::new(name)).unwrap_err().to_string();
+            assert_eq!(
+                text,
+                format!("cannot draw {name}: expected a name that ends in .png, .jpg, .jpeg, .bmp")
+            );
+        }
     }
 
     #[test]

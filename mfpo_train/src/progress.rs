@@ -1,13 +1,13 @@
 //! Tells a person, or the program that started this one, how far the run is.
 //!
-//! A person gets a bar: steps, steps/s, updates/s, return, temperature, entropy, ETA. A program gets one JSON object a
+//! A person gets a bar: steps, steps/s, updates/s, return, temperature, entropy, time left. A program gets one JSON object a
 //! report on standard output (`--json-progress`). What is not known yet is null, never NaN.
 
 use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 /// How a run tells its progress.
@@ -47,6 +47,8 @@ pub struct Report {
     pub updates_per_s: f64,
     /// Seconds since the start.
     pub seconds: f64,
+    /// Seconds until all steps are done, as fast as the last minutes were; not known while actions are random.
+    pub seconds_left: Option<f64>,
     /// Version of the last bundle.
     pub version: u64,
 }
@@ -104,7 +106,7 @@ fn bars() -> &'static MultiProgress {
 }
 
 fn bar(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {pos}/{len} steps, {msg}, {eta} left");
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {pos}/{len} steps, {msg}");
     ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
@@ -123,19 +125,28 @@ pub(crate) fn message(report: &Report) -> String {
         text += &format!("success {:.0} %, ", 100.0 * success);
     }
     text + &format!(
-        "temperature {}, entropy {}",
+        "temperature {}, entropy {}, {} left",
         number(report.temperature, 3),
-        number(report.entropy, 2)
+        number(report.entropy, 2),
+        time(report.seconds_left)
     )
 }
 
-/// Writes log lines above the bar; give it to tracing.
+/// A time in its largest unit.
+fn time(seconds: Option<f64>) -> String {
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.map_or_else(|| "-".to_owned(), |time| format!("{:#}", HumanDuration(time)))
+}
+
+/// Writes log lines above the bar; give it to tracing. It never fails: a log that nobody reads any more - a closed pipe, a
+/// terminal that is gone - must not end a training.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        bars().suspend(|| std::io::stderr().write_all(bytes))?;
+        // Not `suspend`, which panics where the terminal is gone; the bar comes back with the next report.
+        let _ = bars().clear().and_then(|()| std::io::stderr().write_all(bytes));
         Ok(bytes.len())
     }
 
@@ -219,7 +230,9 @@ mod tests {
             (&json["step"], &json["version"], &json["success"]),
             (&50.into(), &3.into(), &0.5.into())
         );
-        assert!(json["return"].is_null() && json["temperature"].is_null() && json["entropy"].is_null());
+        for key in ["return", "temperature", "entropy", "seconds_left"] {
+            assert!(json[key].is_null(), "{key}");
+        }
     }
 
     #[test]
@@ -230,12 +243,14 @@ mod tests {
             mean_return: Some(61.27),
             success: Some(0.9),
             temperature: Some(0.0421),
+            seconds_left: Some(7_250.0),
             ..Report::default()
         };
         assert_eq!(
             message(&report),
-            "120 steps/s, 118 updates/s, return 61.3, success 90 %, temperature 0.042, entropy -"
+            "120 steps/s, 118 updates/s, return 61.3, success 90 %, temperature 0.042, entropy -, 2h left"
         );
+        assert!(message(&Report::default()).ends_with(", - left"));
         let progress = Progress::Bar(ProgressBar::hidden());
         progress.report(&report).unwrap();
         let Progress::Bar(bar) = &progress else {

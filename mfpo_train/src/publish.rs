@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, SealRequest};
 use mfpo_policy::sampler::ActionSampler;
@@ -184,6 +184,20 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()>
         .try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+/// Is the folder there that a file is to be written into? Ask before what takes minutes.
+///
+/// # Errors
+/// When it is not, by name.
+pub(crate) fn check_folder(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    ensure!(
+        folder.is_none_or(Path::is_dir) && !file.is_dir(),
+        "cannot write {}: expected a file's name in a folder that is there",
+        file.display()
+    );
+    Ok(())
 }
 
 /// A name that no other run has: task, Unix time, seed, 32 random bits.

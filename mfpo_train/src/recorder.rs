@@ -1,12 +1,12 @@
 //! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::algorithm::UpdateMetrics;
 use crate::collapse::CollapseWatch;
@@ -14,6 +14,7 @@ use crate::episode::Finished;
 use crate::evaluate::Evaluation;
 use crate::events::Events;
 use crate::metrics::{Metrics, finite_fields};
+use crate::pace::Pace;
 use crate::plot::{self, LearningCurve};
 use crate::progress::{Progress, ProgressMode, Rate, Report};
 
@@ -52,6 +53,10 @@ pub struct Recorder {
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
     collapse: CollapseWatch,
+    /// Of the steps with updates; none while actions are random, which are over in no time.
+    pace: Option<Pace>,
+    /// Who read the progress is gone.
+    is_unheard: bool,
 }
 
 /// One training episode in `metrics.jsonl`.
@@ -84,33 +89,37 @@ impl Recorder {
     }
 
     /// Goes on from `record`, taken at `step`; what `metrics.jsonl` holds since then is removed, and written anew.
+    ///
+    /// # Errors
+    /// When `metrics.jsonl` is shorter than the record says, or what would be kept of it is not what a run writes. Then
+    /// no file has changed.
     pub fn resume(setup: Setup, record: &Record, step: u64) -> anyhow::Result<Self> {
         let path = metrics_path(&setup);
         let go_on = || format!("cannot go on with {}", path.display());
+        // All of it before anything is cut: what is cut cannot be had back.
+        for line in recalled(&path, record.bytes).with_context(go_on)? {
+            line.with_context(go_on)?;
+        }
         let metrics = Metrics::resume(&path, record.bytes, record.seconds).with_context(go_on)?;
         let mut recorder = Self::new(setup, metrics, step)?;
-        for line in BufReader::new(File::open(&path).with_context(go_on)?).lines() {
-            recorder.recall(&line?).with_context(go_on)?;
+        for line in recalled(&path, record.bytes).with_context(go_on)? {
+            recorder.recall(line.with_context(go_on)?)?;
         }
         recorder.report.updates = record.updates;
-        recorder.update_rate = Rate::new(record.updates, Instant::now());
+        let now = Instant::now();
+        recorder.update_rate = Rate::new(record.updates, now);
+        recorder.pace = (record.updates > 0).then(|| Pace::new(step, now));
         recorder.successes_in_a_row = record.successes_in_a_row;
         Ok(recorder)
     }
 
     /// Takes a line of `metrics.jsonl` into the learning curve and the events.
-    fn recall(&mut self, line: &str) -> anyhow::Result<()> {
-        #[derive(Deserialize)]
-        struct Head {
-            kind: String,
-            step: u64,
-        }
-        self.events.line(&serde_json::from_str(line)?)?;
-        let head: Head = serde_json::from_str(line)?;
-        match head.kind.as_str() {
-            "episode" => self.draw_episode(head.step, &serde_json::from_str(line)?),
-            "evaluation" => self.draw_evaluation(head.step, &serde_json::from_str(line)?),
-            _ => {}
+    fn recall(&mut self, line: Recalled) -> anyhow::Result<()> {
+        self.events.line(&line.fields)?;
+        match line.measured {
+            Measured::Episode(episode) => self.draw_episode(line.step, &episode),
+            Measured::Evaluation(evaluation) => self.draw_evaluation(line.step, &evaluation),
+            Measured::Other => {}
         }
         Ok(())
     }
@@ -144,6 +153,8 @@ impl Recorder {
             last_update: None,
             successes_in_a_row: 0,
             collapse: CollapseWatch::default(),
+            pace: None,
+            is_unheard: false,
             setup,
         })
     }
@@ -160,6 +171,7 @@ impl Recorder {
             // Steps without updates are hundreds of times as fast.
             let now = Instant::now();
             (self.step_rate, self.update_rate) = (Rate::new(step - 1, now), Rate::new(0, now));
+            self.pace = Some(Pace::new(step - 1, now));
         }
         self.report.updates += 1;
         self.report.temperature = info.get("temperature");
@@ -251,9 +263,25 @@ impl Recorder {
         self.report.seconds = self.seconds();
         self.report.steps_per_s = self.step_rate.update(step, now);
         self.report.updates_per_s = self.update_rate.update(self.report.updates, now);
-        self.progress
-            .report(&self.report)
-            .context("cannot tell the progress")
+        let steps = self.setup.steps;
+        self.report.seconds_left = self.pace.as_mut().and_then(|pace| pace.left(step, steps, now));
+        match self.progress.report(&self.report) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unheard(step),
+            told => told.context("cannot tell the progress")?,
+        }
+        Ok(())
+    }
+
+    /// Whoever started this run to read its progress has gone: it ends as by Ctrl-C, and nothing of it is lost.
+    fn unheard(&mut self, step: u64) {
+        tracing::warn!("step {step}: nobody reads the progress on standard output any more; the run stops");
+        self.progress = Progress::Quiet;
+        self.is_unheard = true;
+    }
+
+    /// Has the run a reason to end before its last step?
+    pub fn ends_early(&self) -> bool {
+        self.learnt() || self.is_unheard
     }
 
     /// Draws the learning curve and ends the progress.
@@ -281,6 +309,56 @@ impl Recorder {
     fn curve_path(&self) -> PathBuf {
         Path::new(&self.setup.folder).join("curve.png")
     }
+}
+
+/// A line of `metrics.jsonl`, read again.
+struct Recalled {
+    fields: Map<String, Value>,
+    step: u64,
+    measured: Measured,
+}
+
+/// What the learning curve needs of a line.
+enum Measured {
+    Episode(EpisodeLine),
+    Evaluation(Evaluation),
+    Other,
+}
+
+impl Recalled {
+    fn parse(text: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+            step: u64,
+        }
+        let head: Head = serde_json::from_str(text)?;
+        Ok(Self {
+            fields: serde_json::from_str(text)?,
+            step: head.step,
+            measured: match head.kind.as_str() {
+                "episode" => Measured::Episode(serde_json::from_str(text)?),
+                "evaluation" => Measured::Evaluation(serde_json::from_str(text)?),
+                _ => Measured::Other,
+            },
+        })
+    }
+}
+
+/// The lines of the first `bytes` bytes of `metrics.jsonl`, one after the other: a long run has many.
+fn recalled(path: &Path, bytes: u64) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Recalled>>> {
+    let lines = Metrics::kept(path, bytes)?.enumerate();
+    Ok(lines.map(|(index, line)| {
+        let parsed = line
+            .map_err(anyhow::Error::from)
+            .and_then(|line| Ok(Recalled::parse(&line)?));
+        parsed.with_context(|| {
+            format!(
+                "line {} is not what a run writes; take the file from a backup, or start the run again in another folder",
+                index + 1
+            )
+        })
+    }))
 }
 
 fn metrics_path(setup: &Setup) -> PathBuf {

@@ -46,10 +46,9 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut rollout = registry::rollout(&plan.task, &options)?;
     let state = plan.state.as_deref().map(read_state).transpose()?;
     let start = rollout.begin(&state.unwrap_or_default(), plan.seed);
-    start.with_context(|| {
-        plan.state
-            .as_ref()
-            .map_or_else(String::new, |p| p.display().to_string())
+    start.with_context(|| match &plan.state {
+        Some(path) => path.display().to_string(),
+        None => format!("the random start of seed {}", plan.seed),
     })?;
     let nothing = Outcome {
         reward: 0.0,
@@ -80,7 +79,8 @@ fn tell(rollout: &dyn Rollout, outcome: Outcome, out: &mut dyn Write) -> anyhow:
         qpos: rollout.qpos(),
         qvel: rollout.qvel(),
     };
-    serde_json::to_writer(&mut *out, &line)?;
+    // As an error of the output, not of JSON: `main` looks for one.
+    serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;
     Ok(out.write_all(b"\n")?)
 }
 

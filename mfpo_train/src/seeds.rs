@@ -2,7 +2,8 @@
 //!
 //! The children write `--json-progress`; this program reads it. A run that was there before goes on from its
 //! checkpoint, where it is the run that the command asks for; where one is another run, nothing starts.
-//! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one.
+//! When this program ends, however it ends, nobody reads the children's reports any more, and they stop at the next one
+//! in good order, each with a checkpoint.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -30,6 +31,9 @@ use crate::train::is_done;
 /// How often somebody's wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// More seeds are a slip of the keyboard.
+const MOST: u64 = 1_000;
+
 /// Seeds as a person writes them: `0..4` are 0, 1, 2, 3 and 4; `0,3,7` are these.
 ///
 /// # Errors
@@ -39,7 +43,13 @@ pub fn parse(text: &str) -> Result<Vec<u64>, String> {
         || format!("'{text}': expected a range such as 0..4 (with its last) or a list such as 0,3,7");
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| expected());
     let mut seeds = match text.split_once("..") {
-        Some((first, last)) => (number(first)?..=number(last.trim_start_matches('='))?).collect(),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
+            if last.saturating_sub(first) >= MOST {
+                return Err(format!("'{text}': expected at most {MOST} seeds"));
+            }
+            (first..=last).collect()
+        }
         None => text.split(',').map(number).collect::<Result<Vec<_>, _>>()?,
     };
     seeds.sort_unstable();
@@ -265,9 +275,7 @@ fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
 
 impl Run {
     fn new(seed: u64, folder: PathBuf, before: anyhow::Result<Option<Saved>>, bars: &MultiProgress) -> Self {
-        let style = ProgressStyle::with_template(
-            "{prefix} {wide_bar:.cyan/dim} {pos}/{len} steps, {msg}, {eta} left",
-        );
+        let style = ProgressStyle::with_template("{prefix} {wide_bar:.cyan/dim} {pos}/{len} steps, {msg}");
         let bar = ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let bar = bars.add(bar);
         bar.set_prefix(format!("seed {seed}"));
@@ -419,6 +427,8 @@ mod tests {
         assert_eq!(parse("0..4").unwrap(), [0, 1, 2, 3, 4]);
         assert_eq!(parse("2..=3").unwrap(), [2, 3]);
         assert_eq!(parse("7, 0,3,3").unwrap(), [0, 3, 7]);
+        assert_eq!(parse("1..1000").unwrap().len(), 1_000);
+        assert!(parse("0..10000000000").unwrap_err().contains("at most 1000"));
         for bad in ["", "a", "4..0", "1..", "0,,2", "-1"] {
             assert!(
                 parse(bad).unwrap_err().contains("expected a range such as 0..4"),

@@ -4,6 +4,7 @@
 //! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
 //! SAC's policy has no bundle; there the policy itself is measured.
 
+mod contradictions;
 mod folder;
 
 use std::fs::File;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
 use mfpo_policy::gradient::Team;
 use mfpo_policy::signature::SigningKey;
 use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use crate::algorithm::{self, Algorithm, AlgorithmKind, TrainedPolicy};
+use crate::algorithm::{self, Algorithm, TrainedPolicy};
 use crate::checkpoint::{self, Checkpoints, Header};
 use crate::config::{EvaluationConfig, TrainConfig};
 use crate::episode::Episodes;
@@ -34,6 +35,7 @@ use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
 use crate::run_info::RunInfo;
 use crate::state::{Generator, Numbers, State};
+use contradictions::Asked;
 
 /// A run that is ahead of its time waits no longer than this at each step.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -167,15 +169,12 @@ impl Run {
             envs.collect::<Result<_, _>>()?,
             Team::new(config.learner.threads)?,
         )?;
-        ensure!(
-            options.sink.is_none() || envs.spec().subject.robot().is_some(),
-            "--topic publishes bundles for running nodes, and the task '{task}' has no robot; leave --topic out, or train \
-             a task that has one, for example swing_arm"
-        );
-        ensure!(
-            options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
-            "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
-        );
+        let asked = Asked {
+            topic: options.sink.is_some(),
+            signature: options.signing_key.is_some(),
+            success: options.until_success.is_some(),
+        };
+        contradictions::check(asked, envs.spec(), config.run.algorithm)?;
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
         let mut seeds = ChaCha12Rng::seed_from_u64(seed);
         // Before the folder: a device that cannot be had leaves none.
@@ -261,6 +260,7 @@ impl Run {
             self.seed,
             self.folder.display()
         );
+        contradictions::warn_where_nothing_is_learnt(&self.config.run);
         for index in 0..self.episodes.len() {
             self.episodes.start(index, self.rng.next_u64())?;
         }
@@ -272,6 +272,9 @@ impl Run {
     fn go_on(&mut self, header: &Header) -> anyhow::Result<()> {
         self.checkpoints.remove_unfinished();
         (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
+        if let Some(version) = header.version {
+            self.recorder.published(version);
+        }
         tracing::info!(
             "going on with {} at step {} in {}",
             self.name,
@@ -295,7 +298,10 @@ impl Run {
 
     /// Steps and updates until the end, or until somebody wants the run to stop.
     fn learn(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
-        while self.step < self.config.run.steps && !stop.load(Ordering::Relaxed) && !self.recorder.learnt() {
+        while self.step < self.config.run.steps
+            && !stop.load(Ordering::Relaxed)
+            && !self.recorder.ends_early()
+        {
             let random = self.step < self.config.run.random_steps;
             let actions = self.actions(random)?;
             for (index, next) in self.episodes.step(&actions)?.into_iter().enumerate() {

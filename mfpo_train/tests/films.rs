@@ -166,8 +166,10 @@ fn a_film_without_a_name_lies_beside_the_bundle() {
     std::fs::copy(launch_policy(), &bundle).unwrap();
     let bundle = bundle.to_str().unwrap();
     let size = ["--video-size", "96x64"];
-    told(&[&["eval", bundle, "--episodes", "1", "--video"][..], &size].concat());
-    assert!(play(&folder.path().join("arm.mp4")).pictures.len() > 100);
+    let said = told(&[&["eval", bundle, "--episodes", "1", "--video"][..], &size].concat());
+    let film = folder.path().join("arm.mp4");
+    assert!(said.ends_with(&format!("film    {}\n", film.display())), "{said}");
+    assert!(play(&film).pictures.len() > 100);
 }
 
 const SMALL: [&str; 10] = [

@@ -241,25 +241,69 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
 }
 
 #[test]
-fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
+fn the_progress_of_a_resumed_run_tells_the_version_of_its_last_bundle() {
     let (_folder, run) = finished();
-    let path = run.join("metrics.jsonl");
-    // What a run writes after its checkpoint, and repeats when it goes on.
-    let after = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
-    fs::write(&path, fs::read_to_string(&path).unwrap() + after).unwrap();
+    let version = Checkpoints::new(&run).load().unwrap().0.version;
+    assert_eq!(version, Some(1));
+    let mut more = command(&["train", "--json-progress", "--steps", "140", "--resume"]);
+    let output = more.arg(&run).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["step"], &first["version"]),
+        (&121.into(), &1.into()),
+        "{first}"
+    );
+}
+
+/// What a run writes after its checkpoint, and repeats when it goes on.
+const AFTER: &str = "{\"kind\":\"update\",\"step\":121,\"seconds\":9.0}\n";
+
+/// What a resume that fails must leave as it is.
+fn files(run: &Path) -> [Vec<u8>; 4] {
     let names = [
         "config.toml",
         "run.json",
         "metrics.jsonl",
         "events.out.tfevents.mfpo",
     ];
-    let files = || names.map(|name| fs::read(run.join(name)).unwrap());
-    let before = files();
+    names.map(|name| fs::read(run.join(name)).unwrap())
+}
+
+#[test]
+fn a_log_of_metrics_that_is_damaged_is_refused_by_line_before_anything_is_cut() {
+    let (_folder, run) = finished();
+    let path = run.join("metrics.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let second = whole.find('\n').unwrap() + 1;
+    for (damage, reason) in [(&b"x"[..], "expected value"), (&b"\xff"[..], "UTF-8")] {
+        let mut bytes = (whole.clone() + AFTER).into_bytes();
+        bytes[second..second + 1].copy_from_slice(damage);
+        fs::write(&path, bytes).unwrap();
+        let before = files(&run);
+        let mut more = resume(&run);
+        more.args(["--steps", "200"]);
+        let text = refusal(more);
+        assert!(
+            text.contains("metrics.jsonl: line 2 is not what a run writes") && text.contains(reason),
+            "{text}"
+        );
+        assert!(files(&run) == before, "{text}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
+    let (_folder, run) = finished();
+    let path = run.join("metrics.jsonl");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + AFTER).unwrap();
+    let before = files(&run);
     let mut larger = resume(&run);
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
     assert!(text.contains("do not fit this configuration"), "{text}");
-    assert!(files() == before);
+    assert!(files(&run) == before);
 }
 
 #[test]

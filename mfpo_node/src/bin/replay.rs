@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mfpo_node::replay::{Report, replay};
+use mfpo_policy::kernel::InstructionSet;
 
 /// Computes every action of recordings again, and says `identical` or the first difference.
 ///
@@ -22,6 +23,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(error) = InstructionSet::check_asked() {
+        eprintln!("replay: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut all_identical = true;
     for file in &arguments.files {
         match replay(file) {

@@ -3,8 +3,9 @@
 use mfpo_ros::parameters::{Declared, ParameterValue as Value, Range};
 
 use super::checks::{
-    MOST_CANDIDATES, candidates, command_topic, cpus, device, fallback, finite_numbers, megabytes,
-    not_negative, not_negative_integer, positive, priority, record_mode, trigger, trusted_keys,
+    LONGEST_BLIND, MOST_CANDIDATES, blind_seconds, blind_seconds_or_none, candidates, command_topic, cpus,
+    device, fallback, finite_numbers, megabytes, not_negative, not_negative_integer, positive, priority,
+    record_mode, runs, trigger, trusted_keys,
 };
 
 /// No time here is longer, s: what is meant is then certainly something else.
@@ -53,8 +54,9 @@ fn policies() -> Vec<Declared> {
         Declared::new(
             "accept_runs",
             Value::StringArray(Vec::new()),
-            "Training runs that may take over from the first one; '*' is any, empty is none",
+            "Training runs that may take over from the first one, by their whole names; '*' alone is any, empty is none",
         )
+        .check(runs, "whole names of runs, or '*' alone; no patterns")
         .at_run_time(),
         Declared::new(
             "allow_downgrade",
@@ -151,21 +153,22 @@ fn control() -> Vec<Declared> {
         Declared::new(
             "use_sim_time",
             Value::Bool(false),
-            "Whether stamps come from the topic /clock of a simulator; ages and deadlines stay on the machine's own clock",
+            "Whether stamps come from the topic /clock of a simulator, which may be slower than real time; ages and deadlines stay \
+             on the machine's own clock",
         ),
     ]
 }
 
 /// What happens when something is wrong.
 fn safety() -> Vec<Declared> {
-    let seconds = Range::Double(0.0, LONGEST);
+    let seconds = Range::Double(0.0, LONGEST_BLIND);
     vec![
         Declared::new(
             "stale_timeout",
             Value::Double(0.1),
             "Age at which a joint's state is stale and the fallback acts [s]; at least the control period",
         )
-        .check(positive, "above 0")
+        .check(blind_seconds, "above 0")
         .range(seconds)
         .at_run_time(),
         Declared::new(
@@ -219,7 +222,7 @@ fn safety() -> Vec<Declared> {
             Value::Double(0.0),
             "How long one heartbeat on topic enable permits motion [s]; 0 needs no heartbeat",
         )
-        .check(not_negative, "from 0")
+        .check(blind_seconds_or_none, "from 0")
         .range(seconds),
     ]
 }

@@ -3,6 +3,7 @@
 
 mod checks;
 mod declared;
+mod doubts;
 mod read;
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mfpo_policy::signature::TrustedKeys;
-use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters};
+use mfpo_ros::parameters::{ParameterError, ParameterValue as Value, Parameters, shown};
 
 use super::{CommandTopic, Config};
 use crate::control_loop::Settings;
@@ -77,7 +77,7 @@ impl Read<'_> {
     fn text(&self, name: &str) -> Result<String, ParameterError> {
         match self.get(name)? {
             Value::String(text) => Ok(text.clone()),
-            other => Err(bad(name, &format!("expected text, got {other:?}"))),
+            other => Err(bad(name, &format!("expected text, got {}", shown(other)))),
         }
     }
 
@@ -155,7 +155,7 @@ impl Read<'_> {
     fn number(&self, name: &str) -> Result<f64, ParameterError> {
         match self.get(name)? {
             Value::Double(number) => Ok(*number),
-            other => Err(bad(name, &format!("expected a number, got {other:?}"))),
+            other => Err(bad(name, &format!("expected a number, got {}", shown(other)))),
         }
     }
 
@@ -164,7 +164,7 @@ impl Read<'_> {
             Value::Integer(number) if *number >= 0 => Ok(number.unsigned_abs()),
             other => Err(bad(
                 name,
-                &format!("expected a whole number from 0, got {other:?}"),
+                &format!("expected a whole number from 0, got {}", shown(other)),
             )),
         }
     }
@@ -172,14 +172,17 @@ impl Read<'_> {
     fn indices(&self, name: &str) -> Result<Vec<usize>, ParameterError> {
         match self.get(name)? {
             Value::IntegerArray(numbers) => Ok(numbers.iter().map(|n| *n as usize).collect()),
-            other => Err(bad(name, &format!("expected whole numbers, got {other:?}"))),
+            other => Err(bad(
+                name,
+                &format!("expected whole numbers, got {}", shown(other)),
+            )),
         }
     }
 
     fn numbers(&self, name: &str) -> Result<Vec<f64>, ParameterError> {
         match self.get(name)? {
             Value::DoubleArray(numbers) => Ok(numbers.clone()),
-            other => Err(bad(name, &format!("expected numbers, got {other:?}"))),
+            other => Err(bad(name, &format!("expected numbers, got {}", shown(other)))),
         }
     }
 

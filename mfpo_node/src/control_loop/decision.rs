@@ -32,7 +32,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// A small number for each kind, to tell a change of reason by.
+    /// A small number for each kind, to tell a change of reason by; a recording keeps it, one higher, as `tick.msg` says.
     pub const fn kind(&self) -> u8 {
         match self {
             Self::States(_) => 0,
@@ -40,8 +40,8 @@ impl Reason {
             Self::Stopped => 2,
             Self::NotEnabled(_) => 3,
             Self::Recovering { .. } => 4,
-            Self::NoGoal => 5,
-            Self::Guard(_) => 6,
+            Self::Guard(_) => 5,
+            Self::NoGoal => 6,
         }
     }
 }
@@ -68,9 +68,15 @@ impl NotReady {
                 Self::States(Verdict::Stale { joint: a, .. }),
                 Self::States(Verdict::Stale { joint: b, .. }),
             )
-            | (Self::States(Verdict::Late { joint: a, .. }), Self::States(Verdict::Late { joint: b, .. })) => {
-                a == b
-            }
+            | (Self::States(Verdict::Late { joint: a, .. }), Self::States(Verdict::Late { joint: b, .. }))
+            | (
+                Self::States(Verdict::Contradicted { joint: a }),
+                Self::States(Verdict::Contradicted { joint: b }),
+            )
+            | (
+                Self::States(Verdict::Behind { joint: a, .. }),
+                Self::States(Verdict::Behind { joint: b, .. }),
+            ) => a == b,
             (Self::NotEnabled(a), Self::NotEnabled(b)) => {
                 std::mem::discriminant(a) == std::mem::discriminant(b)
             }

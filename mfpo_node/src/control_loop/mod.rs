@@ -4,11 +4,11 @@
 
 mod decision;
 mod settings;
+mod swaps;
 
 pub use decision::{Asked, Before, Decision, NotReady, Reason, Tick};
 pub use settings::{CannotControl, Settings, Tuning};
-
-use std::sync::Arc;
+pub use swaps::{Begun, CutShort, Progress};
 
 pub mod probing;
 
@@ -26,10 +26,7 @@ use crate::safety::{
 };
 use crate::time::MonoTime;
 use crate::weights::stages::Stages;
-use crate::weights::{Policy, PolicyIdentity, Slot, Stage, Turn, Why};
-
-/// Two policies blend where they take less than this part of the control period together.
-const BLEND_SHARE: f64 = 0.5;
+use crate::weights::{Policy, Slot};
 
 /// The control loop of one robot.
 pub struct ControlLoop {
@@ -52,6 +49,8 @@ pub struct ControlLoop {
     stages: Stages,
     /// What came of the last step, for [`ControlLoop::after`].
     outcome: Outcome,
+    /// What came of the last step in which the policy that acts was asked.
+    answered: Outcome,
     actions: ActionMap,
     fade: Fade,
     fallback: Fallback,
@@ -96,28 +95,15 @@ enum Outcome {
     Guarded(Unknown),
     /// It was not asked.
     Idle,
+    /// It was not asked, although the inputs are good: it failed or was guarded before, and it is too early.
+    Waiting,
 }
 
-/// A policy has begun to take over from another.
-#[must_use = "free the policy on another thread than the control loop"]
-pub struct Begun {
-    /// What is no longer kept.
-    pub freed: [Option<Box<Policy>>; 2],
-    /// The first stage; `None` when the policy acts alone already.
-    pub stage: Option<Stage>,
-    /// A policy that was in the shadow and will not go live.
-    pub superseded: Option<Arc<PolicyIdentity>>,
-}
-
-/// A swap has got further, between two steps.
-#[must_use = "free the policy on another thread than the control loop"]
-pub struct Progress {
-    /// What came to pass.
-    pub turn: Turn,
-    /// The policy that was given up, where one was.
-    pub given_up: Option<Arc<PolicyIdentity>>,
-    /// What is no longer kept.
-    pub freed: Option<Box<Policy>>,
+impl Outcome {
+    /// Is the policy itself why it does not act?
+    const fn is_hindrance(self) -> bool {
+        matches!(self, Self::Failed | Self::Guarded(_))
+    }
 }
 
 impl ControlLoop {
@@ -154,6 +140,7 @@ impl ControlLoop {
             },
             stages: Stages::new(settings.stages, size, period),
             outcome: Outcome::Idle,
+            answered: Outcome::Idle,
             normals: vec![0.0; ActionSampler::MOST_CANDIDATES * size],
             actions: ActionMap::new(spec)?,
             fade: Fade::new(size, settings.fade_in, period),
@@ -171,21 +158,25 @@ impl ControlLoop {
     pub fn step(&mut self, states: &JointStates, now: MonoTime) -> Decision<'_> {
         self.outcome = Outcome::Idle;
         if let Some(reason) = self.hindrance(states, now) {
+            let is_too_early = matches!(reason, Reason::Recovering { .. } | Reason::Guard(_));
+            if is_too_early && self.answered.is_hindrance() {
+                self.outcome = Outcome::Waiting;
+            }
             return self.fall_back(reason);
         }
         if let Err(error) = self.ask_policy(now) {
-            self.outcome = Outcome::Failed;
+            self.came_of_it(Outcome::Failed);
             return self.fall_back(Reason::Policy(error));
         }
         if let Some(unknown) = self.guard.unknown() {
-            self.outcome = Outcome::Guarded(unknown);
+            self.came_of_it(Outcome::Guarded(unknown));
             self.recovery.unfit();
             return self.fall_back(Reason::Guard(unknown));
         }
         if self.recovery.recovered() {
             self.fade.start(self.safety.references(&self.state));
         }
-        self.outcome = Outcome::Acted;
+        self.came_of_it(Outcome::Acted);
         let (wanted, blend) = self.fade.blend(&self.raw);
         Decision::Command(Tick {
             command: self.safety.enforce(wanted, &self.state),
@@ -269,108 +260,6 @@ impl ControlLoop {
         std::mem::swap(&mut self.fallback, &mut tuning.fallback);
     }
 
-    /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back.
-    pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
-        self.stages.forget();
-        self.guard.restart();
-        self.fade.start(self.safety.references(&self.state));
-        self.slot.swap(policy)
-    }
-
-    /// Another policy begins to take over, stage by stage: [`ControlLoop::after`] tells how it gets on. What was under
-    /// way ends: a policy in the shadow is given up, one that acts already is kept.
-    pub fn begin_swap(&mut self, policy: Box<Policy>) -> Begun {
-        let shadow = self.slot.set_shadow(None);
-        let superseded = shadow.as_ref().map(|policy| Arc::clone(policy.identity()));
-        let freed = if self.outcome == Outcome::Failed {
-            // A policy that gives no action is not to be compared with.
-            self.swap(policy)
-        } else if self.stages.begin() {
-            self.slot.set_shadow(Some(policy))
-        } else {
-            self.go_live(policy)
-        };
-        Begun {
-            freed: [shadow, freed],
-            stage: self.stages.stage(),
-            superseded,
-        }
-    }
-
-    /// Takes the policy out of the shadow, where there is one; its swap ends without it having acted.
-    #[must_use = "install it, or free it on another thread than the control loop"]
-    pub fn take_shadow(&mut self) -> Option<Box<Policy>> {
-        let shadow = self.slot.set_shadow(None)?;
-        self.stages.end();
-        Some(shadow)
-    }
-
-    /// A blend that is under way ends: the newer policy acts alone, on probation.
-    pub fn cut_blend(&mut self) {
-        self.stages.restart();
-    }
-
-    /// What a swap needs between two steps, once the command is on its way; `took` is the time of the last step, s.
-    pub fn after(&mut self, took: f64) -> Option<Progress> {
-        let turn = match self.outcome {
-            Outcome::Idle => None,
-            Outcome::Failed => self.stages.failed(Why::NoAction),
-            Outcome::Guarded(Unknown { spread, most }) => self.stages.failed(Why::Guard {
-                got: spread,
-                expected: most,
-            }),
-            Outcome::Acted => match self.compute_shadow() {
-                Err(_) => Some(Turn::Return(Why::NoAction)),
-                Ok(()) => self.stages.acted(self.safety.last()?, took),
-            },
-        }?;
-        let (given_up, freed) = match turn {
-            Turn::GoLive(_) => {
-                let policy = self.slot.set_shadow(None)?;
-                (None, self.go_live(policy))
-            }
-            Turn::Blended | Turn::Commit => (None, None),
-            Turn::Return(_) => {
-                let policy = self.give_up()?;
-                (Some(Arc::clone(policy.identity())), Some(policy))
-            }
-        };
-        Some(Progress {
-            turn,
-            given_up,
-            freed,
-        })
-    }
-
-    /// The stage of the swap that is under way.
-    pub fn stage(&self) -> Option<Stage> {
-        self.stages.stage()
-    }
-
-    /// The policy before acts from the next step on; `false` where there is none. A policy in the shadow is given up
-    /// instead, where there is one: [`ControlLoop::give_up`].
-    pub fn roll_back(&mut self) -> bool {
-        let is_done = self.slot.rollback();
-        if is_done {
-            self.stages.forget();
-            self.guard.restart();
-            self.fade.start(self.safety.references(&self.state));
-        }
-        is_done
-    }
-
-    /// Gives up the policy that is taking over: the one in the shadow, or else the one that acts, which the one before
-    /// takes over from.
-    pub fn give_up(&mut self) -> Option<Box<Policy>> {
-        self.stages.end();
-        if let Some(policy) = self.slot.set_shadow(None) {
-            return Some(policy);
-        }
-        self.guard.restart();
-        self.fade.start(self.safety.references(&self.state));
-        self.slot.give_up()
-    }
-
     /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded. The limits
     /// go by where the joints are by now.
     pub fn stop(&mut self, states: &JointStates, now: MonoTime) -> Option<(&SafeCommand, bool)> {
@@ -400,6 +289,12 @@ impl ControlLoop {
     /// For a swap between two steps.
     pub fn slot_mut(&mut self) -> &mut Slot {
         &mut self.slot
+    }
+
+    /// The policy was asked, with this outcome.
+    const fn came_of_it(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+        self.answered = outcome;
     }
 
     /// What speaks against asking the policy.
@@ -456,40 +351,26 @@ impl ControlLoop {
         self.fade.start(self.safety.references(&self.state));
     }
 
-    /// The policy goes live, in the blend where both can be computed in one tick.
-    fn go_live(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
-        self.guard.restart();
-        let both = policy.identity().latency + self.slot.current().identity().latency;
-        if self.stages.went_live(both < BLEND_SHARE * self.period) != Some(Stage::Blend) {
-            self.fade.start(self.safety.references(&self.state));
-        }
-        self.slot.swap(policy)
+    /// Numbers of noise that an action is sampled from.
+    fn noise_size(&self) -> usize {
+        (self.settings.candidates * self.action.len()).min(self.normals.len())
     }
 
-    /// Computes the policy in the shadow, where there is one, on what the last action came from.
-    fn compute_shadow(&mut self) -> Result<(), SampleError> {
-        let acting = self.slot.current().steps();
-        let Some(shadow) = self.slot.shadow_mut() else {
-            return Ok(());
-        };
-        let depth = shadow.depth_like(self.asked.depth, acting);
-        let (normals, _) = self.normals.split_at(depth.candidates * self.other.len());
-        let began = MonoTime::now();
-        shadow.act(&self.observation, normals, depth, &mut self.other)?;
-        let took = MonoTime::now().since(began) as f64 * 1e-9;
-        self.stages.compare(&self.action, &self.other, took);
-        Ok(())
-    }
-
-    /// Observation, noise, action, and the command that the policy wants.
-    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
-        let candidates = self.settings.candidates;
-        let count = (candidates * self.action.len()).min(self.normals.len());
-        let (normals, _) = self.normals.split_at_mut(count);
+    /// Observation and noise of this tick.
+    fn observe(&mut self) {
+        let size = self.noise_size();
+        let (normals, _) = self.normals.split_at_mut(size);
         self.observations.build(&self.state, &mut self.observation);
         // Every tick has a sequence of its own, so that it can be repeated without those before it.
         self.noise.begin(self.draw);
         self.noise.fill(normals);
+    }
+
+    /// Observation, noise, action, and the command that the policy wants.
+    fn ask_policy(&mut self, taken: MonoTime) -> Result<(), SampleError> {
+        self.observe();
+        let candidates = self.settings.candidates;
+        let (normals, _) = self.normals.split_at(self.noise_size());
         let (policy, before) = self.slot.both_mut();
         let observation = &self.observation;
         let depth = if self.budget.is_limited() {

@@ -5,7 +5,10 @@ use mfpo_policy::spec::{RobotSpec, SpecError};
 
 use crate::safety::fallback::DoesNotFit;
 use crate::safety::{Fallback, FallbackChoice, Limits, Tightening, TooTight};
-use crate::weights::StageSettings;
+use crate::weights::{PolicyIdentity, StageSettings};
+
+/// A policy must answer within this part of its control period, as when its bundle was checked.
+const LATENCY_SHARE: f64 = 0.5;
 
 /// What the loop needs to know besides the policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,33 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Why a policy cannot act as these settings want it to, at one tick every `period`, s.
+    pub fn why_unfit(&self, policy: &PolicyIdentity, period: f64) -> Option<String> {
+        let candidates = self.candidates;
+        if candidates <= 1 {
+            return None;
+        }
+        let (version, run) = (policy.version, &policy.run);
+        if !policy.has_critics {
+            return Some(format!(
+                "candidates is {candidates}, but version {version} of run '{run}' carries no critics to choose with; expected 1"
+            ));
+        }
+        if self.compute_budget > 0 {
+            return None;
+        }
+        let latency = policy.latency * candidates as f64 / policy.candidates as f64;
+        let most = LATENCY_SHARE * period;
+        (latency > most).then(|| {
+            format!(
+                "{candidates} candidates of version {version} of run '{run}' would take about {:.0} us; expected at most \
+                 {:.0} us, half the control period",
+                latency * 1e6,
+                most * 1e6
+            )
+        })
+    }
+
     /// Why the guard that is asked for judges no tick, or not every one, of a policy with this guard.
     pub fn why_unguarded(&self, guard: Option<GuardManifest>) -> Option<String> {
         if !self.guard {

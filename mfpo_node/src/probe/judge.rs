@@ -36,6 +36,8 @@ const UNITS: [(f64, &str); 3] = [
 pub enum Finding {
     /// Nothing moves when it is told to.
     Dead,
+    /// Nothing has moved when an operator was to move it; whether anybody tried, nobody knows.
+    Unmoved,
     /// Another joint moves in its place.
     Swapped {
         /// The joint that moves.
@@ -85,6 +87,11 @@ impl fmt::Display for Finding {
         };
         match self {
             Self::Dead => write!(f, "no joint moved when it was to move: dead, or not connected"),
+            Self::Unmoved => write!(
+                f,
+                "no joint moved when it was to be moved by hand: nobody moved it in time (parameter probe.by_hand_timeout), or \
+                 it is dead, or not connected"
+            ),
             Self::Swapped { with, is_backwards } => {
                 let backwards = if *is_backwards { ", backwards" } else { "" };
                 write!(
@@ -372,8 +379,12 @@ fn by_hand(probe: &Probe, target: &Target, trace: &Trace, outcome: &mut Outcome)
     };
     outcome.expected = amount;
     outcome.measured = own.factor * amount;
-    outcome.finding = from_responses(probe, target, &responses, NOTHING * amount)
-        .or_else(|| scale(own.factor, RIGHT_BY_HAND, NEAR_BY_HAND, false));
+    let seen = from_responses(probe, target, &responses, NOTHING * amount);
+    let seen = seen.map(|finding| match finding {
+        Finding::Dead => Finding::Unmoved,
+        other => other,
+    });
+    outcome.finding = seen.or_else(|| scale(own.factor, RIGHT_BY_HAND, NEAR_BY_HAND, false));
 }
 
 /// What the motion of the joint should be, from the first row in which it was told to move.

@@ -14,7 +14,7 @@ use mfpo_policy::spec::RobotSpec;
 
 use super::bundles::Bundles;
 use super::history::Entry;
-use super::tick::{self, fallback_name};
+use super::tick::{self, LAST_REASON, fallback_name};
 use super::{BUNDLE_TYPE, Channel, FORMAT, Facts, METADATA, PARAMETERS};
 use crate::safety::Rule;
 
@@ -48,6 +48,21 @@ pub enum CannotRecord {
         /// What the writer says.
         source: McapError,
     },
+    /// The folder takes no recordings at all.
+    #[error(
+        "parameter record.folder: nothing can be recorded in '{}': {reason}; expected a folder that this user may write to, or \
+         can make (empty records nothing)",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// The system gives no thread.
+    #[error("the recorder has no thread: {0}")]
+    Thread(std::io::Error),
     /// A message that has no CDR.
     #[error("a tick cannot be written: {0}")]
     Encode(#[from] cdr_encoding::Error),
@@ -218,7 +233,7 @@ fn describe(
         .iter()
         .map(|joint| joint.joint.as_str())
         .collect();
-    let reasons: Vec<String> = (1..=5)
+    let reasons: Vec<String> = (1..=LAST_REASON)
         .map(|code| format!("{code}: {}", fallback_name(code)))
         .collect();
     let pairs = [

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mfpo_policy::spec::RobotSpec;
+use mfpo_ros::thread;
 
 use super::bundles::Bundles;
 use super::file::{CannotRecord, RecordingFile};
@@ -162,11 +163,14 @@ impl Recorder {
     /// Starts recording on a thread, which ends after [`Note::End`].
     ///
     /// # Errors
-    /// When there is no thread to be had.
-    pub fn start(settings: Settings, facts: Facts) -> std::io::Result<(Recording, JoinHandle<()>)> {
+    /// When nothing can be written in the folder, now, and not only when there is something to lose, or there is no thread
+    /// to be had.
+    pub fn start(settings: Settings, facts: Facts) -> Result<(Recording, JoinHandle<()>), CannotRecord> {
         let (recording, mut recorder) = Self::new(settings, facts);
-        let thread = std::thread::Builder::new().name("recorder".into());
-        let thread = thread.spawn(move || {
+        let path = recorder.settings.folder.clone();
+        let checked = recorder.recordings.check();
+        checked.map_err(|reason| CannotRecord::Folder { path, reason })?;
+        let thread = thread::spawn("recorder", move || {
             // SAFETY: setpriority takes numbers; on Linux, with who = 0, it concerns the calling thread only. A failure
             // leaves the priority as it is.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
@@ -174,8 +178,8 @@ impl Recorder {
                 std::thread::sleep(LOOK);
                 recorder.look(MonoTime::now(), system_now());
             }
-        })?;
-        Ok((recording, thread))
+        });
+        Ok((recording, thread.map_err(CannotRecord::Thread)?))
     }
 
     /// Takes over what has come since the last time; `system` is the system's time at `now`, ns since the Unix epoch.

@@ -13,6 +13,8 @@ pub const DEFINITION: &str = include_str!("tick.msg");
 pub const NAME: &str = "mfpo_node/msg/Tick";
 /// What CDR begins with: plain, little-endian, no options.
 const ENCAPSULATION: [u8; 4] = [0, 1, 0, 0];
+/// The highest number of a reason for which the fallback takes over from a policy.
+pub const LAST_REASON: u8 = 7;
 /// The fallback's reason on the way to a stop.
 pub const STOPPING: u8 = u8::MAX;
 /// The same while `~/probe` moves a joint.
@@ -160,6 +162,7 @@ pub fn fallback_name(code: u8) -> &'static str {
         4 => "the heartbeat is missing",
         5 => "it is too early to act again",
         6 => "the policy does not know what it sees",
+        7 => "nobody has given the goal that the policy needs",
         PROBING => "~/probe moves a joint",
         STOPPING => "the node is bringing the robot to a stop",
         _ => "the fallback commands",
@@ -169,6 +172,7 @@ pub fn fallback_name(code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::safety::{NotEnabled, Unknown, Verdict};
 
     fn tick() -> TickMessage {
         TickMessage {
@@ -225,6 +229,30 @@ mod tests {
                 .to_string()
                 .contains("CDR")
         );
+    }
+
+    #[test]
+    fn the_definition_numbers_every_reason_as_it_is_recorded() {
+        let unknown = Unknown {
+            spread: 1.0,
+            most: 0.5,
+        };
+        let (good, needed) = (0, None);
+        for (name, reason) in [
+            ("STATES", Reason::States(Verdict::Missing { joint: 0 })),
+            ("STOPPED", Reason::Stopped),
+            ("NOT_ENABLED", Reason::NotEnabled(NotEnabled::Never)),
+            ("RECOVERING", Reason::Recovering { good, needed }),
+            ("GUARD", Reason::Guard(unknown)),
+            ("NO_GOAL", Reason::NoGoal),
+        ] {
+            let code = fallback_code(Some(&reason));
+            let line = format!("uint8 {name}={code}");
+            assert!(DEFINITION.lines().any(|defined| defined == line), "{line}");
+            assert!((1..=LAST_REASON).contains(&code), "{line}");
+        }
+        let names: Vec<_> = (1..=LAST_REASON).map(fallback_name).collect();
+        assert!(!names.contains(&fallback_name(LAST_REASON + 1)), "{names:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mfpo_ros::Inbox;
+use mfpo_ros::{Inbox, thread};
 use tokio::sync::mpsc;
 
 use super::policies::yield_to_control;
@@ -59,15 +59,14 @@ impl BundleThread {
     pub fn start(node: r2r::Node, topics: BundleTopics) -> std::io::Result<(Self, mpsc::Receiver<Arrived>)> {
         let (tell, arrived) = mpsc::channel(ROOM);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut taker = Taker {
+        let taker = Taker {
             node,
             topics,
             parts: Parts::default(),
             tell,
             stop: Arc::clone(&stop),
         };
-        let thread = std::thread::Builder::new().name("bundles".into());
-        let thread = Some(thread.spawn(move || taker.run())?);
+        let thread = Some(thread::spawn_with("bundles", taker, Taker::run)?);
         Ok((Self { stop, thread }, arrived))
     }
 }
@@ -76,7 +75,7 @@ impl Drop for BundleThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of that thread has already been printed.
+            // A panic of that thread has already been told.
             let _ = thread.join();
         }
     }
@@ -123,11 +122,12 @@ impl Taker {
             count: chunk.count,
             data: chunk.data,
         };
-        if let Some(error) = self.parts.make_room(&part.name) {
+        let now = MonoTime::now();
+        if let Some(error) = self.parts.make_room(&part.name, now) {
             self.told(Arrived::GivenUp(error.to_string()));
         }
         let Name { run, version, .. } = part.name.clone();
-        match self.parts.take(part, MonoTime::now()) {
+        match self.parts.take(part, now) {
             Ok(None) => {}
             Ok(Some(bytes)) => self.told(Arrived::Bundle {
                 run,

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use mfpo_ros::{Inbox, qos, shutdown, time};
 
 use super::messages::{CommandPublisher, Receivers, Stamps, TickTimes, fill_action, fill_stop};
+use super::publishers::SeveralSources;
 use super::qos_overrides::{End, Overrides};
 use super::r2r;
 use r2r::geometry_msgs::msg::PointStamped;
@@ -73,6 +74,7 @@ impl Robot {
 pub struct ControlThread {
     node: r2r::Node,
     inbox: Inbox<JointState>,
+    several_sources: SeveralSources,
     /// The heartbeat, where one is needed.
     enable: Option<Inbox<Bool>>,
     goals: Inbox<PointStamped>,
@@ -125,6 +127,7 @@ impl ControlThread {
         Ok(Self {
             node,
             inbox,
+            several_sources: SeveralSources::default(),
             enable,
             goals,
             goal_refused: None,
@@ -144,6 +147,11 @@ impl ControlThread {
         })
     }
 
+    /// From now on it is known whether several publishers report joints.
+    pub fn heed(&mut self, several_sources: SeveralSources) {
+        self.several_sources = several_sources;
+    }
+
     /// Who receives the commands.
     pub fn receivers(&self) -> Receivers {
         self.commands.receivers()
@@ -154,6 +162,7 @@ impl ControlThread {
         self.realtime.set_up();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while !shutdown::requested() {
+                self.rings.pulse.beat(MonoTime::now());
                 self.wait();
                 self.take_orders();
                 self.tick_if_due();
@@ -161,6 +170,8 @@ impl ControlThread {
         }));
         self.stop(ended.is_err());
         if let Err(panic) = ended {
+            // To destroy the node needs what the panic may have left locked; a second one would end the process at once.
+            std::mem::forget(self);
             resume_unwind(panic);
         }
     }
@@ -210,6 +221,8 @@ impl ControlThread {
             let Some(running) = &mut self.running else {
                 continue;
             };
+            let several = self.several_sources.are_there();
+            running.robot.states.set_several_sources(several);
             if let Err(refusal) = running.take_state(&message, now, &mut self.rings.tell) {
                 add(&running.robot.live.refused_states, 1);
                 self.refusals.tell(refusal, now, &mut self.rings.tell);
@@ -222,10 +235,9 @@ impl ControlThread {
         let Some(enable) = &mut self.enable else { return };
         while let Some(heartbeat) = enable.pop() {
             if let Some(running) = &mut self.running {
-                running
-                    .robot
-                    .control
-                    .heard_enable(heartbeat.data, MonoTime::now());
+                let now = MonoTime::now();
+                running.robot.control.heard_enable(heartbeat.data, now);
+                running.robot.live.set_heartbeat(heartbeat.data, now);
             }
         }
     }
@@ -344,6 +356,7 @@ impl ControlThread {
     fn tick(&mut self, taken: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
+        let is_due = running.is_reason_due(taken);
         let Robot {
             control,
             states,
@@ -353,7 +366,7 @@ impl ControlThread {
         } = &mut *running.robot;
         let standing = running.standing;
         let news = match control.step(states, taken) {
-            Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason)),
+            Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason), is_due),
             Decision::Command(tick) => {
                 let decided = MonoTime::now();
                 let sent = self.commands.publish(tick.command).is_ok();
@@ -405,8 +418,8 @@ impl ControlThread {
                     tap.note(&tick, context);
                 }
                 match &tick.fallback {
-                    None => standing.news(LoopState::Active, None),
-                    reason => standing.news(LoopState::Fallback, reason.as_ref()),
+                    None => standing.news(LoopState::Active, None, is_due),
+                    reason => standing.news(LoopState::Fallback, reason.as_ref(), is_due),
                 }
             }
         };
@@ -461,10 +474,12 @@ impl ControlThread {
         let commanding = self
             .running
             .as_ref()
-            .filter(|running| running.mode.is_commanding());
+            .filter(|running| running.mode.is_commanding() && running.robot.control.commanded().is_some());
+        let has_commanded = commanding.is_some();
         if let Some(period) = commanding.map(|running| running.robot.period) {
             let (mut next, mut is_deaf) = (began, can_fail);
             while !self.send_stop(next, began) {
+                self.rings.pulse.beat(MonoTime::now());
                 next = next.plus(period);
                 is_deaf = is_deaf || catch_unwind(AssertUnwindSafe(|| self.drain())).is_err();
                 next.sleep_until();
@@ -472,7 +487,7 @@ impl ControlThread {
             std::thread::sleep(FLUSH);
         }
         if let Some(running) = &mut self.running {
-            running.enter(LoopState::Stopped, &mut self.rings.tell);
+            running.end(has_commanded, &mut self.rings.tell);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the transitions of the life cycle do, and the other orders of operators. Whatever concerns the robot is an order
 //! to the control loop, which carries it out at a tick boundary and tells how it went; the answer leaves then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfpo_ros::time;
@@ -17,6 +18,7 @@ use r2r::std_srvs::srv::Trigger;
 use crate::lifecycle::{Goal, Impossible, Outcome, State, TRANSITIONS, Transition};
 use crate::status::{LoopEvent, Rest};
 use crate::time::MonoTime;
+use crate::weights::{PolicyIdentity, Stage, Why};
 
 /// The control loop looks at its orders a hundred times a second; a stop may ramp for a second.
 pub const LONGEST_ANSWER: u64 = Duration::from_secs(5).as_nanos() as u64;
@@ -90,20 +92,34 @@ impl Service {
             Command::RollBack(request) if !self.has_robot => {
                 respond(request, false, "no policy is loaded".to_owned());
             }
-            Command::RollBack(request) if self.lacks_critics_before() => {
-                let reason =
-                    "the policy before carries no critics; expected some, because candidates is above 1";
-                respond(request, false, reason.to_owned());
-            }
-            Command::RollBack(request) => {
-                self.ask(Order::RollBack, Asked::RollBack, Waiting::Trigger(request));
-            }
+            Command::RollBack(request) => match self.why_not_before() {
+                Some(why) => respond(request, false, format!("the policy before cannot act: {why}")),
+                None => self.ask(Order::RollBack, Asked::RollBack, Waiting::Trigger(request)),
+            },
         }
     }
 
-    fn lacks_critics_before(&self) -> bool {
-        let previous = self.status.previous.as_ref();
-        self.config.settings.candidates > 1 && previous.is_some_and(|policy| !policy.has_critics)
+    /// Why a roll-back would bring a policy that cannot act. Of one in the shadow only that is given up.
+    fn why_not_before(&self) -> Option<String> {
+        let is_shadow = self.status.swap.stage() == Some(Stage::Shadow.name());
+        self.why_unfit(self.status.previous.as_ref().filter(|_| !is_shadow)?)
+    }
+
+    fn why_unfit(&self, policy: &PolicyIdentity) -> Option<String> {
+        let period = self.spec.as_ref()?.control_period();
+        self.config.settings.why_unfit(policy, period)
+    }
+
+    /// A policy acts again; told where it cannot with the settings of this moment, or is not guarded by them.
+    fn acts_again(&mut self, policy: &Arc<PolicyIdentity>) {
+        self.expected.rolled_back(policy);
+        self.tell_unguarded(policy.guard);
+        if let Some(why) = self.why_unfit(policy) {
+            tracing::error!(
+                "the policy that was returned to cannot act: {why}. Until candidates is changed or another policy is loaded \
+                 the fallback commands, or ticks are late"
+            );
+        }
     }
 
     /// Is an order being carried out?
@@ -153,7 +169,7 @@ impl Service {
             }
             LoopEvent::Deactivated => self.deactivated(),
             LoopEvent::Halted => {
-                for request in self.stops.drain(..) {
+                for (_, request) in self.stops.drain(..) {
                     respond(request, true, "stopped until ~/start".to_owned());
                 }
             }
@@ -161,13 +177,14 @@ impl Service {
                 self.conclude(Outcome::Success, "the policy takes over");
             }
             LoopEvent::RolledBack { current, .. } => {
-                self.expected.rolled_back(current);
+                self.acts_again(current);
                 let now = format!("version {} of run '{}' acts again", current.version, current.run);
                 if self.is_rolling_back() {
                     self.conclude(Outcome::Success, &now);
                 }
             }
-            LoopEvent::Returned { current, .. } => self.expected.rolled_back(current),
+            // Whatever overtook it was handed over last.
+            LoopEvent::Returned { current, why, .. } if *why != Why::Overtaken => self.acts_again(current),
             LoopEvent::NothingBefore if self.is_rolling_back() => {
                 self.conclude(Outcome::Failure, "there is no policy before this one");
             }
@@ -247,8 +264,12 @@ impl Service {
             return;
         }
         match self.order(Order::Halt) {
-            Ok(()) => self.stops.push(request),
-            Err(reason) => respond(request, false, reason.to_owned()),
+            Ok(()) => self.stops.push((MonoTime::now(), request)),
+            Err(reason) => respond(
+                request,
+                false,
+                format!("not stopped: {reason}; expected it to take them at once, use the robot's own stop"),
+            ),
         }
     }
 

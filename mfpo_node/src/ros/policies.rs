@@ -1,6 +1,7 @@
 //! How policies reach the control loop: from the topic, a watched folder, a file at the start or by service. Each is
 //! checked on a thread of its own, one at a time, at a lower priority than the control loop's.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,11 +18,11 @@ use r2r::mfpo_msgs::srv::LoadPolicy;
 use crate::control_loop::ControlLoop;
 use crate::joint_states::JointStates;
 use crate::lifecycle::{Outcome, State};
-use crate::metrics::Live;
+use crate::metrics::{Live, LoopState};
 use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::folder::Found;
-use crate::weights::{Offer, Policy, PolicyIdentity, file};
+use crate::weights::{Expected, Offer, Policy, PolicyIdentity, file};
 
 /// Threads that check bundles yield to the control loop by this much (nice).
 const CHECK_NICE: libc::c_int = 5;
@@ -41,8 +42,10 @@ pub enum Origin {
 }
 
 /// The bundle itself.
-enum Source {
+pub enum Source {
+    /// Of the topic.
     Offer(Offer),
+    /// A file.
     File(PathBuf),
 }
 
@@ -55,15 +58,41 @@ impl Source {
         }
     }
 
-    /// The bytes, and the digest that they were announced with.
-    fn read(self) -> Result<(Vec<u8>, Option<String>), String> {
-        let (path, digest) = match self {
-            Self::Offer(Offer::Bytes(bytes)) => return Ok((bytes, None)),
-            Self::Offer(Offer::Announced { path, digest }) => (path, Some(digest)),
-            Self::File(path) => (path, None),
+    /// The bytes.
+    fn read(&self) -> Result<Cow<'_, [u8]>, String> {
+        let path = match self {
+            Self::Offer(Offer::Bytes(bytes)) => return Ok(Cow::Borrowed(bytes)),
+            Self::Offer(Offer::Announced { path, .. }) | Self::File(path) => path,
         };
-        let bytes = file::read(&path).map_err(|error| error.to_string())?;
-        Ok((bytes, digest))
+        file::read(path)
+            .map(Cow::Owned)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Opens, checks and tries out the bundle.
+    fn check(self, expected: &Expected) -> Checked {
+        let refused = |reason| Checked::Refused {
+            reason,
+            curable: None,
+        };
+        let announced = self.announced();
+        if announced.is_some_and(|digest| expected.is_live(digest)) {
+            return Checked::AlreadyLive;
+        }
+        let bytes = match self.read() {
+            Ok(bytes) => bytes,
+            Err(reason) => return refused(reason),
+        };
+        let validated = expected.validate_new(&bytes, announced);
+        drop(bytes);
+        match validated {
+            Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
+            Ok(None) => Checked::AlreadyLive,
+            Err(error) => Checked::Refused {
+                reason: error.to_string(),
+                curable: error.is_curable().then_some(self),
+            },
+        }
     }
 }
 
@@ -73,8 +102,13 @@ pub enum Checked {
     Accepted(Box<Policy>),
     /// It is what acts.
     AlreadyLive,
-    /// Why it may not.
-    Refused(String),
+    /// It may not.
+    Refused {
+        /// Why.
+        reason: String,
+        /// The bundle, where a parameter may permit it after all.
+        curable: Option<Source>,
+    },
 }
 
 impl Service {
@@ -159,14 +193,21 @@ impl Service {
         if let Some(request) = self.loads.pop_front() {
             let path = PathBuf::from(&request.message.path);
             self.check(Origin::Load(request), Source::File(path));
-        } else if self.status.swap.is_under_way() && self.life.state() == State::Active {
-            // The newest bundle waits until the one before it is through; an inactive node takes no stages.
+        } else if self.waits_for_a_swap() {
+            // The newest bundle waits until the one before it is through.
         } else if let Some(offer) = self.offers.take() {
             self.check(Origin::Topic, Source::Offer(offer));
         } else if let Some(found) = self.look_into_the_folder() {
             let path = found.path.clone();
             self.check(Origin::Folder(found), Source::File(path));
         }
+    }
+
+    /// Does a swap get on that the newest bundle has to wait for? An inactive node takes no stages, and while the fallback
+    /// commands they may never end: the newest bundle may then be what helps, and takes the place of the one before it.
+    fn waits_for_a_swap(&self) -> bool {
+        let gets_on = self.life.state() == State::Active && self.live.state() != LoopState::Fallback;
+        self.status.swap.is_under_way() && gets_on
     }
 
     /// Does a check run?
@@ -189,7 +230,10 @@ impl Service {
                     .map_err(|error| format!("{error:#}"))
             }
             Ok(Checked::AlreadyLive) => Ok(None),
-            Ok(Checked::Refused(reason)) => Err(reason),
+            Ok(Checked::Refused { reason, curable }) => {
+                self.keep_refused(&origin, curable);
+                Err(reason)
+            }
             Err(error) => Err(format!("the check itself failed: {error}")),
         };
         if let Err(reason) = &result {
@@ -201,6 +245,32 @@ impl Service {
             }
         }
         self.answer_origin(origin, result);
+    }
+
+    /// One offer, and the files of the folder, are looked at again where a parameter that refused them changes.
+    fn keep_refused(&mut self, origin: &Origin, curable: Option<Source>) {
+        match (origin, curable) {
+            (Origin::Topic, Some(Source::Offer(offer))) => self.offers.keep_refused(offer),
+            (Origin::Folder(found), Some(_)) => {
+                if let Some(folder) = &mut self.folder {
+                    folder.keep_refused(found);
+                }
+            }
+            _ => {}
+        }
+        if self.is_outdated {
+            self.look_again();
+        }
+    }
+
+    /// Parameters have changed that decide about bundles: what they refused is looked at again, and so is what is being
+    /// checked by what they said before.
+    pub fn look_again(&mut self) {
+        self.is_outdated = self.is_checking();
+        self.offers.look_again();
+        if let Some(folder) = &mut self.folder {
+            folder.look_again();
+        }
     }
 
     fn answer_origin(&mut self, origin: Origin, result: Result<Option<Arc<PolicyIdentity>>, String>) {
@@ -244,20 +314,10 @@ impl Service {
     fn check(&mut self, origin: Origin, source: Source) {
         let expected = self.expected.clone();
         self.checking = Some(origin);
+        self.is_outdated = false;
         self.check = Some(tokio::task::spawn_blocking(move || {
             yield_to_control();
-            if source.announced().is_some_and(|digest| expected.is_live(digest)) {
-                return Checked::AlreadyLive;
-            }
-            let (bytes, announced) = match source.read() {
-                Ok(read) => read,
-                Err(reason) => return Checked::Refused(reason),
-            };
-            match expected.validate_new(&bytes, announced.as_deref()) {
-                Ok(Some(policy)) => Checked::Accepted(Box::new(policy)),
-                Ok(None) => Checked::AlreadyLive,
-                Err(refused) => Checked::Refused(refused.to_string()),
-            }
+            source.check(&expected)
         }));
     }
 
@@ -272,7 +332,7 @@ impl Service {
         match folder.newest() {
             Ok(found) => {
                 self.folder_is_lost = false;
-                found
+                found.inspect(tell_ahead)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.folder_is_lost, true) {
@@ -318,10 +378,12 @@ impl Service {
             self.status.command_joints = spec.action.joints.iter().map(|a| a.joint.clone()).collect();
             self.live = Arc::clone(&live);
             self.has_robot = true;
+            self.tell_doubts();
             Order::Start {
                 robot: Box::new(Robot {
                     control,
-                    states: JointStates::new(&spec, settings.stale_after),
+                    states: JointStates::new(&spec, settings.stale_after)
+                        .in_simulated_time(self.config.use_sim_time),
                     live,
                     period: spec.control_period_ns,
                     tap: self
@@ -335,6 +397,7 @@ impl Service {
         };
         // It is not full, and nobody else pushes.
         let _ = self.orders.push(order);
+        self.offers.forget_refused();
         Ok(())
     }
 
@@ -348,8 +411,21 @@ impl Service {
         self.described.forget_robot();
         self.live = Arc::new(Live::new(0));
         self.expected.forget();
+        self.offers.forget_refused();
         Status::forget(&mut self.status);
         Outcome::Success
+    }
+}
+
+/// Says that a file's own time is wrong; each is found once.
+fn tell_ahead(found: &Found) {
+    if let Some(ahead) = found.ahead() {
+        tracing::warn!(
+            "'{}' in policy_folder says that it was written {:.0} s after it came here; it counts as written when it came: \
+             set the clock of the machine that wrote it",
+            found.path.display(),
+            ahead.as_secs_f64()
+        );
     }
 }
 

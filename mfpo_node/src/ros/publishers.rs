@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mfpo_ros::fit::{Shortfall, shortfalls};
@@ -15,13 +15,15 @@ use super::qos_overrides::{End, POLICIES, parameter};
 use super::r2r;
 use r2r::QosProfile;
 
-use crate::status::{Others, Unheard};
+use crate::status::{Others, Reporters, Unheard};
 use crate::time::MonoTime;
 
 /// How often the graph is looked at, ns.
 const LOOK_EVERY: u64 = Duration::from_millis(500).as_nanos() as u64;
 /// Publishers that are named at most.
 const MOST: usize = 16;
+/// The topic of the joint states, relative.
+const JOINT_STATES: &str = "joint_states";
 /// Every node publishes here: its publishers are the nodes that there are.
 const NODES: &str = "/parameter_events";
 /// A node, by the identity of that publisher.
@@ -59,6 +61,7 @@ pub struct Publishers {
     /// The nodes that the last look has found.
     nodes: Vec<Node>,
     come_and_gone: ComeAndGone,
+    several_sources: SeveralSources,
     is_broken: bool,
 }
 
@@ -90,6 +93,21 @@ impl ComeAndGone {
     }
 }
 
+/// Whether more than one publisher reports joints; found on the service's thread, read by the control thread.
+#[derive(Debug, Clone, Default)]
+pub struct SeveralSources(Arc<AtomicBool>);
+
+impl SeveralSources {
+    /// As the last look has found it.
+    pub fn are_there(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, are_there: bool) {
+        self.0.store(are_there, Ordering::Relaxed);
+    }
+}
+
 impl Publishers {
     /// Of the topics that are `listened` to, and of `commands`; what is found comes out of the receiver.
     pub fn new(listened: Vec<Listened>, commands: Commands) -> (Self, watch::Receiver<Others>) {
@@ -102,6 +120,7 @@ impl Publishers {
             told,
             nodes: Vec::new(),
             come_and_gone: ComeAndGone::default(),
+            several_sources: SeveralSources::default(),
             is_broken: false,
         };
         (publishers, found)
@@ -110,6 +129,11 @@ impl Publishers {
     /// Whether nodes come and go, as the looks find it.
     pub fn come_and_gone(&self) -> ComeAndGone {
         self.come_and_gone.clone()
+    }
+
+    /// Whether several publishers report joints, as the looks find it.
+    pub fn several_sources(&self) -> SeveralSources {
+        self.several_sources.clone()
     }
 
     /// Looks again, where it is time; `node` is any node of this process.
@@ -135,6 +159,8 @@ impl Publishers {
                     true
                 }
             });
+            // Who they are is told before anybody acts on it.
+            self.several_sources.set(found.reporters.are_several());
         }
         self.seen = found;
         self.come_and_gone.compare(&self.nodes, &nodes);
@@ -142,30 +168,66 @@ impl Publishers {
     }
 
     fn find(&self, node: &r2r::Node) -> Others {
+        let listened = self.listened.iter();
+        let found: Vec<(&Listened, Vec<Publisher>)> = listened
+            .map(|listened| (listened, publishers(node, &listened.remapped)))
+            .collect();
         Others {
-            unheard: self.unheard(node),
+            unheard: unheard(&found),
             rivals: self.commands.rivals(node),
+            reporters: reporters(&found, |topic| publishers(node, topic)),
         }
     }
+}
 
-    fn unheard(&self, node: &r2r::Node) -> Vec<Unheard> {
-        let of = |listened: &Listened| -> Vec<Unheard> {
-            // A graph that cannot be read now can be read the next time.
-            let infos = node.get_publishers_info_by_topic(&listened.remapped, false);
-            let publishers = infos.unwrap_or_default().into_iter().map(|info| Publisher {
-                owner: Owner::of(&info.node_namespace, &info.node_name),
-                kind: info.topic_type,
-                offered: info.qos_profile,
-            });
-            publishers
-                .filter_map(|publisher| listened.unheard(&publisher))
-                .collect()
-        };
-        let mut found: Vec<Unheard> = self.listened.iter().flat_map(of).collect();
-        found.sort();
-        found.dedup();
-        found.truncate(MOST);
-        found
+/// The publishers on a topic, by its name on the network. A graph that cannot be read now can be read the next time.
+fn publishers(node: &r2r::Node, topic: &str) -> Vec<Publisher> {
+    let infos = node.get_publishers_info_by_topic(topic, false);
+    let publishers = infos.unwrap_or_default().into_iter().map(|info| Publisher {
+        owner: Owner::of(&info.node_namespace, &info.node_name),
+        kind: info.topic_type,
+        offered: info.qos_profile,
+    });
+    publishers.collect()
+}
+
+/// Those of which nothing arrives.
+fn unheard(found: &[(&Listened, Vec<Publisher>)]) -> Vec<Unheard> {
+    let pairs = found
+        .iter()
+        .flat_map(|(listened, publishers)| publishers.iter().filter_map(move |p| listened.unheard(p)));
+    let mut found: Vec<Unheard> = pairs.collect();
+    found.sort();
+    found.dedup();
+    found.truncate(MOST);
+    found
+}
+
+/// Who reports joint states; where nobody does, other topics are looked at by `publishers`.
+fn reporters(
+    found: &[(&Listened, Vec<Publisher>)],
+    publishers: impl Fn(&str) -> Vec<Publisher>,
+) -> Reporters {
+    let Some((listened, here)) = found.iter().find(|(listened, _)| listened.topic == JOINT_STATES) else {
+        return Reporters::default();
+    };
+    let heard = here
+        .iter()
+        .filter(|publisher| listened.unheard(publisher).is_none());
+    let mut heard: Vec<String> = heard.map(|publisher| publisher.owner.to_string()).collect();
+    heard.sort();
+    heard.truncate(MOST);
+    let is_reported = |topic: &String| publishers(topic.as_str()).iter().any(|p| p.kind == listened.kind);
+    let elsewhere = if here.is_empty() {
+        listened.elsewhere().into_iter().filter(is_reported).collect()
+    } else {
+        Vec::new()
+    };
+    Reporters {
+        topic: listened.remapped.clone(),
+        is_published: !here.is_empty(),
+        heard,
+        elsewhere,
     }
 }
 
@@ -213,6 +275,19 @@ fn nodes(node: &r2r::Node) -> Vec<Node> {
 }
 
 impl Listened {
+    /// Where the same could be published by mistake: under the name before any remapping, and in each namespace around it.
+    fn elsewhere(&self) -> Vec<String> {
+        let mut names = vec![self.full.clone()];
+        if let Some((mut namespace, name)) = self.full.rsplit_once('/') {
+            while let Some((around, _)) = namespace.rsplit_once('/') {
+                names.push(format!("{around}/{name}"));
+                namespace = around;
+            }
+        }
+        names.retain(|name| *name != self.remapped);
+        names
+    }
+
     /// Why nothing of a publisher arrives, where that is so.
     fn unheard(&self, publisher: &Publisher) -> Option<Unheard> {
         let why = if publisher.kind == self.kind {
@@ -318,6 +393,50 @@ mod tests {
              volatile, expected transient_local (or set parameter \
              qos_overrides./left/joint_states.subscription.durability to volatile)"
         );
+    }
+
+    /// What is found where these publish on the topic, and the same on `elsewhere`.
+    fn found_reporters(listened: &Listened, here: Vec<Publisher>, elsewhere: &str) -> Reporters {
+        let kind = listened.kind.as_str();
+        let others = |topic: &str| -> Vec<Publisher> {
+            let there = (topic == elsewhere).then(|| publisher(kind, QosProfile::default()));
+            there.into_iter().collect()
+        };
+        reporters(&[(listened, here)], others)
+    }
+
+    #[test]
+    fn several_publishers_of_joint_states_are_told_apart_from_one_that_is_not_heard() {
+        let listened = Listened {
+            requested: QosProfile::sensor_data(),
+            ..listened()
+        };
+        let kind = listened.kind.clone();
+        let fits = || publisher(&kind, QosProfile::default());
+        let found = found_reporters(&listened, vec![fits(), fits()], "");
+        assert!(found.are_several() && found.is_published, "{found:?}");
+        let other = publisher("std_msgs/msg/String", QosProfile::default());
+        let found = found_reporters(&listened, vec![fits(), other], "");
+        assert!(!found.are_several() && found.is_published, "{found:?}");
+        assert_eq!(found.heard, ["node '/left/driver'"]);
+    }
+
+    #[test]
+    fn where_nobody_reports_joint_states_another_namespace_is_named_that_has_them() {
+        let namespaced = Listened {
+            full: "/lab/left/joint_states".to_owned(),
+            remapped: "/lab/left/joint_states".to_owned(),
+            ..listened()
+        };
+        assert_eq!(namespaced.elsewhere(), ["/lab/joint_states", "/joint_states"]);
+        let found = found_reporters(&namespaced, Vec::new(), "/joint_states");
+        assert_eq!(found.topic, "/lab/left/joint_states");
+        assert_eq!(found.elsewhere, ["/joint_states"]);
+        // It was remapped to where nobody publishes.
+        let found = found_reporters(&listened(), Vec::new(), "/left/joint_states");
+        assert_eq!(found.elsewhere, ["/left/joint_states"]);
+        let found = found_reporters(&listened(), Vec::new(), "");
+        assert!(found.elsewhere.is_empty() && !found.is_published, "{found:?}");
     }
 
     #[test]

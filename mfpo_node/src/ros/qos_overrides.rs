@@ -2,7 +2,7 @@
 //! `qos_overrides./joint_states.subscription.reliability`. The topic is the full name before any remapping.
 
 use anyhow::{Context as _, bail};
-use mfpo_ros::parameters::{ParameterValue as Value, closest};
+use mfpo_ros::parameters::{ParameterValue as Value, closest, shown};
 use mfpo_ros::{Inbox, Remaps};
 
 use super::publishers::Listened;
@@ -219,15 +219,20 @@ impl Override {
                 QosProfile { depth, ..profile }
             }
             ("depth", other) => bail!(
-                "parameter '{}': expected a whole number from 1 to 10000, got {other:?}",
-                self.parameter
+                "parameter '{}': expected a whole number from 1 to 10000, got {}",
+                self.parameter,
+                shown(other)
             ),
             (policy, _) if !POLICIES.contains(&policy) => bail!(
                 "parameter '{}': expected one of {}, got '{policy}'",
                 self.parameter,
                 POLICIES.join(", ")
             ),
-            (_, other) => bail!("parameter '{}': expected text, got {other:?}", self.parameter),
+            (_, other) => bail!(
+                "parameter '{}': expected text, got {}",
+                self.parameter,
+                shown(other)
+            ),
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use mfpo_ros::parameters::{ParameterValue as Value, Parameters};
+use mfpo_ros::parameters::{ParameterValue as Value, Parameters, shown};
 use mfpo_ros::time;
 
 use super::life::respond;
@@ -38,12 +38,9 @@ pub fn facts(config: &Config, parameters: &Parameters, node: &str, namespace: &s
 /// The parameters in words.
 fn texts(parameters: &Parameters) -> BTreeMap<String, String> {
     let text = |value: &Value| match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Double(value) => value.to_string(),
         Value::String(value) => value.clone(),
         Value::StringArray(values) => values.join(", "),
-        other => format!("{other:?}"),
+        other => shown(other),
     };
     let declared = parameters.declared();
     let named = declared.filter_map(|p| Some((p.name.to_owned(), text(parameters.get(p.name)?))));

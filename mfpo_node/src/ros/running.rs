@@ -16,6 +16,8 @@ use crate::time::MonoTime;
 
 /// Refusals of one kind are told once in this time, ns.
 pub const TELL_EVERY: u64 = 1_000_000_000;
+/// The reason of a fallback that goes on is told anew after this time, ns: it may be another joint's by then.
+const REFRESH_EVERY: u64 = 250_000_000;
 
 /// What the loop does with its robot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +64,18 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The new standing and its cause in words, where it differs: nothing is put into words at every tick.
-    pub fn news(self, state: LoopState, reason: Option<&Reason>) -> Option<(Self, Cause)> {
+    /// The new standing and its cause, where it differs: nothing is put into words at every tick. Of a fallback that goes on,
+    /// the cause as it is by now, where that `is_due`.
+    pub fn news(self, state: LoopState, reason: Option<&Reason>, is_due: bool) -> Option<(Self, Cause)> {
         let new = Self {
             state,
             reason: reason.map(Reason::kind),
         };
-        (new != self).then(|| (new, reason.map_or(Cause::None, Cause::of)))
+        if new != self {
+            return Some((new, reason.map_or(Cause::None, Cause::of)));
+        }
+        let reason = reason.filter(|_| is_due && state == LoopState::Fallback)?;
+        Some((new, Cause::moving(reason)?))
     }
 }
 
@@ -94,6 +101,8 @@ pub struct Running {
     pub probe: Option<Box<Probe>>,
     trigger: Trigger,
     knows_unknown: bool,
+    /// When the reason of the standing was told last.
+    reasoned: Option<MonoTime>,
     /// Why the robot was not ready, as it was told last.
     told: Option<NotReady>,
 }
@@ -116,6 +125,7 @@ impl Running {
             probe: None,
             trigger,
             knows_unknown: false,
+            reasoned: None,
             told: None,
             robot,
         }
@@ -227,6 +237,7 @@ impl Running {
         for joint in 0..states.names().len() {
             self.robot.live.set_received(joint, states.received(joint));
         }
+        self.robot.live.set_backlog(states.longest_backlog());
         if !self.knows_unknown && states.unknown(&message.name).next().is_some() {
             self.knows_unknown = true;
             let names = states.unknown(&message.name).cloned().collect();
@@ -243,12 +254,35 @@ impl Running {
 
     /// The loop is in a state that needs no reason.
     pub fn enter(&mut self, state: LoopState, tell: &mut rtrb::Producer<LoopEvent>) {
-        self.note(self.standing.news(state, None), tell);
+        self.note(self.standing.news(state, None, false), tell);
+    }
+
+    /// The node ends; has it commanded until now?
+    pub fn end(&mut self, has_commanded: bool, tell: &mut rtrb::Producer<LoopEvent>) {
+        let standing = Standing {
+            state: LoopState::Stopped,
+            reason: None,
+        };
+        let cause = if has_commanded { Cause::None } else { Cause::Idle };
+        self.note(Some((standing, cause)), tell);
+    }
+
+    /// Is it time to tell the reason of a fallback anew? Where it is, it counts as told.
+    pub fn is_reason_due(&mut self, now: MonoTime) -> bool {
+        let is_due = self.reasoned.is_none_or(|at| now.since(at) >= REFRESH_EVERY);
+        if is_due {
+            self.reasoned = Some(now);
+        }
+        is_due
     }
 
     /// Notes a change of state or of its reason.
     pub fn note(&mut self, news: Option<(Standing, Cause)>, tell: &mut rtrb::Producer<LoopEvent>) {
         let Some((standing, cause)) = news else { return };
+        if standing == self.standing {
+            let _ = tell.push(LoopEvent::Reason(cause));
+            return;
+        }
         let falls = standing.state == LoopState::Fallback && self.standing.state != LoopState::Fallback;
         add(&self.robot.live.fallbacks, u64::from(falls));
         self.standing = standing;
@@ -278,5 +312,42 @@ impl Refusals {
         *last = Some(now);
         let untold = std::mem::take(untold);
         let _ = tell.push(LoopEvent::Refused { refusal, untold });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::safety::Verdict;
+
+    fn silent(joint: usize) -> Reason {
+        let age = 300_000_000;
+        Reason::States(Verdict::Stale { joint, age })
+    }
+
+    #[test]
+    fn a_fallback_that_goes_on_tells_whose_fault_it_is_by_now() {
+        let standing = Standing {
+            state: LoopState::Fallback,
+            reason: Some(silent(0).kind()),
+        };
+        let news = |reason: &Reason, is_due| standing.news(LoopState::Fallback, Some(reason), is_due);
+        assert_eq!(news(&silent(1), false), None, "not at every tick");
+        assert_eq!(
+            news(&silent(1), true),
+            Some((standing, Cause::of(&silent(1)))),
+            "the standing is the same"
+        );
+        let stopped = news(&Reason::Stopped, false).map(|(standing, cause)| (standing.reason, cause));
+        assert_eq!(
+            stopped,
+            Some((Some(Reason::Stopped.kind()), Cause::Stopped)),
+            "another kind is told at once"
+        );
+        let active = Standing {
+            state: LoopState::Active,
+            reason: None,
+        };
+        assert_eq!(active.news(LoopState::Active, None, true), None);
     }
 }

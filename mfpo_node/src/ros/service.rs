@@ -14,7 +14,7 @@ use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::Inbox;
 use mfpo_ros::parameter_server::{ParameterServer, Request};
-use mfpo_ros::parameters::Parameters;
+use mfpo_ros::parameters::{Parameters, shown};
 use mfpo_ros::rosout::Rosout;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -43,12 +43,13 @@ use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Live, LoopState, TickRecord};
+use crate::pulse::{Pulse, Standstill};
 use crate::recording::Recording;
 use crate::status::{LoopEvent, Others, Status};
 use crate::time::MonoTime;
 use crate::weights::folder::Folder;
 use crate::weights::runs::Runs;
-use crate::weights::{Expected, Offers};
+use crate::weights::{Expected, Offers, PolicyIdentity};
 
 /// How often the rings are emptied and changes are looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -56,8 +57,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const STATUS_EVERY: u64 = 250_000_000;
 /// The diagnostics are published this often, ns.
 const DIAGNOSE_EVERY: u64 = 1_000_000_000;
-/// A policy must answer within this part of its control period, as when its bundle was checked.
-const LATENCY_SHARE: f64 = 0.5;
 
 /// The service's ends of the rings.
 pub struct FromLoop {
@@ -67,6 +66,8 @@ pub struct FromLoop {
     pub events: rtrb::Consumer<LoopEvent>,
     /// What ticks took.
     pub records: rtrb::Consumer<TickRecord>,
+    /// That the loop comes round.
+    pub pulse: Arc<Pulse>,
 }
 
 /// What the service waits for.
@@ -114,7 +115,8 @@ pub struct Service {
     /// Somebody has stopped the robot, and nobody has started it again.
     pub(super) is_held: bool,
     pub(super) pending: Option<Pending>,
-    pub(super) stops: Vec<ServiceRequest<Trigger::Service>>,
+    /// Who waits for the confirmation of a stop, and since when.
+    pub(super) stops: Vec<(MonoTime, ServiceRequest<Trigger::Service>)>,
     pub(super) saves: Vec<Saving>,
     /// Refusals that the recorder knows of.
     pub(super) recorded_rejections: u64,
@@ -128,8 +130,12 @@ pub struct Service {
     /// Where the bundle comes from that is being checked, and the check.
     pub(super) checking: Option<Origin>,
     pub(super) check: Option<tokio::task::JoinHandle<Checked>>,
+    /// What decides about bundles has changed since that check began.
+    pub(super) is_outdated: bool,
     pub(super) orders: rtrb::Producer<Order>,
     from_loop: FromLoop,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) standstill: Standstill,
     pub(super) live: Arc<Live>,
     pub(super) has_robot: bool,
     pub(super) spec: Option<Arc<RobotSpec>>,
@@ -143,6 +149,8 @@ pub struct Service {
     pub(super) is_retuned: bool,
     /// Why the guard does not guard, as it was told last.
     unguarded: Option<String>,
+    /// What parameters do that hardly anybody means, as it was told last.
+    doubts: Vec<String>,
 }
 
 /// What is worth a status at once.
@@ -189,7 +197,10 @@ impl Service {
             folder_is_lost: false,
             checking: None,
             check: None,
+            is_outdated: false,
             orders,
+            pulse: Arc::clone(&from_loop.pulse),
+            standstill: Standstill::default(),
             from_loop,
             live: Arc::new(Live::new(0)),
             has_robot: false,
@@ -202,6 +213,7 @@ impl Service {
             probing: None,
             is_retuned: false,
             unguarded: None,
+            doubts: Vec::new(),
             config,
         })
     }
@@ -228,7 +240,7 @@ impl Service {
         }
     }
 
-    /// Serves until the control thread has ended.
+    /// Serves until the control thread has ended, or cannot.
     pub async fn serve(&mut self, inputs: Inputs, control: &JoinHandle<()>) {
         let Inputs {
             mut bundles,
@@ -252,7 +264,7 @@ impl Service {
                 checked = finished(&mut self.check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
-                    if control.is_finished() {
+                    if control.is_finished() || self.is_stuck_at_its_end() {
                         break;
                     }
                 }
@@ -298,7 +310,7 @@ impl Service {
         }
         for name in &changed {
             if let Some(value) = self.parameters.get(name) {
-                tracing::info!("parameter {name} is now {value:?}");
+                tracing::info!("parameter {name} is now {}", shown(value));
             }
         }
         server.announce(&self.parameters, &changed, self.outputs.stamps.now());
@@ -309,38 +321,43 @@ impl Service {
         self.record_parameters(&self.parameters);
     }
 
-    /// Do the parameters fit the robot and the policy that acts?
+    /// Do the parameters fit the robot and the policies that act, or may without anybody asking again?
     fn fits(&self, parameters: &Parameters) -> Result<(), String> {
         let config = Config::read(parameters).map_err(|error| error.to_string())?;
         let Some(spec) = &self.spec else { return Ok(()) };
         let limited = self.described.limited(spec)?;
         Tuning::new(&limited, config.settings.clone()).map_err(|error| error.to_string())?;
-        let candidates = config.settings.candidates;
-        let Some(policy) = self.expected.live().filter(|_| candidates > 1) else {
-            return Ok(());
-        };
-        if !policy.has_critics {
-            return Err(format!(
-                "candidates is {candidates}, but the policy that acts carries no critics to choose with; expected 1"
-            ));
-        }
-        if config.settings.compute_budget > 0 {
+        if sampling(&config) == sampling(&self.config) {
             return Ok(());
         }
-        let latency = policy.latency * candidates as f64 / policy.candidates as f64;
-        let most = LATENCY_SHARE * spec.control_period();
-        if latency > most {
-            return Err(format!(
-                "{candidates} candidates would take about {:.0} us; expected at most {:.0} us, half the control period",
-                latency * 1e6,
-                most * 1e6
-            ));
+        let unfit = |policy: &Arc<PolicyIdentity>| config.settings.why_unfit(policy, spec.control_period());
+        let acting = [self.expected.live(), self.status.current.as_ref()];
+        if let Some(why) = acting.into_iter().flatten().find_map(unfit) {
+            return Err(why);
         }
-        Ok(())
+        let before = self
+            .status
+            .previous
+            .as_ref()
+            .filter(|_| self.status.swap.is_on_trial());
+        match before.and_then(unfit) {
+            Some(why) => Err(format!(
+                "{why} until the swap under way is through, for it may return to this one"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What may change while the node runs; the control loop takes its part over at a tick boundary.
     fn take_over(&mut self, config: Config) {
+        let decides = |config: &Config| {
+            (
+                config.accept_runs.clone(),
+                config.allow_downgrade,
+                sampling(config),
+            )
+        };
+        let decides_otherwise = decides(&config) != decides(&self.config);
         self.offers.set_accepting(config.accept_bundles);
         self.expected.accept_runs.clone_from(&config.accept_runs);
         self.expected.allow_downgrade = config.allow_downgrade;
@@ -348,9 +365,13 @@ impl Service {
         self.expected.is_budgeted = config.settings.compute_budget > 0;
         self.is_retuned |= config.settings != self.config.settings;
         self.config = config;
+        if decides_otherwise {
+            self.look_again();
+        }
         if let Some(guard) = self.expected.live().map(|policy| policy.guard) {
             self.tell_unguarded(guard);
         }
+        self.tell_doubts();
         if self.described.contradiction().is_some() {
             self.reconsider_description();
         }
@@ -364,6 +385,16 @@ impl Service {
             tracing::warn!("{why}");
         }
         self.unguarded = why;
+    }
+
+    /// Tells, once each, what the parameters do on this robot that hardly anybody means.
+    pub fn tell_doubts(&mut self) {
+        let spec = self.spec.as_ref();
+        let doubts = spec.map_or_else(Vec::new, |spec| self.config.doubts(spec));
+        for new in doubts.iter().filter(|doubt| !self.doubts.contains(doubt)) {
+            tracing::warn!("{new}");
+        }
+        self.doubts = doubts;
     }
 
     /// Tells the loop of the newest settings and limits.
@@ -399,6 +430,9 @@ impl Service {
             self.status.record(record);
         }
         let now = MonoTime::now();
+        self.status.log_reason(now);
+        self.watch_control(now);
+        self.give_up_stops(now);
         self.give_up_waiting(now);
         self.give_up_probing(now);
         self.retune();
@@ -464,6 +498,7 @@ impl Service {
             life: self.life.state(),
             rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
             stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
+            enable_timeout: self.config.settings.enable_timeout as f64 * 1e-9,
             thresholds: self.config.thresholds,
             recording: self.outputs.recording.as_ref().map(Recording::health),
         };
@@ -474,6 +509,11 @@ impl Service {
             tracing::warn!("/diagnostics could not be published: {error}");
         }
     }
+}
+
+/// What a policy is asked for at each tick.
+fn sampling(config: &Config) -> (usize, u64) {
+    (config.settings.candidates, config.settings.compute_budget)
 }
 
 /// The next message of a topic, where it is listened to; never, otherwise.

@@ -6,10 +6,10 @@ use super::control_thread::{ControlThread, Retired};
 use super::messages::{fill_before, fill_identity};
 use super::running::Mode;
 
-use crate::control_loop::Progress;
+use crate::control_loop::{CutShort, Progress};
 use crate::metrics::add;
 use crate::status::LoopEvent;
-use crate::weights::{Policy, Stage, Turn};
+use crate::weights::{Policy, PolicyIdentity, Stage, Turn, Why};
 
 impl ControlThread {
     /// A better policy has been accepted.
@@ -34,6 +34,9 @@ impl ControlThread {
         }
         if let Some(superseded) = begun.superseded {
             self.rings.tell(LoopEvent::Superseded(superseded));
+        }
+        if let Some(CutShort { given_up, proven }) = begun.cut_short {
+            self.returned(given_up, proven, Why::Overtaken);
         }
         match begun.stage {
             Some(Stage::Shadow) => self.rings.tell(LoopEvent::Shadowing(identity)),
@@ -68,18 +71,24 @@ impl ControlThread {
             }
             (Turn::Commit, _) => self.rings.tell(LoopEvent::Committed),
             (Turn::Return(why), Some(given_up)) => {
-                let slot = running.robot.control.slot();
-                add(&running.robot.live.swap_returns, 1);
-                fill_identity(&mut self.action, slot.current().identity());
-                fill_before(&mut self.action, None);
-                self.rings.tell(LoopEvent::Returned {
-                    given_up,
-                    current: Arc::clone(slot.current().identity()),
-                    why,
-                });
+                let current = Arc::clone(running.robot.control.slot().current().identity());
+                self.returned(given_up, current, why);
             }
             (Turn::Return(_), None) => {}
         }
+    }
+
+    /// A policy was not let through its swap, and another acts.
+    fn returned(&mut self, given_up: Arc<PolicyIdentity>, current: Arc<PolicyIdentity>, why: Why) {
+        let Some(running) = &self.running else { return };
+        add(&running.robot.live.swap_returns, 1);
+        fill_identity(&mut self.action, &current);
+        fill_before(&mut self.action, None);
+        self.rings.tell(LoopEvent::Returned {
+            given_up,
+            current,
+            why,
+        });
     }
 
     /// Nothing is commanded any more, so that two policies can be neither compared nor blended: the one in the shadow

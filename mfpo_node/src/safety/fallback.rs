@@ -7,6 +7,8 @@
 //! A stop that nothing will follow (`Fallback::stop`) ends at zero effort all the same: an effort that nobody takes away
 //! any more may hold a robot up or throw it about, and nobody would see which.
 
+use std::fmt;
+
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use thiserror::Error;
 
@@ -45,11 +47,24 @@ impl FallbackChoice {
     }
 }
 
+impl fmt::Display for FallbackChoice {
+    /// As the parameter says it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Hold => "hold",
+            Self::Ramp => "ramp",
+            Self::Damp => "damp",
+            Self::Zero => "zero",
+        })
+    }
+}
+
 /// A fallback that would be dangerous with the interface, or an effort that is none of this robot.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum DoesNotFit {
     /// The choice would move the robot.
-    #[error("fallback '{got:?}' does not fit commands in {unit}; expected auto or one of {expected}")]
+    #[error("fallback '{got}' does not fit commands in {unit}; expected auto or one of {expected}")]
     Choice {
         /// The choice that came.
         got: FallbackChoice,
@@ -60,7 +75,7 @@ pub enum DoesNotFit {
     },
     /// An effort is stated that this fallback would never command.
     #[error(
-        "parameter fallback_effort is set, but the fallback '{choice:?}' of commands in {unit} uses none; expected an empty \
+        "parameter fallback_effort is set, but the fallback '{choice}' of commands in {unit} uses none; expected an empty \
          list, or the fallback damp of a robot with effort commands"
     )]
     EffortUnused {

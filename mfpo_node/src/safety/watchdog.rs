@@ -31,6 +31,32 @@ pub enum Verdict {
         /// Its age, ns.
         age: u64,
     },
+    /// Two publishers contradict each other about this joint.
+    Contradicted {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+    },
+    /// What this joint reports takes longer and longer on its way, by now longer than allowed.
+    Behind {
+        /// Index of the joint in the policy's spec.
+        joint: usize,
+        /// By how much longer than at best, ns.
+        by: u64,
+    },
+}
+
+impl Verdict {
+    /// The joint that is the worst.
+    pub const fn joint(&self) -> Option<usize> {
+        match self {
+            Self::Fresh => None,
+            Self::Missing { joint }
+            | Self::Stale { joint, .. }
+            | Self::Late { joint, .. }
+            | Self::Contradicted { joint }
+            | Self::Behind { joint, .. } => Some(*joint),
+        }
+    }
 }
 
 /// Judges the joint states at each tick.
@@ -62,13 +88,20 @@ impl Watchdog {
         for (joint, fresh) in self.fresh.iter_mut().enumerate() {
             let age = states.age(joint, now);
             let velocity = states.fresh_velocity(joint, now);
-            *fresh = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            let is_contradicted = states.is_contradicted(joint, now);
+            let backlog = states.backlog(joint);
+            let is_known = age.is_some_and(|age| age <= self.stale_after) && velocity.is_some();
+            *fresh = is_known && !is_contradicted && backlog.is_none();
             if *fresh {
                 continue;
             }
-            let this = match age {
-                Some(age) if age > self.stale_after && states.lag(joint) > 0 => Verdict::Late { joint, age },
-                Some(age) if age > self.stale_after => Verdict::Stale { joint, age },
+            let this = match (age, backlog) {
+                (Some(age), _) if age > self.stale_after && states.lag(joint) > 0 => {
+                    Verdict::Late { joint, age }
+                }
+                (Some(age), _) if age > self.stale_after => Verdict::Stale { joint, age },
+                (Some(_), _) if is_contradicted => Verdict::Contradicted { joint },
+                (Some(_), Some(by)) if velocity.is_some() => Verdict::Behind { joint, by },
                 _ => Verdict::Missing { joint },
             };
             verdict = worse(verdict, this);
@@ -86,11 +119,14 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
     if badness(b) > badness(a) { b } else { a }
 }
 
-/// A joint that is missing is worse than any that is old.
+/// A joint that is missing is worse than any of which different things are told, and that worse than any that is old.
 fn badness(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::Fresh => 0,
-        Verdict::Stale { age, .. } | Verdict::Late { age, .. } => age.clamp(1, u64::MAX - 1),
+        Verdict::Stale { age, .. } | Verdict::Late { age, .. } | Verdict::Behind { by: age, .. } => {
+            age.clamp(1, u64::MAX - 2)
+        }
+        Verdict::Contradicted { .. } => u64::MAX - 1,
         Verdict::Missing { .. } => u64::MAX,
     }
 }
@@ -114,6 +150,16 @@ impl fmt::Display for Verdict {
                     f,
                     "joint {joint} reports late: what came last was held up on its way and is {:.1} ms old",
                     *age as f64 * 1e-6
+                )
+            }
+            Self::Contradicted { joint } => {
+                write!(f, "two publishers contradict each other about joint {joint}")
+            }
+            Self::Behind { joint, by } => {
+                write!(
+                    f,
+                    "joint {joint} reports later and later: its states take {:.1} ms longer than at best",
+                    *by as f64 * 1e-6
                 )
             }
         }

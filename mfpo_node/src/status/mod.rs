@@ -2,68 +2,27 @@
 
 use std::sync::Arc;
 
-use mfpo_ros::parameters::closest;
-
-use crate::control_loop::{NotReady, Reason};
+use crate::control_loop::NotReady;
 use crate::goal::GoalRefusal;
 use crate::joint_states::Refusal;
 use crate::metrics::{Figures, Live, LoopState, Rounds, TickRecord};
 use crate::probe::Mode;
-use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
 use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
+mod reasons;
+mod reporters;
 mod swap;
 mod unheard;
 
+pub use reasons::Cause;
+use reasons::Told;
+pub use reporters::Reporters;
 pub use swap::Swap;
 pub use unheard::{Others, UNRECEIVED, Unheard};
 
 /// What everything begins with that a dry run says of itself.
 pub const DRY_RUN: &str = "dry run, no command is published: ";
-
-/// Why a policy that needs a goal does not act.
-const NO_GOAL: &str =
-    "the policy needs a goal: publish one on topic goal (geometry_msgs/PointStamped, in the robot's base)";
-
-/// Why the loop is in its state.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Cause {
-    /// Nothing to explain.
-    None,
-    /// The joint states.
-    States(Verdict),
-    /// The policy gave no action, in its words.
-    Policy(String),
-    /// `~/stop` was called.
-    Stopped,
-    /// The heartbeat is missing.
-    NotEnabled(NotEnabled),
-    /// The policy needs a goal.
-    NoGoal,
-    /// The fallback commanded a moment ago.
-    Recovering {
-        /// Good inputs that are needed; `None` waits for an explicit start.
-        needed: Option<u64>,
-    },
-    /// The observation is outside what the policy knows.
-    Guard(Unknown),
-}
-
-impl Cause {
-    /// The cause for a reason.
-    pub fn of(reason: &Reason) -> Self {
-        match reason {
-            Reason::States(verdict) => Self::States(*verdict),
-            Reason::Policy(error) => Self::Policy(error.to_string()),
-            Reason::Stopped => Self::Stopped,
-            Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
-            Reason::NoGoal => Self::NoGoal,
-            Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
-            Reason::Guard(unknown) => Self::Guard(*unknown),
-        }
-    }
-}
 
 /// Why a node that commands nothing is not on its way to command either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +80,8 @@ pub enum LoopEvent {
     },
     /// The loop is in another state.
     State(LoopState, Cause),
+    /// It is in the same one, for this cause by now.
+    Reason(Cause),
     /// A joint state was refused.
     Refused {
         /// Why.
@@ -205,6 +166,8 @@ pub struct Status {
     pub unheard: Vec<Unheard>,
     /// Who else publishes commands, in words.
     pub rivals: Vec<String>,
+    /// Who reports joint states.
+    pub reporters: Reporters,
     /// Subscribers of `commands` that the middleware serves, where there is such a topic.
     pub receivers: Option<usize>,
     /// Who subscribes to the commands and why they receive nothing, as the last look has found while the robot is commanded.
@@ -214,8 +177,11 @@ pub struct Status {
     /// Nobody receives the commands; the same of the look before, of which nothing was told yet.
     reach_nobody: bool,
     reached_nobody: bool,
+    /// For how long the control thread has been standing still, ns, where it does.
+    standstill: Option<u64>,
     state: Option<LoopState>,
-    reason: String,
+    /// Why the loop is in that state.
+    told: Told,
     /// What the probe does.
     probed: String,
     /// Why the robot is not ready, of a loop that keeps trying.
@@ -279,6 +245,7 @@ impl Status {
                 self.current = Some(current);
             }
             LoopEvent::State(state, cause) => self.enter(state, &cause),
+            LoopEvent::Reason(cause) => self.refresh_reason(cause),
             LoopEvent::Refused { refusal, untold } if untold > 0 => {
                 tracing::warn!("{refusal} ({untold} more like it since the last line)");
             }
@@ -326,6 +293,8 @@ impl Status {
             by_hand: self.by_hand,
             unheard: std::mem::take(&mut self.unheard),
             rivals: std::mem::take(&mut self.rivals),
+            reporters: std::mem::take(&mut self.reporters),
+            standstill: self.standstill,
             ..Self::new(self.is_dry_run)
         };
     }
@@ -338,9 +307,35 @@ impl Status {
         }
     }
 
+    /// Takes over whether the control thread stands still, and logs where that has changed.
+    pub fn note_standstill(&mut self, standstill: Option<u64>) {
+        let before = std::mem::replace(&mut self.standstill, standstill);
+        match (before, self.standstill_in_words()) {
+            (None, Some(words)) => tracing::error!("{words}"),
+            (Some(_), None) => tracing::warn!("the control thread goes on"),
+            _ => {}
+        }
+    }
+
+    /// For how long the control thread has been standing still, ns, where it does.
+    pub fn standstill(&self) -> Option<u64> {
+        self.standstill
+    }
+
+    /// What is said of a control thread that stands still.
+    pub fn standstill_in_words(&self) -> Option<String> {
+        self.standstill.map(|silence| {
+            format!(
+                "the control thread has not finished a tick for {} ms: nothing is commanded and no order is carried out; expected \
+                 10 ms at most, stop the robot by its own means and start the node again",
+                silence / 1_000_000
+            )
+        })
+    }
+
     /// Why the fallback commands, where it does.
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.told.reason
     }
 
     /// Was the newest bundle refused?
@@ -358,6 +353,9 @@ impl Status {
 
     /// One line that says what the node does and, where it does not act, why.
     pub fn message(&self, live: &Live, now: MonoTime) -> String {
+        if let Some(words) = self.standstill_in_words() {
+            return words;
+        }
         let frozen = if self.is_frozen_with_pending {
             "; a newer bundle waits for accept_bundles"
         } else {
@@ -393,9 +391,9 @@ impl Status {
             }
             LoopState::Fallback => {
                 let unheard = self.unheard_inputs();
-                format!("the fallback commands the robot: {}{unheard}", self.reason)
+                format!("the fallback commands the robot: {}{unheard}", self.told.reason)
             }
-            LoopState::Stopped => "stopped; the last safe command has been sent".to_owned(),
+            LoopState::Stopped => self.stopped_in_words().to_owned(),
             LoopState::Probing => format!("probe: {}", self.probed),
         };
         let dry_run = if self.is_dry_run { DRY_RUN } else { "" };
@@ -419,14 +417,14 @@ impl Status {
     }
 
     fn enter(&mut self, state: LoopState, cause: &Cause) {
-        self.reason = self.explain(cause);
+        self.begin_reason(cause);
         let was = self.state.replace(state);
         match state {
             LoopState::Active if was == Some(LoopState::Fallback) => {
                 tracing::info!("the policy commands the robot again");
             }
             LoopState::Active => tracing::info!("every joint reports: the policy commands the robot"),
-            LoopState::Fallback => tracing::warn!("the fallback commands the robot: {}", self.reason),
+            LoopState::Fallback => tracing::warn!("the fallback commands the robot: {}", self.told.reason),
             LoopState::WaitingForStates => {
                 tracing::info!(
                     "waiting for the state of joints [{}]; commanding nothing",
@@ -434,118 +432,9 @@ impl Status {
                 );
             }
             LoopState::WaitingForPolicy => tracing::info!("waiting for a policy; commanding nothing"),
-            LoopState::Stopped => tracing::info!("stopped; the last safe command has been sent"),
+            LoopState::Stopped => tracing::info!("{}", self.stopped_in_words()),
             LoopState::Inactive => tracing::info!("inactive; commanding nothing"),
             LoopState::Probing => tracing::info!("a probe begins"),
         }
-    }
-
-    fn explain_probing(&self, joint: usize, mode: Mode) -> String {
-        let name = self.name(joint);
-        match mode {
-            Mode::Move => format!("joint '{name}' is moved a little"),
-            Mode::ByHand => format!(
-                "move joint '{name}' by hand by about {} rad (m) in its positive direction, and hold it there",
-                self.by_hand
-            ),
-        }
-    }
-
-    /// Why the policy may not begin, in words.
-    pub fn explain_not_ready(&self, not_ready: &NotReady) -> String {
-        match not_ready {
-            NotReady::States(verdict) => self.explain_verdict(verdict),
-            NotReady::NotEnabled(missing) => explain_enable(*missing),
-            NotReady::NoGoal => NO_GOAL.to_owned(),
-            NotReady::Outside(outside) => self.explain_outside(outside),
-        }
-    }
-
-    /// [`Status::explain_not_ready`] for whoever asked for it, with what may be behind it.
-    pub fn explain_refusal(&self, not_ready: &NotReady) -> String {
-        self.explain_not_ready(not_ready) + &self.unheard_inputs()
-    }
-
-    fn name(&self, joint: usize) -> &str {
-        self.joint_names.get(joint).map_or("?", String::as_str)
-    }
-
-    fn explain_outside(&self, outside: &Outside) -> String {
-        let (what, unit) = match outside.rule {
-            Rule::Position => ("position", "rad"),
-            _ => ("velocity", "rad/s"),
-        };
-        format!(
-            "the {what} of joint '{}' is {:.4} {unit}; expected {:.4} to {:.4}",
-            self.name(outside.joint),
-            outside.got,
-            outside.low,
-            outside.high
-        )
-    }
-
-    fn explain_verdict(&self, verdict: &Verdict) -> String {
-        match verdict {
-            Verdict::Fresh => String::new(),
-            Verdict::Missing { joint } => {
-                format!("joint '{}' has no fresh position and velocity", self.name(*joint))
-            }
-            Verdict::Stale { joint, age } => {
-                format!(
-                    "joint '{}' has not reported for {:.0} ms",
-                    self.name(*joint),
-                    *age as f64 * 1e-6
-                )
-            }
-            Verdict::Late { joint, age } => {
-                format!(
-                    "joint '{}' reports late: what came last was held up on its way and is {:.0} ms old",
-                    self.name(*joint),
-                    *age as f64 * 1e-6
-                )
-            }
-        }
-    }
-
-    /// Why the loop is in its state, in words.
-    pub fn explain(&self, cause: &Cause) -> String {
-        match cause {
-            Cause::None => String::new(),
-            Cause::States(verdict) => self.explain_verdict(verdict),
-            Cause::Policy(error) => format!("the policy gave no action: {error}"),
-            Cause::Guard(Unknown { spread, most }) => format!(
-                "the policy does not know what it sees: its candidates are spread by {spread:.3}, expected at most {most:.3} \
-                 (parameter guard)"
-            ),
-            Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
-            Cause::NotEnabled(missing) => explain_enable(*missing),
-            Cause::NoGoal => NO_GOAL.to_owned(),
-            Cause::Recovering { needed: None } => {
-                "the states are good again; it waits for ~/start (recovery_inputs is 0)".to_owned()
-            }
-            Cause::Recovering { needed: Some(needed) } => {
-                format!("the states are good again; it waits for {needed} good ones in a row")
-            }
-        }
-    }
-
-    fn explain_unknown(&self, names: &[String]) {
-        for name in names {
-            let known = self.joint_names.iter().map(String::as_str);
-            let closest = closest(name, known).unwrap_or_default();
-            tracing::info!(
-                "joint '{name}' is not one of the policy's and is left out (closest: '{closest}')"
-            );
-        }
-    }
-}
-
-fn explain_enable(missing: NotEnabled) -> String {
-    match missing {
-        NotEnabled::Never => "no heartbeat on topic enable yet".to_owned(),
-        NotEnabled::Late { age } => {
-            format!("no heartbeat on topic enable for {:.0} ms", age as f64 * 1e-6)
-        }
-        NotEnabled::Withdrawn => "topic enable says false".to_owned(),
     }
 }

@@ -25,6 +25,11 @@ impl Swap {
         self.is_under_way
     }
 
+    /// Does a policy act that may be returned from?
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.stage, Some((Stage::Blend | Stage::Probation, _)))
+    }
+
     /// Name of the stage, where one is under way.
     pub fn stage(&self) -> Option<&'static str> {
         self.stage.map(|(stage, _)| stage.name())
@@ -71,6 +76,14 @@ impl Swap {
 
     /// A policy in the shadow has been compared with the one that acts.
     pub(super) fn compare(&mut self, compared: Compared) {
+        self.compared = Some(compared);
+        if compared.ticks == 0 {
+            tracing::info!(
+                "not compared: the policy before does not act; {:.1} us an action",
+                compared.latency * 1e6
+            );
+            return;
+        }
         tracing::info!(
             "compared over {} ticks: the actions differ by {:.3} (root mean square) and at most {:.3}; {:.1} us an action",
             compared.ticks,
@@ -78,7 +91,6 @@ impl Swap {
             compared.largest,
             compared.latency * 1e6
         );
-        self.compared = Some(compared);
     }
 
     /// A policy was not let through.
@@ -106,6 +118,9 @@ pub(super) fn log_superseded(identity: &Arc<PolicyIdentity>) {
 pub(super) fn explain(why: &Why, joint: impl Fn(usize) -> String) -> String {
     match why {
         Why::NoAction => "it gave no action".to_owned(),
+        Why::Overtaken => {
+            "another policy came before it was through; the proven one before it is kept".to_owned()
+        }
         Why::Guard { got, expected } => format!(
             "its candidates are spread by {got:.3}, at most {expected:.3} is what it knows (parameter guard)"
         ),

@@ -1,7 +1,7 @@
 //! Publishers that are there and not heard, and commands that nobody hears: what discovery knows of a robot that does
 //! not move.
 
-use super::Status;
+use super::{Reporters, Status};
 
 /// A publisher on one of this node's topics of which nothing arrives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub struct Others {
     pub unheard: Vec<Unheard>,
     /// Those that publish commands too, in words.
     pub rivals: Vec<String>,
+    /// Those that report joint states.
+    pub reporters: Reporters,
 }
 
 /// Topics without which no robot is commanded.
@@ -29,6 +31,7 @@ impl Status {
     pub fn note_others(&mut self, others: Others) {
         self.note_unheard(others.unheard);
         self.note_rivals(others.rivals);
+        self.note_reporters(others.reporters);
     }
 
     /// Of who else publishes commands.
@@ -97,10 +100,10 @@ impl Status {
 
     /// What is not heard of the inputs of the robot, to be put behind a reason; empty where all is heard.
     pub(super) fn unheard_inputs(&self) -> String {
-        self.unheard_of(&INPUTS)
+        self.unheard_of(&INPUTS) + &self.absent_reporters()
     }
 
-    /// [`Status::unheard_inputs`] of these topics.
+    /// What is not heard of these topics.
     pub(super) fn unheard_of(&self, topics: &[&str]) -> String {
         let of_these = |unheard: &&Unheard| topics.contains(&unheard.topic.as_str());
         let words = self.unheard.iter().filter(of_these).map(|unheard| &unheard.words);

@@ -1,23 +1,41 @@
 //! A folder that is watched for bundles: whoever trains elsewhere copies a file there. The newest file that was not
 //! looked at yet is offered; where it is refused, the next newest is, down to the one that went live last. A file that
-//! is still being written is left alone until it rests.
+//! is still being written is left alone until it rests. One that was refused for a parameter is looked at again when that
+//! has changed.
+//!
+//! A file that says it was written after it came here, by a clock that is ahead, counts as written when it came: it must
+//! not silence those that come later.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How the name of a bundle ends.
 const ENDING: &str = "safetensors";
+/// Clocks of two machines that agree differ by less.
+const SAME_TIME: Duration = Duration::from_secs(2);
 
 /// A file as it is at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Found {
     /// Where it is.
     pub path: PathBuf,
-    /// When it was written.
-    pub modified: SystemTime,
+    /// When it says that it was written.
+    modified: SystemTime,
+    /// When it was, as far as this can be believed: the file system's own clock knows when it came.
+    written: SystemTime,
     size: u64,
+}
+
+impl Found {
+    /// How far the time that it says is ahead of the one at which it came, where that is no rounding.
+    pub fn ahead(&self) -> Option<Duration> {
+        let ahead = self.modified.duration_since(self.written).ok()?;
+        Some(ahead).filter(|ahead| *ahead > SAME_TIME)
+    }
 }
 
 /// Remembers what was looked at.
@@ -25,6 +43,8 @@ pub struct Found {
 pub struct Folder {
     path: PathBuf,
     looked_at: HashSet<Found>,
+    /// Those of them that were refused for a parameter.
+    refused: HashSet<Found>,
     /// The newest file at the last look.
     last: Option<Found>,
     /// When the file that went live was written.
@@ -37,6 +57,7 @@ impl Folder {
         Self {
             path,
             looked_at: HashSet::new(),
+            refused: HashSet::new(),
             last: None,
             live: None,
         }
@@ -59,11 +80,11 @@ impl Folder {
                 continue;
             };
             let is_new =
-                self.live.is_none_or(|live| found.modified > live) && !self.looked_at.contains(&found);
+                self.live.is_none_or(|live| found.written > live) && !self.looked_at.contains(&found);
             if is_new
                 && newest
                     .as_ref()
-                    .is_none_or(|newest| found.modified > newest.modified)
+                    .is_none_or(|newest| found.written > newest.written)
             {
                 newest = Some(found);
             }
@@ -77,10 +98,24 @@ impl Folder {
         Ok(newest)
     }
 
-    /// A file went live: older ones are of no interest any more.
+    /// A file went live: older ones are of no interest any more. Newer ones that were refused stay so.
     pub fn went_live(&mut self, found: &Found) {
-        self.live = Some(found.modified);
-        self.looked_at.clear();
+        let live = found.written;
+        self.live = Some(live);
+        self.looked_at.retain(|other| other.written > live);
+        self.refused.retain(|other| other.written > live);
+    }
+
+    /// A file was refused for a parameter.
+    pub fn keep_refused(&mut self, found: &Found) {
+        self.refused.insert(found.clone());
+    }
+
+    /// The parameters that decide about bundles have changed: what they refused counts as not looked at.
+    pub fn look_again(&mut self) {
+        for found in self.refused.drain() {
+            self.looked_at.remove(&found);
+        }
     }
 }
 
@@ -89,17 +124,25 @@ fn found(path: &Path) -> Option<Found> {
         return None;
     }
     let metadata = std::fs::metadata(path).ok().filter(|m| m.is_file())?;
+    let modified = metadata.modified().ok()?;
     Some(Found {
         path: path.to_owned(),
-        modified: metadata.modified().ok()?,
+        modified,
+        written: came(&metadata).map_or(modified, |came| modified.min(came)),
         size: metadata.len(),
     })
+}
+
+/// When a file's content, name, place or times were changed last, by the clock of the file system: nobody sets this one.
+fn came(metadata: &Metadata) -> Option<SystemTime> {
+    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+    let nanoseconds = Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(seconds + nanoseconds)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::time::Duration;
 
     use super::*;
 
@@ -145,6 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_for_a_parameter_is_offered_again_when_that_has_changed() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), "damaged.safetensors", "a", 30);
+        write(place.path(), "other_run.safetensors", "b", 10);
+        let mut folder = Folder::new(place.path().to_owned());
+        folder.newest().unwrap();
+        let found = folder.newest().unwrap().unwrap();
+        folder.keep_refused(&found);
+        assert_eq!(newest(&mut folder).as_deref(), Some("damaged.safetensors"));
+        assert_eq!(newest(&mut folder), None);
+        folder.look_again();
+        assert_eq!(newest(&mut folder).as_deref(), Some("other_run.safetensors"));
+        assert_eq!(newest(&mut folder), None);
+    }
+
+    #[test]
     fn a_file_that_is_being_written_is_left_alone_until_it_rests() {
         let place = tempfile::tempdir().unwrap();
         let mut folder = Folder::new(place.path().to_owned());
@@ -153,6 +212,40 @@ mod tests {
             assert_eq!(folder.newest().unwrap(), None);
         }
         assert!(folder.newest().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_from_the_future_goes_live_once_and_silences_no_later_one() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("future.safetensors");
+        std::fs::write(&path, "a").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(86_400))
+            .unwrap();
+        let mut folder = Folder::new(place.path().to_owned());
+        folder.newest().unwrap();
+        let found = folder.newest().unwrap().unwrap();
+        assert!(found.ahead() > Some(Duration::from_secs(86_000)));
+        folder.went_live(&found);
+        assert_eq!(newest(&mut folder), None, "once");
+        // The file system's clock is no finer than this.
+        std::thread::sleep(Duration::from_millis(50));
+        std::fs::write(place.path().join("later.safetensors"), "b").unwrap();
+        assert_eq!(newest(&mut folder).as_deref(), Some("later.safetensors"));
+    }
+
+    #[test]
+    fn a_file_of_the_past_is_ahead_of_nothing_and_one_that_was_refused_stays_so_when_an_older_goes_live() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), "old.safetensors", "a", 30);
+        write(place.path(), "damaged.safetensors", "b", 10);
+        let mut folder = Folder::new(place.path().to_owned());
+        assert_eq!(newest(&mut folder).as_deref(), Some("damaged.safetensors"));
+        folder.newest().unwrap();
+        let old = folder.newest().unwrap().unwrap();
+        assert_eq!(old.ahead(), None);
+        folder.went_live(&old);
+        assert_eq!(newest(&mut folder), None);
     }
 
     #[test]

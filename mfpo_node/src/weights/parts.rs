@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use crate::time::MonoTime;
 
-/// A bundle is given up when no part of it has come for so long, ns.
+/// A bundle is given up when no part of it has come for so long, ns; one that was complete is taken again when it is sent
+/// after so long without any: whoever sends it again means it, be it that it was refused.
 const PATIENCE: u64 = 10_000_000_000;
 /// So many bundles may be on their way at the same time; the one that waits longest makes room for another.
 const MOST_BUNDLES: usize = 2;
@@ -62,8 +63,8 @@ struct Pile {
 #[derive(Debug, Default)]
 pub struct Parts {
     piles: Vec<Pile>,
-    /// The bundle that was complete last: a latched topic may send its parts again.
-    complete: Option<Name>,
+    /// The bundle that was complete last, and when a part of it has come: a latched topic may send its parts again.
+    complete: Option<(Name, MonoTime)>,
 }
 
 impl Parts {
@@ -72,7 +73,8 @@ impl Parts {
     /// # Errors
     /// When the part contradicts itself or those that came before; its bundle is then given up.
     pub fn take(&mut self, part: Part, now: MonoTime) -> Result<Option<Vec<u8>>, PartsError> {
-        if self.complete.as_ref() == Some(&part.name) {
+        if self.was_complete(&part.name, now) {
+            self.complete = Some((part.name, now));
             return Ok(None);
         }
         let name = part.name.clone();
@@ -85,7 +87,7 @@ impl Parts {
             }
             (Ok(()), Some(index)) if self.piles[index].is_complete() => {
                 let pile = self.piles.remove(index);
-                self.complete = Some(name);
+                self.complete = Some((name, now));
                 Ok(Some(pile.put_together()))
             }
             (Ok(()), _) => Ok(None),
@@ -102,8 +104,8 @@ impl Parts {
     }
 
     /// Makes room for one more bundle, where there are too many; why one was given up.
-    pub fn make_room(&mut self, newcomer: &Name) -> Option<PartsError> {
-        if self.complete.as_ref() == Some(newcomer) || self.piles.iter().any(|pile| pile.name == *newcomer) {
+    pub fn make_room(&mut self, newcomer: &Name, now: MonoTime) -> Option<PartsError> {
+        if self.was_complete(newcomer, now) || self.piles.iter().any(|pile| pile.name == *newcomer) {
             return None;
         }
         // A newer version of the same run is what is wanted; its run sends the parts one bundle after the other.
@@ -128,6 +130,12 @@ impl Parts {
     /// Bytes that are kept.
     pub fn bytes(&self) -> u64 {
         self.piles.iter().map(|pile| pile.bytes).sum()
+    }
+
+    /// Was this the last bundle that was complete, a moment ago?
+    fn was_complete(&self, name: &Name, now: MonoTime) -> bool {
+        let complete = self.complete.as_ref();
+        complete.is_some_and(|(complete, last)| complete == name && now.since(*last) <= PATIENCE)
     }
 
     fn put(&mut self, part: Part, now: MonoTime) -> Result<(), String> {
@@ -275,6 +283,24 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_that_is_sent_again_after_a_while_is_put_together_again() {
+        let mut parts = Parts::default();
+        for index in 0..3 {
+            let _ = parts.take(part("a", 1, index), at(1));
+        }
+        // An echo of the first time may take long.
+        for second in [5, 12, 20] {
+            assert_eq!(parts.make_room(&name("a", 1), at(second)), None);
+            assert_eq!(parts.take(part("a", 1, 0), at(second)), Ok(None));
+            assert_eq!(parts.bytes(), 0, "{second} s");
+        }
+        for index in 0..2 {
+            assert_eq!(parts.take(part("a", 1, index), at(31)), Ok(None));
+        }
+        assert_eq!(parts.take(part("a", 1, 2), at(31)), Ok(Some(FILE.to_vec())));
+    }
+
+    #[test]
     fn parts_that_contradict_themselves_or_each_other_are_refused_with_the_reason() {
         let refused = |change: &dyn Fn(&mut Part), words: &str| {
             let mut parts = Parts::default();
@@ -330,7 +356,7 @@ mod tests {
     fn what_is_kept_is_bounded_and_a_newer_version_takes_the_place_of_its_runs_older_one() {
         let mut parts = Parts::default();
         let mut put = |run: &str, version: u64, second: u64| {
-            let gone = parts.make_room(&name(run, version));
+            let gone = parts.make_room(&name(run, version), at(second));
             parts.take(part(run, version, 0), at(second)).unwrap();
             assert!(parts.bytes() <= 8, "{} bytes are kept", parts.bytes());
             gone.map(|error| error.to_string())

@@ -55,6 +55,12 @@ impl Slot {
         self.previous.replace(old)
     }
 
+    /// `next` goes live in the place of the live one, which is returned; the one before is kept.
+    #[must_use = "free the policy on another thread than the control loop"]
+    pub fn replace(&mut self, next: Box<Policy>) -> Box<Policy> {
+        std::mem::replace(&mut self.current, next)
+    }
+
     /// The policy before goes live again, and the live one is kept in its place; `false` when there is none.
     pub fn rollback(&mut self) -> bool {
         let Some(previous) = self.previous.as_mut() else {

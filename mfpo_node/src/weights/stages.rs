@@ -1,7 +1,8 @@
 //! The stages of a swap: in the shadow a policy is computed and compared while the one before acts; in the blend both
 //! act, its weight rising; on probation it acts alone and is returned from when limits trip more often or it takes
 //! longer than the one before did. Bookkeeping only: the control loop computes, and asks here what comes next. Ticks
-//! that the fallback commands count for no stage.
+//! that the fallback commands count for no stage, but for the shadow where the policy before is itself the reason: the
+//! new one then answers alone.
 
 use crate::safety::{Rule, SafeCommand};
 
@@ -69,6 +70,8 @@ impl Stage {
 pub enum Why {
     /// It gave no action.
     NoAction,
+    /// Another came before it was through.
+    Overtaken,
     /// It did not know what it saw.
     Guard {
         /// The spread of its candidates.
@@ -106,7 +109,7 @@ pub enum Why {
 /// How a policy in the shadow compares.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Compared {
-    /// Ticks compared.
+    /// Ticks compared; those in which it answered alone are none.
     pub ticks: u64,
     /// Root mean square of the difference between the two actions' components, `[-1, 1]` each.
     pub rms: f64,
@@ -166,6 +169,8 @@ enum Under {
         squares: f64,
         components: u64,
         compared: Compared,
+        /// Of the policy in the shadow, alone or compared, s.
+        latency: Average,
     },
     Blend {
         tick: u64,
@@ -216,6 +221,11 @@ impl Stages {
         }
     }
 
+    /// Does a policy act that has not proven itself yet?
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.under, Under::Blend { .. } | Under::Probation { .. })
+    }
+
     /// Weight of the new policy in the coming action, during a blend.
     pub fn weight(&self) -> Option<f64> {
         match self.under {
@@ -233,6 +243,7 @@ impl Stages {
                 squares: 0.0,
                 components: 0,
                 compared: Compared::default(),
+                latency: Average::default(),
             };
         }
         has_shadow
@@ -273,6 +284,7 @@ impl Stages {
             squares,
             components,
             compared,
+            ..
         } = &mut self.under
         else {
             return;
@@ -285,19 +297,41 @@ impl Stages {
         }
         compared.ticks += 1;
         compared.rms = (*squares / (*components).max(1) as f64).sqrt();
-        compared.latency += (latency - compared.latency) / compared.ticks as f64;
+        self.note_answer(latency);
+    }
+
+    /// The policy in the shadow has answered and taken so long, s, where the one that acts has not: what comes next.
+    pub fn answered(&mut self, latency: f64) -> Option<Turn> {
+        self.note_answer(latency);
+        self.judge_shadow(self.ticks(self.settings.shadow))
+    }
+
+    /// The same where the one that acts gives no action any more: the end of the stage need not be waited for.
+    pub fn relieve(&mut self, latency: f64) -> Option<Turn> {
+        self.note_answer(latency);
+        self.judge_shadow(0)
+    }
+
+    fn note_answer(&mut self, took: f64) {
+        if let Under::Shadow {
+            compared, latency, ..
+        } = &mut self.under
+        {
+            latency.add(took, 0.0);
+            compared.latency = latency.mean;
+        }
     }
 
     /// The policy has commanded and taken so long, s: what comes next.
     pub fn acted(&mut self, command: &SafeCommand, took: f64) -> Option<Turn> {
         let tripped = command.interventions() > 0;
-        if !matches!(self.under, Under::Blend { .. } | Under::Probation { .. }) {
+        if !self.is_on_trial() {
             let part = self.period / HABIT;
             self.habits.interventions.add(f64::from(u8::from(tripped)), part);
             self.habits.latency.add(took, part);
         }
         match self.stage()? {
-            Stage::Shadow => self.judge_shadow(),
+            Stage::Shadow => self.judge_shadow(self.ticks(self.settings.shadow)),
             Stage::Blend => self.blended(),
             Stage::Probation => self.judge_probation(command, took),
         }
@@ -305,14 +339,18 @@ impl Stages {
 
     /// The new policy gave no action, or must not act: on probation or in the blend it is returned from.
     pub fn failed(&mut self, why: Why) -> Option<Turn> {
-        matches!(self.under, Under::Blend { .. } | Under::Probation { .. }).then_some(Turn::Return(why))
+        self.is_on_trial().then_some(Turn::Return(why))
     }
 
-    fn judge_shadow(&self) -> Option<Turn> {
-        let Under::Shadow { compared, .. } = self.under else {
+    /// After `of` answers.
+    fn judge_shadow(&self, of: u64) -> Option<Turn> {
+        let Under::Shadow {
+            compared, latency, ..
+        } = self.under
+        else {
             return None;
         };
-        if compared.ticks < self.ticks(self.settings.shadow) {
+        if latency.count < of {
             return None;
         }
         let expected = LATENCY_SHARE * self.period;

@@ -1,6 +1,7 @@
 //! Bundles that were offered and not looked at yet. Only the newest counts: checking takes longer than a trainer
 //! may take to publish the next. While swaps are frozen (`accept_bundles` is false) the newest is kept, and looked
-//! at once they are allowed again.
+//! at once they are allowed again. One that was refused for a parameter is kept, too, and looked at once more when that
+//! has changed, unless another has come or gone live since.
 
 use std::path::PathBuf;
 
@@ -48,6 +49,8 @@ impl Offer {
 pub struct Offers {
     accepting: bool,
     newest: Option<Offer>,
+    /// The last one, where it was refused for a parameter.
+    refused: Option<Offer>,
     superseded: u64,
 }
 
@@ -57,13 +60,32 @@ impl Offers {
         Self {
             accepting,
             newest: None,
+            refused: None,
             superseded: 0,
         }
     }
 
     /// A bundle has arrived; it takes the place of one that was not looked at.
     pub fn offer(&mut self, offer: Offer) {
+        self.refused = None;
         self.superseded += u64::from(self.newest.replace(offer).is_some());
+    }
+
+    /// This one was refused for a parameter; it is of interest only while nothing newer waits.
+    pub fn keep_refused(&mut self, offer: Offer) {
+        self.refused = Some(offer).filter(|_| self.newest.is_none());
+    }
+
+    /// What was refused is of no interest any more.
+    pub fn forget_refused(&mut self) {
+        self.refused = None;
+    }
+
+    /// The parameters that decide about bundles have changed: what they refused waits to be looked at again.
+    pub fn look_again(&mut self) {
+        if self.newest.is_none() {
+            self.newest = self.refused.take();
+        }
     }
 
     /// Freezes or allows swaps.
@@ -130,6 +152,33 @@ mod tests {
         offers.offer(bytes(2));
         assert_eq!((offers.take(), offers.take()), (Some(bytes(2)), None));
         assert_eq!(offers.superseded(), 1);
+    }
+
+    #[test]
+    fn what_was_refused_for_a_parameter_is_looked_at_again_unless_another_came_or_went_live() {
+        let mut offers = Offers::new(true);
+        offers.keep_refused(bytes(1));
+        assert_eq!(offers.take(), None, "not before the parameter has changed");
+        offers.look_again();
+        assert_eq!((offers.take(), offers.take()), (Some(bytes(1)), None));
+        offers.look_again();
+        assert_eq!(offers.take(), None, "once");
+
+        offers.keep_refused(bytes(1));
+        offers.offer(bytes(2));
+        assert_eq!(offers.take(), Some(bytes(2)));
+        offers.look_again();
+        assert_eq!(offers.take(), None, "another came");
+
+        offers.offer(bytes(4));
+        offers.keep_refused(bytes(3));
+        offers.look_again();
+        assert_eq!((offers.take(), offers.take()), (Some(bytes(4)), None));
+
+        offers.keep_refused(bytes(5));
+        offers.forget_refused();
+        offers.look_again();
+        assert_eq!(offers.take(), None, "another went live");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::signature::{SignatureError, TrustedKeys};
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
+use serde::Serialize;
 use thiserror::Error;
 
 /// A policy must answer within this part of its control period.
@@ -126,6 +127,16 @@ pub enum Refused {
         /// What it takes, us.
         got_us: f64,
     },
+}
+
+impl Refused {
+    /// May a parameter that changes while the node runs permit the bundle after all?
+    pub const fn is_curable(&self) -> bool {
+        matches!(
+            self,
+            Self::Run { .. } | Self::Version { .. } | Self::NoCritics { .. } | Self::Latency { .. }
+        )
+    }
 }
 
 /// What names a policy, and what is known of it.
@@ -498,6 +509,18 @@ impl Expected {
     }
 }
 
+/// The first of two lists' entries that differ, as a bundle's manifest says them; nothing where none does.
+fn differing<T: PartialEq + Serialize>(
+    what: &'static str,
+    a: &[T],
+    b: &[T],
+) -> (&'static str, String, String) {
+    let said = |entry: &T| serde_json::to_string(entry).unwrap_or_default();
+    let pair = a.iter().zip(b).find(|(a, b)| a != b);
+    let (a, b) = pair.map_or_else(Default::default, |(a, b)| (said(a), said(b)));
+    (what, a, b)
+}
+
 /// The first thing in which two specs of one robot differ, in words.
 fn first_difference(expected: &RobotSpec, got: &RobotSpec) -> String {
     let names = |spec: &RobotSpec| {
@@ -521,21 +544,9 @@ fn first_difference(expected: &RobotSpec, got: &RobotSpec) -> String {
             expected.action.interface.unit().to_owned(),
             got.action.interface.unit().to_owned(),
         ),
-        (
-            "joint limits",
-            format!("{:?}", expected.joints),
-            format!("{:?}", got.joints),
-        ),
-        (
-            "observation",
-            format!("{:?}", expected.observation.terms),
-            format!("{:?}", got.observation.terms),
-        ),
-        (
-            "action",
-            format!("{:?}", expected.action.joints),
-            format!("{:?}", got.action.joints),
-        ),
+        differing("joint limits", &expected.joints, &got.joints),
+        differing("observation", &expected.observation.terms, &got.observation.terms),
+        differing("action", &expected.action.joints, &got.action.joints),
         (
             "control period, ns",
             expected.control_period_ns.to_string(),

@@ -123,6 +123,21 @@ fn a_bundle_of_other_sizes_or_joints_is_refused_with_the_difference() {
 }
 
 #[test]
+fn a_joint_that_differs_is_shown_as_its_manifest_says_it() {
+    let mut other = robot(CommandInterface::Effort);
+    other.joints[1].effort_max = 3.5;
+    let text = refusal(&with_version_5_live(), &bundle(&other, "run-a", 6));
+    for part in [
+        r#"joint limits: expected {"name":"b","#,
+        r#""effort_max":1.0"#,
+        r#", got {"name":"b","#,
+        r#""effort_max":3.5"#,
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
 fn versions_rise_within_a_run() {
     let spec = robot(CommandInterface::Effort);
     let mut expected = with_version_5_live();

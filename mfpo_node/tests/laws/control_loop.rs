@@ -10,7 +10,7 @@ use mfpo_policy::sampler::Depth;
 use mfpo_policy::spec::CommandInterface;
 
 use super::support::{
-    MS, allocations, at, best_of, bundle_with_critics, control_loop, policy, robot, send, settings,
+    MS, allocations, at, best_of, bundle_with_critics, control_loop, expected, policy, robot, send, settings,
 };
 
 /// What a step sent, and whether the fallback did; `None` when nothing was sent.
@@ -181,6 +181,36 @@ fn a_swap_takes_effect_at_the_next_step_and_a_rollback_takes_it_back() {
     assert!(control.slot_mut().rollback());
     assert_eq!(version(&control), 2);
     assert_eq!(control.slot().previous().unwrap().identity().version, 3);
+}
+
+#[test]
+fn settings_that_a_policy_cannot_act_with_are_told_by_its_name() {
+    let spec = robot(CommandInterface::Effort);
+    let of = |candidates, compute_budget| Settings {
+        candidates,
+        compute_budget,
+        ..settings()
+    };
+    let plain = policy(&spec, 3);
+    let period = spec.control_period();
+    assert_eq!(of(1, 0).why_unfit(plain.identity(), period), None);
+    for settings in [of(2, 0), of(2, 1_000)] {
+        let why = settings.why_unfit(plain.identity(), period).unwrap();
+        assert!(why.contains("version 3 of run 'run' carries no critics"), "{why}");
+    }
+    let bundle = bundle_with_critics(&spec, "run", 4);
+    let with_critics = expected().validate(&bundle).unwrap();
+    assert_eq!(of(2, 0).why_unfit(with_critics.identity(), 1e3), None);
+    let why = of(2, 0).why_unfit(with_critics.identity(), 1e-9).unwrap();
+    assert!(
+        why.contains("2 candidates of version 4") && why.contains("half the control period"),
+        "{why}"
+    );
+    assert_eq!(
+        of(2, 1).why_unfit(with_critics.identity(), 1e-9),
+        None,
+        "as many as fit"
+    );
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The guard keeps a policy from acting on what it does not know, where somebody asks for it.
 
-use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings, Tuning};
+use mfpo_node::control_loop::{ControlLoop, Decision, Progress, Reason, Settings, Tuning};
 use mfpo_node::joint_states::JointStates;
-use mfpo_node::weights::{StageSettings, Turn, Why};
+use mfpo_node::weights::{Policy, StageSettings, Turn, Why};
 use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::spec::CommandInterface;
 
 use super::support::{
-    STALE_AFTER, allocations, at, guarded, guarded_policy, guarded_settings, policy, robot, send, settings,
+    STALE_AFTER, allocations, at, bundle_with_critics, expected, guarded, guarded_policy, guarded_settings,
+    policy, robot, send, settings,
 };
 
 /// Nothing that a network of random weights answers is as uniform as this.
@@ -148,6 +149,67 @@ fn a_policy_on_probation_whose_guard_fires_is_returned_from_and_the_one_before_a
     assert!(got > expected && expected == TIGHT);
     assert_eq!(tick(&mut control, &mut states, 23), None, "version 1 acts again");
     assert_eq!(control.slot().current().identity().version, 1);
+}
+
+/// Version 1 is guarded, this one is in its shadow: the tick of its turn, how many were compared, and who acts after it.
+fn beside_a_guarded_policy(newcomer: Box<Policy>, recovery_inputs: u64) -> (Option<(u32, u64)>, u64) {
+    let spec = robot(CommandInterface::Effort);
+    let settings = Settings {
+        recovery_inputs,
+        stages: StageSettings {
+            shadow: 0.1,
+            blend: 0.08,
+            ..StageSettings::NONE
+        },
+        ..guarded_settings()
+    };
+    let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, TIGHT), settings).unwrap();
+    let mut states = JointStates::new(&spec, STALE_AFTER);
+    assert_eq!(trips(&mut control, &mut states, 0..3), [false, false, true]);
+    drop(control.begin_swap(newcomer));
+    let mut turned = None;
+    for number in 3..20 {
+        tick(&mut control, &mut states, number);
+        let mut progress = None;
+        assert_eq!(allocations(|| progress = control.after(1e-4)), 0);
+        if let Some(Progress {
+            turn: Turn::GoLive(compared),
+            ..
+        }) = progress
+        {
+            assert_eq!(
+                control.stage(),
+                None,
+                "what it does not know has no part in a blend"
+            );
+            turned = Some((number, compared.ticks));
+            break;
+        }
+    }
+    (turned, control.slot().current().identity().version)
+}
+
+#[test]
+fn while_the_guard_keeps_a_policy_from_acting_one_in_the_shadow_that_knows_what_it_sees_takes_over() {
+    let spec = robot(CommandInterface::Effort);
+    // Whether the one that acts is asked again at every tick, or waits for an explicit start.
+    for recovery_inputs in [1, 0] {
+        let knows = guarded_policy(&spec, 2, LOOSE);
+        assert_eq!(
+            beside_a_guarded_policy(knows, recovery_inputs),
+            (Some((7, 0)), 2),
+            "five ticks"
+        );
+        let knows_neither = guarded_policy(&spec, 2, TIGHT);
+        assert_eq!(beside_a_guarded_policy(knows_neither, recovery_inputs), (None, 1));
+        let cannot_tell = expected()
+            .validate(&bundle_with_critics(&spec, "run", 2))
+            .unwrap();
+        assert_eq!(
+            beside_a_guarded_policy(Box::new(cannot_tell), recovery_inputs),
+            (None, 1)
+        );
+    }
 }
 
 #[test]

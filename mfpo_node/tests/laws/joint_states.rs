@@ -253,6 +253,36 @@ fn a_state_that_waited_in_a_queue_is_as_old_as_its_stamp_says() {
 }
 
 #[test]
+fn a_delay_that_grows_without_any_silence_is_told_unless_a_simulator_is_slow() {
+    let verdict_after = |ms: u32, is_simulated: bool| {
+        let mut states = states().in_simulated_time(is_simulated);
+        let names = ["a".to_owned(), "b".to_owned()];
+        for sent in (0..ms).step_by(10).map(f64::from) {
+            let message = JointStateMessage {
+                stamp: 1_000 * MS as i64 + (sent * MS as f64) as i64,
+                names: &names,
+                positions: &[0.0, 0.0],
+                velocities: &[0.0, 0.0],
+            };
+            // Each state takes 0.1 ms longer than the one before: 10 ms a second.
+            states.apply(message, at(1.01 * sent)).unwrap();
+        }
+        let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+        let mut watchdog = Watchdog::new(2, STALE_AFTER);
+        let verdict = watchdog.check(&states, at(1.01 * f64::from(ms)), &mut state);
+        (verdict, watchdog.fresh().to_vec())
+    };
+    assert_eq!(verdict_after(4_000, false), (Verdict::Fresh, vec![true; 2]));
+    let (verdict, fresh) = verdict_after(6_000, false);
+    assert!(
+        matches!(verdict, Verdict::Behind { by, .. } if (55 * MS..60 * MS).contains(&by)),
+        "{verdict:?}"
+    );
+    assert_eq!(fresh, [false; 2], "nor is an old velocity braked by");
+    assert_eq!(verdict_after(6_000, true).0, Verdict::Fresh);
+}
+
+#[test]
 fn a_stamp_in_the_future_is_refused_once_and_then_taken_as_a_clock_that_was_set() {
     let mut states = states();
     let names = ["a".to_owned(), "b".to_owned()];
@@ -312,6 +342,55 @@ fn of_two_publishers_that_contradict_each_other_the_first_one_counts() {
         assert!(matches!(second, Err(Refusal::Jump { .. })), "{second:?}");
     }
     assert_eq!(written(&states, 200.0).0.positions[0], 0.1);
+}
+
+/// A robot at 500 Hz, and ten times a second a mock that says the same thing elsewhere, `in_a_row` times; the verdict at
+/// the end, with as many publishers in the graph.
+fn beside_a_mock(in_a_row: usize, elsewhere: f64, are_several: bool) -> Verdict {
+    let mut states = states();
+    states.set_several_sources(are_several);
+    for k in 0..500 {
+        let ms = 2.0 * f64::from(k);
+        let _ = send(&mut states, at(ms), &["a", "b"], &[0.1, 0.0], &[0.0; 2]);
+        if k % 50 == 25 {
+            for n in 1..=in_a_row {
+                let ms = ms + 0.2 * n as f64;
+                let _ = send(&mut states, at(ms), &["a", "b"], &[elsewhere, 0.0], &[0.0; 2]);
+            }
+        }
+    }
+    let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+    let mut watchdog = Watchdog::new(2, STALE_AFTER);
+    let verdict = watchdog.check(&states, at(1000.0), &mut state);
+    assert_eq!(watchdog.fresh(), [verdict == Verdict::Fresh, true]);
+    verdict
+}
+
+#[test]
+fn a_joint_about_which_two_publishers_contradict_each_other_is_not_fit_to_act_on_at_whatever_rates() {
+    for (in_a_row, elsewhere) in [(1, 0.8), (2, 0.8), (3, 0.8), (1, 0.15), (2, 0.15)] {
+        let verdict = beside_a_mock(in_a_row, elsewhere, true);
+        assert_eq!(
+            verdict,
+            Verdict::Contradicted { joint: 0 },
+            "{in_a_row} {elsewhere}"
+        );
+    }
+    assert_eq!(beside_a_mock(1, 0.1, true), Verdict::Fresh, "they agree");
+    let alone = beside_a_mock(1, 0.15, false);
+    assert_eq!(alone, Verdict::Fresh, "one publisher: a sensor that is noisy");
+}
+
+#[test]
+fn two_publishers_of_different_joints_do_not_contradict_each_other() {
+    let mut states = states();
+    states.set_several_sources(true);
+    for k in 0..200 {
+        let ms = 5.0 * f64::from(k);
+        send(&mut states, at(ms), &["a"], &[0.8], &[0.0]).unwrap();
+        send(&mut states, at(ms + 1.0), &["b"], &[-0.8], &[0.0]).unwrap();
+    }
+    assert!((0..2).all(|joint| !states.is_contradicted(joint, at(1000.0))));
 }
 
 #[test]

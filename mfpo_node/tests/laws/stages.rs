@@ -1,6 +1,6 @@
 //! How one policy takes over from another, stage by stage.
 
-use mfpo_node::control_loop::{Before, ControlLoop, Decision, Settings, mix};
+use mfpo_node::control_loop::{Before, ControlLoop, Decision, Reason, Settings, Tick, Tuning, mix};
 use mfpo_node::joint_states::JointStates;
 use mfpo_node::safety::Rule;
 use mfpo_node::weights::{Policy, Stage, StageSettings, Turn, Why};
@@ -8,7 +8,8 @@ use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
 use super::support::{
-    STALE_AFTER, allocations, at, bundle_of_one_action, expected, policy, robot, send, settings,
+    STALE_AFTER, allocations, at, bundle_of_one_action, bundle_with_critics, expected, policy, robot, send,
+    settings,
 };
 
 /// At 50 Hz: 5 ticks in the shadow, 4 in the blend, 20 on probation.
@@ -116,6 +117,38 @@ impl Rig {
             }
         }
         panic!("nothing turns")
+    }
+
+    /// Other stages from now on.
+    fn stages(&mut self, stages: StageSettings) {
+        let settings = Settings { stages, ..settings() };
+        let mut tuning = Tuning::new(&self.spec, settings).unwrap();
+        self.control.tune(&mut tuning);
+    }
+
+    /// So many candidates a tick, in these stages.
+    fn choose_among(&mut self, candidates: usize) {
+        let settings = Settings {
+            candidates,
+            stages: STAGES,
+            ..settings()
+        };
+        let mut tuning = Tuning::new(&self.spec, settings).unwrap();
+        self.control.tune(&mut tuning);
+    }
+
+    /// A tick at this velocity of joint `a` in which the policy gives no action; why.
+    fn fails(&mut self, velocity: f64) -> String {
+        let now = at(20.0 * f64::from(self.ticks));
+        self.ticks += 1;
+        send(&mut self.states, now, &["a", "b"], &[0.1, 0.1], &[velocity, 0.0]).unwrap();
+        match self.control.step(&self.states, now) {
+            Decision::Command(Tick {
+                fallback: Some(Reason::Policy(error)),
+                ..
+            }) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn acting(&self) -> u64 {
@@ -349,6 +382,94 @@ fn a_newer_policy_takes_the_place_of_the_one_in_the_shadow() {
     assert_eq!((ticks, rig.acting()), (5, 3));
 }
 
+/// A robot whose version 2 is on probation after version 1.
+fn on_probation(shadow: f64) -> Rig {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        blend: 0.0,
+        ..STAGES
+    });
+    for _ in 0..20 {
+        rig.tick();
+    }
+    assert_eq!(rig.begin(2), Some(Stage::Probation));
+    rig.tick();
+    rig.stages(StageSettings {
+        shadow,
+        blend: 0.0,
+        ..STAGES
+    });
+    rig
+}
+
+fn before(rig: &Rig) -> Option<u64> {
+    let previous = rig.control.slot().previous();
+    previous.map(|policy| policy.identity().version)
+}
+
+#[test]
+fn a_policy_that_comes_while_another_is_on_trial_takes_over_from_the_proven_one_which_is_kept() {
+    for shadow in [0.0, 0.1] {
+        let mut rig = on_probation(shadow);
+        let begun = rig.control.begin_swap(policy(&rig.spec, 3));
+        let cut_short = begun.cut_short.expect("version 2 had not proven itself");
+        assert_eq!((cut_short.given_up.version, cut_short.proven.version), (2, 1));
+        assert_eq!(begun.freed.iter().flatten().count(), 1);
+        if shadow > 0.0 {
+            assert_eq!((begun.stage, rig.acting()), (Some(Stage::Shadow), 1));
+            assert!(matches!(rig.until_a_turn(), (5, Turn::GoLive(_))));
+        }
+        assert_eq!(rig.control.stage(), Some(Stage::Probation));
+        assert_eq!((rig.acting(), before(&rig)), (3, Some(1)));
+        assert!(rig.control.roll_back());
+        assert_eq!(rig.acting(), 1, "the proven one, not version 2");
+    }
+}
+
+#[test]
+fn a_return_to_a_policy_that_lacks_what_the_settings_need_by_now_ends_in_the_fallback_with_the_reason() {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        blend: 0.0,
+        ..STAGES
+    });
+    for _ in 0..20 {
+        rig.tick();
+    }
+    let with_critics = |rig: &Rig, version| {
+        let bundle = bundle_with_critics(&rig.spec, "run", version);
+        Box::new(expected().validate(&bundle).unwrap())
+    };
+    let next = with_critics(&rig, 2);
+    assert_eq!(rig.control.begin_swap(next).stage, Some(Stage::Probation));
+    rig.choose_among(4);
+    rig.fails(1e308);
+    let progress = rig.control.after(5e-5).expect("a return");
+    assert_eq!((progress.turn, rig.acting()), (Turn::Return(Why::NoAction), 1));
+    let why = rig.fails(0.2);
+    assert!(
+        why.contains("4 candidates") && why.contains("no critics"),
+        "{why}"
+    );
+    assert!(rig.control.after(5e-5).is_none());
+    // Another one is neither compared nor blended with it.
+    let next = with_critics(&rig, 3);
+    assert_eq!(rig.control.begin_swap(next).stage, Some(Stage::Probation));
+    assert!(rig.tick().before.is_none());
+    assert_eq!(rig.acting(), 3);
+}
+
+#[test]
+fn without_stages_too_the_proven_policy_is_kept_and_the_one_on_trial_is_not() {
+    let mut rig = on_probation(0.0);
+    let freed = rig.control.swap(policy(&rig.spec, 3)).expect("version 2");
+    assert_eq!(freed.identity().version, 2);
+    assert_eq!((rig.acting(), before(&rig)), (3, Some(1)));
+    let freed = rig.control.swap(policy(&rig.spec, 4)).expect("version 1");
+    assert_eq!(freed.identity().version, 1, "version 3 is on no trial");
+    assert_eq!((rig.acting(), before(&rig)), (4, Some(3)));
+}
+
 #[test]
 fn a_policy_in_the_shadow_can_be_given_up_and_one_that_acts_rolled_back() {
     let mut rig = Rig::new(STAGES);
@@ -401,6 +522,30 @@ fn a_policy_that_gives_no_action_any_more_is_replaced_at_once() {
         panic!("{decision:?}")
     };
     assert!(tick.fallback.is_some(), "{tick:?}");
-    assert_eq!(rig.begin(2), None);
+    assert_eq!(
+        rig.begin(2),
+        Some(Stage::Probation),
+        "neither compared nor blended"
+    );
     assert_eq!(rig.acting(), 2);
+}
+
+#[test]
+fn where_the_policy_gives_no_action_any_more_the_one_in_the_shadow_takes_over_at_once() {
+    let mut rig = Rig::new(STAGES);
+    for _ in 0..20 {
+        rig.tick();
+    }
+    let with_critics = expected().validate(&bundle_with_critics(&rig.spec, "run", 2));
+    let begun = rig.control.begin_swap(Box::new(with_critics.unwrap()));
+    assert_eq!(begun.stage, Some(Stage::Shadow));
+    assert!(rig.tick().turn.is_none());
+    // Only the one in the shadow can choose among four.
+    rig.choose_among(4);
+    let why = rig.fails(0.2);
+    assert!(why.contains("no critics"), "{why}");
+    let progress = rig.control.after(5e-5).expect("a turn");
+    assert!(matches!(progress.turn, Turn::GoLive(compared) if compared.ticks == 1));
+    assert_eq!((rig.acting(), rig.control.stage()), (2, Some(Stage::Probation)));
+    assert!(rig.tick().before.is_none(), "it acts, and is not blended");
 }

@@ -6,7 +6,7 @@ use mfpo_node::lifecycle::State;
 use mfpo_node::metrics::{Live, LoopState, TickRecord};
 use mfpo_node::recording::Health;
 use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
-use mfpo_node::status::{Cause, LoopEvent, Rest, Status, Unheard};
+use mfpo_node::status::{Cause, LoopEvent, Others, Reporters, Rest, Status, Unheard};
 
 use super::support::{MS, at};
 
@@ -49,6 +49,67 @@ fn a_fallback_names_the_joint_and_how_long_it_has_been_silent() {
     status.absorb(LoopEvent::State(LoopState::Fallback, Cause::States(verdict)));
     let text = status.message(&live, at(1.0));
     assert!(text.contains("joint 'b' has not reported for 103 ms"), "{text}");
+}
+
+#[test]
+fn a_node_that_ends_says_whether_there_was_a_command_to_end_with() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Stopped);
+    let said = |is_dry_run: bool, cause: Cause| {
+        let mut status = Status::new(is_dry_run);
+        status.absorb(LoopEvent::State(LoopState::Stopped, cause));
+        status.message(&live, at(0.0))
+    };
+    assert_eq!(
+        said(false, Cause::None),
+        "stopped; the last safe command has been sent"
+    );
+    assert_eq!(said(false, Cause::Idle), "stopped; nothing was being commanded");
+    assert_eq!(
+        said(true, Cause::None),
+        "dry run, no command is published: stopped"
+    );
+}
+
+#[test]
+fn a_fallback_names_the_joint_of_now_and_logs_another_one_only_now_and_then() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Fallback);
+    let mut status = status();
+    let silent = |joint, ms: u64| Cause::States(Verdict::Stale { joint, age: ms * MS });
+    status.absorb(LoopEvent::State(LoopState::Fallback, silent(1, 103)));
+    assert!(!status.log_reason(at(0.0)), "that is in the log");
+    status.absorb(LoopEvent::Reason(silent(1, 9_000)));
+    let text = status.message(&live, at(9_000.0));
+    assert!(text.contains("joint 'b' has not reported for 9000 ms"), "{text}");
+    assert!(!status.log_reason(at(9_000.0)), "it is the same joint");
+
+    status.absorb(LoopEvent::Reason(silent(0, 200)));
+    let text = status.message(&live, at(9_250.0));
+    assert!(text.contains("joint 'a' has not reported for 200 ms"), "{text}");
+    assert!(status.log_reason(at(9_250.0)), "another joint");
+    status.absorb(LoopEvent::Reason(silent(1, 300)));
+    assert!(!status.log_reason(at(14_000.0)), "they take turns");
+    assert!(status.log_reason(at(14_250.0)));
+    status.absorb(LoopEvent::Reason(silent(0, 300)));
+    status.absorb(LoopEvent::State(LoopState::Active, Cause::None));
+    assert!(!status.log_reason(at(30_000.0)), "it is over");
+}
+
+#[test]
+fn a_joint_that_falls_behind_is_named_with_what_may_be_behind_it() {
+    let verdict = Verdict::Behind {
+        joint: 0,
+        by: 205 * MS,
+    };
+    let text = status().explain(&Cause::States(verdict));
+    for part in [
+        "joint 'a' reports later and later",
+        "205 ms longer",
+        "use_sim_time",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
 }
 
 #[test]
@@ -152,6 +213,70 @@ fn a_publisher_that_is_not_heard_is_part_of_the_reason_that_it_is_behind() {
     assert!(!said(&status, "joint_states"));
 }
 
+fn reporters(heard: &[&str], elsewhere: &[&str]) -> Others {
+    let words = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let reporters = Reporters {
+        topic: "/left/joint_states".to_owned(),
+        is_published: !heard.is_empty(),
+        heard: words(heard),
+        elsewhere: words(elsewhere),
+    };
+    Others {
+        reporters,
+        ..Others::default()
+    }
+}
+
+#[test]
+fn publishers_that_contradict_each_other_are_named_with_what_to_do() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Fallback);
+    let mut status = status();
+    status.note_others(reporters(&["node '/driver'", "node '/mock'"], &[]));
+    let cause = Cause::States(Verdict::Contradicted { joint: 1 });
+    status.absorb(LoopEvent::State(LoopState::Fallback, cause));
+    let text = status.message(&live, at(0.0));
+    for part in [
+        "contradict each other about joint 'b'",
+        "/left/joint_states has 2 publishers (node '/driver', node '/mock')",
+        "end the wrong one",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_node_that_waits_names_the_topic_that_nobody_publishes_and_where_it_is_published() {
+    let live = Live::new(2);
+    live.set_state(LoopState::WaitingForStates);
+    let mut status = status();
+    let said = |status: &Status| status.message(&live, at(0.0));
+    assert!(
+        !said(&status).contains("nobody publishes"),
+        "nobody has looked yet"
+    );
+    status.note_others(reporters(&[], &[]));
+    assert!(
+        said(&status).contains("; nobody publishes /left/joint_states: start the robot's driver"),
+        "{}",
+        said(&status)
+    );
+    status.note_others(reporters(&[], &["/joint_states"]));
+    for part in [
+        "nobody publishes /left/joint_states, but somebody does /joint_states",
+        "-r joint_states:=/joint_states",
+    ] {
+        assert!(said(&status).contains(part), "{}", said(&status));
+    }
+    let refusal = status.explain_refusal(&NotReady::States(Verdict::Missing { joint: 1 }));
+    assert!(
+        refusal.contains("nobody publishes /left/joint_states"),
+        "{refusal}"
+    );
+    status.note_others(reporters(&["node '/driver'"], &[]));
+    assert!(!said(&status).contains("nobody publishes"), "{}", said(&status));
+}
+
 #[test]
 fn commands_reach_nobody_when_two_looks_in_a_row_find_no_receiver() {
     let mut status = status();
@@ -186,6 +311,7 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
             life: State::Inactive,
             rate: 100.0,
             stale_timeout: 0.1,
+            enable_timeout: 0.0,
             thresholds: Thresholds {
                 periodicity_mean_error: loose,
                 periodicity_deviation: loose,
@@ -221,6 +347,7 @@ fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) ->
         life: State::Active,
         rate: 100.0,
         stale_timeout: 0.1,
+        enable_timeout: 0.0,
         thresholds: Thresholds {
             periodicity_mean_error: Threshold {
                 warn: 1.0,
@@ -232,6 +359,103 @@ fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) ->
         },
         recording: None,
     }
+}
+
+#[test]
+fn a_control_thread_that_stands_still_is_an_error_while_it_does() {
+    let live = Live::new(2);
+    live.set_state(LoopState::Active);
+    let mut status = status();
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    let told = |status: &Status| {
+        let part = diagnose(&sources(status, &live, loose), at(0.0)).swap_remove(0);
+        (part.level, part.message)
+    };
+    assert_eq!(told(&status).0, Level::Ok);
+    status.note_standstill(Some(700 * MS));
+    let (level, message) = told(&status);
+    assert_eq!(level, Level::Error);
+    let expected = "the control thread has not finished a tick for 700 ms";
+    assert!(message.starts_with(expected), "{message}");
+    assert_eq!(status.message(&live, at(0.0)), message);
+    status.note_standstill(None);
+    assert_eq!(told(&status).0, Level::Ok);
+}
+
+#[test]
+fn inputs_that_come_near_to_being_stale_are_a_warning_with_the_figure() {
+    let live = Live::new(2);
+    let mut status = status();
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    let told = |status: &Status, ms: f64| {
+        let mut parts = diagnose(&sources(status, &live, loose), at(ms));
+        parts.retain(|part| part.name == "inputs");
+        let [part] = parts.try_into().unwrap();
+        (part.level, part.message)
+    };
+    // A round every 20 ms; then none for 60 ms, and 100 ms is stale.
+    let until = |status: &mut Status, rounds: &[f64], ms: f64| {
+        for round in rounds.iter().map(|ms| at(*ms)) {
+            (0..2).for_each(|joint| live.set_received(joint, Some(round)));
+            live.note_round(round);
+        }
+        status.rounds.look(&live, at(ms));
+    };
+    until(&mut status, &[0.0, 20.0, 40.0, 60.0], 70.0);
+    let (level, message) = told(&status, 70.0);
+    assert_eq!(level, Level::Ok);
+    assert_eq!(message, "every joint reports; the oldest state is 10 ms old");
+    until(&mut status, &[80.0, 140.0], 150.0);
+    let (level, message) = told(&status, 150.0);
+    assert_eq!(level, Level::Warn);
+    for part in ["60 ms between two states", "at most 50 ms"] {
+        assert!(message.contains(part), "{message}");
+    }
+    until(&mut status, &[160.0], 170.0);
+    assert_eq!(told(&status, 170.0).0, Level::Ok);
+    live.set_backlog(70 * MS);
+    let (level, message) = told(&status, 170.0);
+    assert_eq!(level, Level::Warn);
+    assert!(message.contains("70 ms longer than at best"), "{message}");
+    assert_eq!(told(&status, 300.0).0, Level::Stale, "silence goes first");
+}
+
+#[test]
+fn diagnostics_tell_the_age_of_heartbeat_and_goal() {
+    let (status, live) = (status(), Live::new(2));
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    let told = |enable_timeout: f64| {
+        let sources = Sources {
+            enable_timeout,
+            ..sources(&status, &live, loose)
+        };
+        let mut parts = diagnose(&sources, at(500.0));
+        parts.retain(|part| part.name == "inputs");
+        let [part] = parts.try_into().unwrap();
+        let of = |name: &str| {
+            let found = part.values.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone())
+        };
+        ["enable", "enable.age", "goal", "goal.age"].map(of)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(told(0.0), [None, None, text("none"), None]);
+    assert_eq!(told(0.5), [text("none"), None, text("none"), None]);
+    live.set_heartbeat(true, at(250.0));
+    live.set_goal(Some(([0.1, 0.2, 0.3], at(0.0))));
+    let goal = text("0.1000 0.2000 0.3000");
+    assert_eq!(told(0.5), [text("true"), text("0.25"), goal, text("0.5")]);
+    live.set_goal(None);
+    assert_eq!(told(0.5)[2..], [text("none"), None]);
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod x86;
 
 use std::sync::OnceLock;
 
+use thiserror::Error;
+
 pub use activation::{AdamStep, LAYER_NORM_EPSILON, NormGradients, NormParameters};
 pub use matrix::PackedMatrix;
 pub use trunk::Precision;
@@ -27,6 +29,24 @@ use activation::{
 };
 use matrix::{Left, Singles, Target, product_rows};
 use simd::{FUSES, Portable, Simd};
+
+/// The environment variable that names an instruction set.
+const ASKED: &str = "MFPO_KERNEL";
+
+/// The environment variable names an instruction set that this processor lacks, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "environment variable {ASKED} is '{asked}'; expected one that this processor has, {}, or no such variable, which takes {taken}",
+    possible.join(", ")
+)]
+pub struct NoSuchKernel {
+    /// What was asked for.
+    asked: String,
+    /// What can be had.
+    possible: Vec<&'static str>,
+    /// What is taken where nothing is asked for, and was taken instead.
+    taken: &'static str,
+}
 
 /// The instruction set that the kernels run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +64,52 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// The best one that this processor has, found once. `MFPO_KERNEL` names a lower one.
+    /// The best one that this processor has, found once. `MFPO_KERNEL` names a lower one; what cannot be had is as if it was
+    /// not there, and [`InstructionSet::check_asked`] tells of it.
     pub fn detect() -> Self {
         static FOUND: OnceLock<InstructionSet> = OnceLock::new();
         *FOUND.get_or_init(|| {
-            let asked = std::env::var("MFPO_KERNEL").unwrap_or_default();
-            Self::of_processor().or_lower(&asked)
+            let best = Self::of_processor();
+            best.lowered(&asked()).unwrap_or(best)
         })
     }
 
-    /// The set of this name, where a processor with `self` has it.
-    fn or_lower(self, asked: &str) -> Self {
-        let wide = matches!(self, Self::Avx512Bf16 | Self::Avx512);
+    /// Can the one be had that `MFPO_KERNEL` names? For the start of a program.
+    ///
+    /// # Errors
+    /// When it cannot; [`InstructionSet::detect`] takes the best one then.
+    pub fn check_asked() -> Result<(), NoSuchKernel> {
+        Self::of_processor().lowered(&asked()).map(|_| ())
+    }
+
+    /// The set of this name, where a processor with `self` has it; `self` where there is no name.
+    fn lowered(self, asked: &str) -> Result<Self, NoSuchKernel> {
+        let is_wide = matches!(self, Self::Avx512Bf16 | Self::Avx512);
         match asked {
-            "baseline" | "baseline_fma" => Self::Baseline,
-            "avx2" if wide => Self::Avx2,
-            "avx512" if wide => Self::Avx512,
-            _ => self,
+            "" => Ok(self),
+            "baseline" => Ok(Self::Baseline),
+            "avx2" if is_wide => Ok(Self::Avx2),
+            "avx512" if is_wide => Ok(Self::Avx512),
+            name if name == Self::Baseline.name() => Ok(Self::Baseline),
+            name if name == self.name() => Ok(self),
+            _ => Err(NoSuchKernel {
+                asked: asked.to_owned(),
+                possible: self.and_lower(),
+                taken: self.name(),
+            }),
         }
+    }
+
+    /// The names of the sets that a processor with `self` has.
+    fn and_lower(self) -> Vec<&'static str> {
+        let above: &[Self] = match self {
+            Self::Avx512Bf16 | Self::Avx512 => &[Self::Avx2, Self::Avx512],
+            Self::Avx2 => &[Self::Avx2],
+            Self::Neon => &[Self::Neon],
+            Self::Baseline => &[],
+        };
+        let all = std::iter::once(&Self::Baseline).chain(above);
+        all.map(|set| set.name()).collect()
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -121,6 +169,11 @@ impl InstructionSet {
             Self::Baseline => "baseline",
         }
     }
+}
+
+/// What the environment asks for; empty where it asks for nothing.
+fn asked() -> String {
+    std::env::var_os(ASKED).map_or_else(String::new, |asked| asked.to_string_lossy().into_owned())
 }
 
 /// Work that is compiled once for each instruction set; `run` must be `#[inline(always)]`.

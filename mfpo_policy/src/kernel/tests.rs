@@ -21,9 +21,31 @@ fn variants() -> Vec<InstructionSet> {
 #[test]
 fn every_variant_is_chosen_by_the_name_that_records_it() {
     for set in variants() {
-        let chosen = InstructionSet::of_processor().or_lower(set.name());
+        let chosen = InstructionSet::of_processor().lowered(set.name()).unwrap();
         assert_eq!(chosen.name(), set.name());
     }
+}
+
+#[test]
+fn a_set_that_a_processor_lacks_is_refused_with_those_that_it_has() {
+    use InstructionSet::*;
+    for (has, asked, possible) in [
+        (Avx512, "avx1024", "avx2, avx512"),
+        (Avx512Bf16, "AVX2", "avx2, avx512"),
+        (Avx2, "avx512", "avx2"),
+        (Avx2, "neon", "avx2"),
+        (Neon, "avx2", "neon"),
+        (Baseline, "avx2", Baseline.name()),
+    ] {
+        let refused = has.lowered(asked).unwrap_err().to_string();
+        let (named, taken) = (format!("is '{asked}'"), format!("takes {}", has.name()));
+        for part in [named.as_str(), possible, taken.as_str()] {
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
+    assert_eq!(Avx2.lowered(""), Ok(Avx2));
+    assert_eq!(Avx512Bf16.lowered("avx2"), Ok(Avx2));
+    assert_eq!(Neon.lowered("baseline"), Ok(Baseline));
 }
 
 /// `1 - (1 - 2^-23) (1 + 2^-23)` is 2^-46, and nothing is left of it where the product is rounded first.

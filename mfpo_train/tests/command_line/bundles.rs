@@ -8,12 +8,15 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
     assert!(training.spawn().wait_with_output().unwrap().status.success());
     let good = std::fs::read(training.path("last.safetensors")).unwrap();
     let bad = training.path("bad.safetensors");
+    let checkpoint = std::fs::read(training.path("checkpoints/last.safetensors")).unwrap();
     let mut changed = good.clone();
     *changed.last_mut().unwrap() ^= 0x40;
     for (bytes, reason) in [
         (&good[..good.len() / 2], "complete"),
         (&changed[..], "digest"),
-        (b"hello", "complete"),
+        (b"hello", "complete safetensors file (5 bytes): it is text"),
+        (b"", "(0 bytes): it is empty; expected a policy bundle"),
+        (&checkpoint[..], "it is the checkpoint of a run"),
     ] {
         std::fs::write(&bad, bytes).unwrap();
         for subcommand in ["inspect", "eval"] {
@@ -24,6 +27,12 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
             );
         }
     }
+    let run = training.folder.path().join("run");
+    let words = refusal(&["inspect", text(&run)]);
+    assert!(
+        words.contains("is a folder") && words.contains("run/last.safetensors"),
+        "{words}"
+    );
     assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
 }
 
@@ -70,6 +79,9 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
         assert!(text_of.contains("keep it secret"), "{text_of}");
     }
     assert!(refusal(&["keygen", text(&at("ours"))]).contains("never overwritten"));
+    std::fs::write(at("third.pub"), "somebody's").unwrap();
+    assert!(refusal(&["keygen", text(&at("third"))]).contains("third.pub exists already"));
+    assert!(!at("third").exists(), "half a pair");
     let mode = std::os::unix::fs::PermissionsExt::mode(&at("ours").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");

@@ -3,6 +3,7 @@
 mod bundles;
 mod rollout;
 mod seeds;
+mod unread;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,24 @@ fn refusal(args: &[&str]) -> String {
         "one line says what went wrong: {text}"
     );
     text
+}
+
+#[test]
+fn a_kernel_that_this_processor_lacks_is_refused() {
+    let output = command(&["tasks"])
+        .env("MFPO_KERNEL", "avx1024")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for part in ["MFPO_KERNEL is 'avx1024'", "expected one", "baseline"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let output = command(&["tasks"])
+        .env("MFPO_KERNEL", "baseline")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
 }
 
 /// A small training into a folder of its own.
@@ -251,7 +270,15 @@ fn runs_are_drawn_over_one_another() {
     );
     assert!(run["revision"].as_str().unwrap().len() > 6);
     let text = refusal(&["plot", "/nowhere"]);
-    assert!(text.contains("/nowhere"), "{text}");
+    assert!(
+        text.contains("/nowhere") && text.contains("expected the folder"),
+        "{text}"
+    );
+    let text = refusal(&["plot", &folder, "--out", "p.pdf"]);
+    assert!(
+        text.contains("cannot draw p.pdf: expected a name that ends in .png"),
+        "{text}"
+    );
 }
 
 /// Prints the scalars of a run folder as JSON: name to steps and values.

@@ -59,8 +59,9 @@ fn seeds_without_a_folder_have_one_of_their_task_and_algorithm() {
         "0..1",
         "--steps",
         "110",
-        "--algorithm",
-        "sac",
+        // As --algorithm sac, which goes into the same folder.
+        "--set",
+        "run.algorithm=sac",
     ];
     let mut command = command(&args);
     for set in [

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mfpo_policy::spec::CommandInterface;
 use mfpo_tests::bundles::{sealed, two_joints};
 use mfpo_tests::peer::{state, states};
-use mfpo_tests::{Qos, TestEnv, assert_says, until};
+use mfpo_tests::{Qos, TestEnv, assert_says, program, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -269,12 +269,32 @@ fn unknown_names_are_answered_with_the_closest_valid_one() {
             vec!["--ros-args", "-p", "candidates:=many"],
             ["expected integer", "many"],
         ),
+        (
+            "control",
+            vec!["--ros-args", "-p", "record.folder:=/dev/null/recordings"],
+            ["parameter record.folder", "'/dev/null/recordings'"],
+        ),
     ] {
         let output = env.run(program, &arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{program} {arguments:?}: {said}");
         assert_says(&said, &words);
     }
+}
+
+#[test]
+fn a_node_names_a_kernel_that_this_processor_lacks() {
+    let env = TestEnv::new();
+    let mut command = env.command(&program("control"));
+    command
+        .env("MFPO_KERNEL", "avx1024")
+        .args(["--ros-args", "-p", "trigger:=on_stat"]);
+    let output = command.output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_says(
+        &said,
+        &["MFPO_KERNEL is 'avx1024'", "baseline", "did you mean 'on_state'"],
+    );
 }
 
 #[test]

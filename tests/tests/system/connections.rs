@@ -81,6 +81,19 @@ fn joint_states_that_offer_less_than_is_requested_are_named_until_they_fit() {
 }
 
 #[test]
+fn joint_states_that_are_published_in_another_namespace_are_named_as_such() {
+    let env = TestEnv::new();
+    let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Effort), 1));
+    let (mut robot, peer) = (env.peer(""), env.peer("/left"));
+    let _control = env.control_in("/left", &[&format!("policy:={}", policy.display())]);
+    robot.report_both_joints();
+    let words = "nobody publishes /left/joint_states, but somebody does /joint_states";
+    peer.status("the status says where they are", |s| {
+        s["message"].as_str().is_some_and(|m| m.contains(words))
+    });
+}
+
+#[test]
 fn a_publisher_of_another_type_and_one_that_is_not_latched_are_named() {
     let env = TestEnv::new();
     let (mut peer, control) = node(&env, &[]);

@@ -133,6 +133,26 @@ fn a_bundle_of_which_a_part_stays_away_is_given_up_and_named() {
 }
 
 #[test]
+fn a_bundle_that_a_parameter_refused_is_looked_at_again_when_the_parameter_changes() {
+    let env = TestEnv::new();
+    let (_control, mut peer) = running(&env, &[]);
+    let theirs = sealed_in("run-b", &spec(), 9);
+    let files = parts(&env, &theirs, 3);
+    for index in 0..3 {
+        send_part(&mut peer, ("run-b", 9), &theirs, &files, index);
+    }
+    refused(&peer, 1, &["run 'run-b'", "accept_runs"]);
+    let runs = json!({"type": 9, "string_array_value": ["run-b"]});
+    let (set, reason) = peer.set_parameter("accept_runs", runs);
+    assert!(set, "{reason}");
+    let status = peer.status("the other run acts", |s| s["run"] == "run-b");
+    assert_eq!(
+        (&status["version"], &status["rejections"]),
+        (&9.into(), &1.into())
+    );
+}
+
+#[test]
 fn two_runs_that_publish_at_once_are_named_and_only_the_accepted_one_acts() {
     let env = TestEnv::new();
     let (control, mut peer) = running(&env, &[]);

@@ -196,3 +196,17 @@ fn the_installed_parameter_files_are_accepted() {
         assert_eq!(values[2]["double_value"], 0.1, "{file}");
     }
 }
+
+#[test]
+fn a_parameter_file_for_another_node_is_named() {
+    let env = TestEnv::new();
+    let yaml = b"/left/control:\n  ros__parameters:\n    stale_timeout: 0.5\n";
+    let file = env.file("left.yaml", yaml).display().to_string();
+    let control = env.start("control", &["--ros-args", "--params-file", &file]);
+    control.says(&[
+        "left.yaml",
+        "holds nothing for this node",
+        "[/left/control]",
+        "expected one for '/control', 'control' or '/**'",
+    ]);
+}

@@ -169,6 +169,22 @@ fn a_robot_that_is_deactivated_keeps_no_policy_in_the_shadow_and_none_waiting_be
 }
 
 #[test]
+fn while_the_fallback_commands_a_newer_bundle_takes_the_place_of_the_one_in_its_stage() {
+    let env = TestEnv::new();
+    let spec = two_joints(CommandInterface::Effort);
+    let (mut peer, control) = moving(&env, &sealed(&spec, 1), 0.1);
+    set(&mut peer, "shadow", 60.0);
+    peer.offer(&env.file("v2", &sealed(&spec, 2)));
+    peer.status("version 2 is in the shadow", |s| s["staged_version"] == 2);
+    assert!(peer.trigger("stop").0);
+    peer.offer(&env.file("v3", &sealed(&spec, 3)));
+    peer.status("version 3 is in its place", |s| {
+        s["swap_stage"] == "shadow" && s["staged_version"] == 3 && s["version"] == 1
+    });
+    control.says(&["version 2", "leaves the shadow without having acted"]);
+}
+
+#[test]
 fn a_blend_that_a_stop_cuts_short_is_over_and_holds_up_no_bundle() {
     let env = TestEnv::new();
     let spec = two_joints(CommandInterface::Effort);

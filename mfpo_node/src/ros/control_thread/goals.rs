@@ -25,7 +25,7 @@ impl ControlThread {
         };
         let position = [goal.point.x, goal.point.y, goal.point.z];
         let is_first = running.robot.control.give_goal(&goal.header.frame_id, position)?;
-        running.robot.live.set_goal(Some(position));
+        running.robot.live.set_goal(Some((position, MonoTime::now())));
         if is_first {
             self.rings.tell(LoopEvent::GoalGiven(position));
         }

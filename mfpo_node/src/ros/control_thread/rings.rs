@@ -1,9 +1,12 @@
 //! The rings between the service and the control thread: orders in, events and what is no longer needed out. The control
 //! thread waits on none of them, and frees nothing.
 
+use std::sync::Arc;
+
 use crate::control_loop::Tuning;
 use crate::metrics::TickRecord;
 use crate::probe::Probe;
+use crate::pulse::Pulse;
 use crate::status::LoopEvent;
 use crate::weights::Policy;
 
@@ -76,6 +79,8 @@ pub struct Rings {
     pub tell: rtrb::Producer<LoopEvent>,
     /// What ticks took.
     pub record: rtrb::Producer<TickRecord>,
+    /// That the loop comes round.
+    pub pulse: Arc<Pulse>,
 }
 
 impl Rings {
@@ -117,6 +122,7 @@ mod tests {
             retire,
             tell,
             record,
+            pulse: Arc::default(),
         };
         assert!(rings.order().is_none(), "none was sent");
         assert!(orders_in.push(Order::Halt).is_ok());

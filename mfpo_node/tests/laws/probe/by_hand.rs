@@ -66,4 +66,8 @@ fn by_hand_the_same_faults_are_found_and_nothing_is_commanded() {
         dead[0].1.contains("no joint moved") && dead[1].1.is_empty(),
         "{dead:?}"
     );
+    assert!(
+        dead[0].1.contains("nobody moved it in time") && dead[0].1.contains("or it is dead"),
+        "nobody knows whether the operator has tried: {dead:?}"
+    );
 }

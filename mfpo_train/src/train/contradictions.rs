@@ -1,0 +1,87 @@
+//! What is asked of a run and cannot be: refused before its folder is touched.
+
+use anyhow::ensure;
+use mfpo_sim::EnvSpec;
+
+use crate::algorithm::AlgorithmKind;
+use crate::config::RunConfig;
+
+/// What a run is asked for beside its configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// Bundles go to running nodes.
+    pub(super) topic: bool,
+    /// Bundles are signed.
+    pub(super) signature: bool,
+    /// The run ends once a share of episodes succeeds.
+    pub(super) success: bool,
+}
+
+/// Refuses what the task or the algorithm cannot do.
+///
+/// # Errors
+/// With the option to leave out.
+pub(super) fn check(asked: Asked, spec: &EnvSpec, algorithm: AlgorithmKind) -> anyhow::Result<()> {
+    let task = &spec.name;
+    ensure!(
+        !asked.topic || spec.subject.robot().is_some(),
+        "--topic publishes bundles for running nodes, and the task '{task}' has no robot; leave --topic out, or train \
+         a task that has one, for example swing_arm"
+    );
+    let has_bundles = algorithm == AlgorithmKind::Mfpo;
+    for (is_asked, option, does) in [
+        (asked.topic, "--topic", "publishes"),
+        (asked.signature, "--sign-key", "signs"),
+    ] {
+        ensure!(
+            !is_asked || has_bundles,
+            "{option} {does} bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave {option} out"
+        );
+    }
+    ensure!(
+        !asked.success || spec.success_threshold.is_some(),
+        "--until-success ends a run by the successes of its episodes, and the task '{task}' does not say what a success \
+         is; leave it out"
+    );
+    Ok(())
+}
+
+/// Every action of such a run is random: it is no error, and hardly what somebody wants.
+pub(super) fn warn_where_nothing_is_learnt(run: &RunConfig) {
+    let (steps, random) = (run.steps, run.random_steps);
+    if steps <= random {
+        tracing::warn!(
+            "run.steps is {steps} and run.random_steps {random}: every action is random, and nothing is learnt; take more \
+             --steps, or fewer random ones (--set run.random_steps=N)"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mfpo_sim::{EnvOptions, registry};
+
+    use super::*;
+
+    #[test]
+    fn what_a_task_or_an_algorithm_cannot_do_is_refused_by_option() {
+        let robot = registry::make("swing_arm", &EnvOptions::default()).unwrap();
+        let mut task = robot.spec().clone();
+        task.success_threshold = None;
+        let all = Asked {
+            topic: true,
+            signature: true,
+            success: true,
+        };
+        check(all, robot.spec(), AlgorithmKind::Mfpo).unwrap();
+        check(Asked::default(), &task, AlgorithmKind::Sac).unwrap();
+        let refused = |asked, spec, algorithm| check(asked, spec, algorithm).unwrap_err().to_string();
+        let text = refused(all, robot.spec(), AlgorithmKind::Sac);
+        assert!(text.starts_with("--topic publishes bundles, and"), "{text}");
+        let signed = Asked { topic: false, ..all };
+        let text = refused(signed, robot.spec(), AlgorithmKind::Sac);
+        assert!(text.contains("or leave --sign-key out"), "{text}");
+        let text = refused(all, &task, AlgorithmKind::Mfpo);
+        assert!(text.starts_with("--until-success"), "{text}");
+    }
+}
