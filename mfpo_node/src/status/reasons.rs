@@ -157,7 +157,7 @@ impl Status {
         self.explain_not_ready(not_ready) + &self.unheard_inputs()
     }
 
-    fn name(&self, joint: usize) -> &str {
+    pub(super) fn name(&self, joint: usize) -> &str {
         self.joint_names.get(joint).map_or("?", String::as_str)
     }
 

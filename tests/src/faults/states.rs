@@ -241,7 +241,7 @@ fn two_publishers(stand: &mut Stand) -> Outcome {
     let ended = stand.peer.withdraw("second").unwrap_or_else(now);
     let acts = stand.acts(ended);
     Outcome {
-        sees: stand.view().fallback(&stand.spec, (fell, acts)),
+        sees: stand.view().fallback(&stand.spec),
         reaction: Some(fell - began),
         recovers: format!(
             "by itself when one of them has ended ({}); the policy fades in",
