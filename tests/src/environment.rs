@@ -12,15 +12,19 @@ use nix::sys::resource::{Resource, setrlimit};
 use tempfile::TempDir;
 
 use crate::turn::{Turn, alone, beside_others};
-use crate::{Peer, Process, program};
+use crate::{Peer, Process, network, program};
 
 /// Above, DDS's ports lie among those that the kernel gives to anybody.
 const DOMAINS: u32 = 100;
+/// The file with the settings of Fast DDS.
+const PROFILES: &str = "fast_dds.xml";
 
 /// Where one test runs.
 pub struct TestEnv {
     domain: u32,
     folder: TempDir,
+    /// Do programs speak as over a network, and not by shared memory?
+    is_networked: bool,
     started: Cell<usize>,
     /// Held while the test runs: no other test, of this or another run, has the domain.
     _domain_lock: File,
@@ -39,11 +43,22 @@ impl TestEnv {
         Self::with(alone())
     }
 
+    /// [`TestEnv::alone`], where programs speak as over a network that a [`crate::Cut`] can cut.
+    pub fn on_network() -> Self {
+        let env = Self {
+            is_networked: true,
+            ..Self::alone()
+        };
+        env.file(PROFILES, network::FAST_DDS.as_bytes());
+        env
+    }
+
     fn with(turn: Turn) -> Self {
         let (domain, lock) = free_domain();
         Self {
             domain,
             folder: tempfile::tempdir().expect("a folder"),
+            is_networked: false,
             started: Cell::new(0),
             _domain_lock: lock,
             _turn: turn,
@@ -70,12 +85,20 @@ impl TestEnv {
             "ROS_LOCALHOST_ONLY",
             "ROS_NAMESPACE",
             "ROS_STATIC_PEERS",
+            "FASTDDS_BUILTIN_TRANSPORTS",
+            "FASTDDS_DEFAULT_PROFILES_FILE",
         ] {
             command.env_remove(name);
         }
+        let mut range = "LOCALHOST";
+        if self.is_networked {
+            // Every other range has transports of its own.
+            range = "SYSTEM_DEFAULT";
+            command.env("FASTDDS_DEFAULT_PROFILES_FILE", self.path(PROFILES));
+        }
         command
             .env("ROS_DOMAIN_ID", self.domain.to_string())
-            .env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+            .env("ROS_AUTOMATIC_DISCOVERY_RANGE", range)
             .env("ROS_LOG_DIR", self.folder.path())
             .current_dir(self.folder.path());
         command

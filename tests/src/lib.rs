@@ -7,6 +7,7 @@
 pub mod bundles;
 mod environment;
 pub mod faults;
+mod network;
 pub mod peer;
 mod process;
 mod programs;
@@ -15,6 +16,7 @@ mod turn;
 mod witness;
 
 pub use environment::TestEnv;
+pub use network::Cut;
 pub use peer::{Peer, Qos};
 pub use process::Process;
 pub use programs::{program, repository};

@@ -92,6 +92,11 @@ impl Peer {
         peer
     }
 
+    /// The program itself.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Keeps every message of a topic from now on.
     pub fn listen(&mut self, topic: &str, kind: &str, qos: Qos) {
         self.ask(json!({"do": "listen", "topic": topic, "type": kind, "qos": qos.name()}));

@@ -146,6 +146,25 @@ impl Stand {
         self.command_after("the fallback commands", after, |r| r["fallback"] == true)
     }
 
+    /// [`Stand::fell`] after states went wrong at `began`, and within the time that it may take.
+    pub fn falls(&self, began: f64) -> f64 {
+        let fell = self.fell(began);
+        let reaction = fell - began;
+        assert!(
+            reaction <= STALE + TICK + SLACK,
+            "the fallback came after {reaction:.3} s; expected at most {STALE} s and a tick"
+        );
+        fell
+    }
+
+    /// Has the policy commanded since a moment?
+    pub fn has_acted(&self, after: f64) -> bool {
+        let records = self.peer.messages("policy/action", self.records);
+        records
+            .iter()
+            .any(|r| arrived(r) >= after && r["fallback"] == false)
+    }
+
     /// When the policy's first command after a moment arrived.
     pub fn acts(&self, after: f64) -> f64 {
         self.command_after("the policy commands", after, |r| r["fallback"] == false)
@@ -153,12 +172,7 @@ impl Stand {
 
     /// A fault that the fallback has to answer: states go wrong at `began`, and are good again once `end` is done.
     pub fn falls_back(&mut self, began: f64, words: &[&str], end: impl FnOnce(&mut Self) -> f64) -> Outcome {
-        let fell = self.fell(began);
-        let reaction = fell - began;
-        assert!(
-            reaction <= STALE + TICK + SLACK,
-            "the fallback came after {reaction:.3} s; expected at most {STALE} s and a tick"
-        );
+        let fell = self.falls(began);
         let log = self.says(words);
         std::thread::sleep(FAULT);
         let ended = end(self);
@@ -168,7 +182,7 @@ impl Stand {
         assert_eq!(status["lifecycle"], "active");
         Outcome {
             sees,
-            reaction: Some(reaction),
+            reaction: Some(fell - began),
             recovers: format!(
                 "by itself with the first good state ({}); the policy fades in",
                 milliseconds(acts - ended)
