@@ -3,6 +3,7 @@
 //! Start at [`train`]: the loop is on one page.
 
 pub mod algorithm;
+pub mod appended_file;
 pub mod checkpoint;
 pub mod cli;
 pub mod collapse;

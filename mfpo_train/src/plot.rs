@@ -1,5 +1,6 @@
 //! The learning curve as a PNG: return of every training episode and of every evaluation, and the success rate.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Once;
 
@@ -38,12 +39,19 @@ const EVALUATIONS: RGBColor = RGBColor(31, 98, 168);
 const WITHOUT_SELECTION: RGBColor = RGBColor(110, 168, 120);
 const SUCCESS: RGBColor = RGBColor(214, 106, 26);
 
-/// Draws `curve` to `path`.
+/// Draws `curve` to `path`; a picture that was there is replaced by a whole one, or stays.
 pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
     register_font();
-    draw_chart(curve, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
+    // The ending says which format is drawn.
+    let temporary = path.with_extension("tmp.png");
+    let drawn = draw_chart(curve, &temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
+    drawn.map_err(|error| {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_file(&temporary);
+        PlotError {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        }
     })
 }
 

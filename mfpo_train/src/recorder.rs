@@ -1,7 +1,7 @@
 //! What a run tells about itself: `metrics.jsonl`, the progress, the learning curve, and whether the task is learnt.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -52,6 +52,8 @@ pub struct Recorder {
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
     collapse: CollapseWatch,
+    /// The last report did not reach anybody.
+    unheard: bool,
 }
 
 /// One training episode in `metrics.jsonl`.
@@ -144,6 +146,7 @@ impl Recorder {
             last_update: None,
             successes_in_a_row: 0,
             collapse: CollapseWatch::default(),
+            unheard: false,
             setup,
         })
     }
@@ -251,15 +254,32 @@ impl Recorder {
         self.report.seconds = self.seconds();
         self.report.steps_per_s = self.step_rate.update(step, now);
         self.report.updates_per_s = self.update_rate.update(self.report.updates, now);
-        self.progress
-            .report(&self.report)
-            .context("cannot tell the progress")
+        match self.progress.report(&self.report) {
+            // Whoever started this run is gone: it ends, too.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                return Err(error).context("cannot tell the progress");
+            }
+            Err(error) if !self.unheard => {
+                tracing::warn!("cannot tell the progress: {error}; the run goes on without");
+                self.unheard = true;
+            }
+            told => self.unheard &= told.is_err(),
+        }
+        Ok(())
     }
 
-    /// Draws the learning curve and ends the progress.
-    pub fn finish(&self) -> anyhow::Result<()> {
+    /// Ends the progress, draws the learning curve and hands the last lines to the disk.
+    ///
+    /// # Errors
+    /// What the disk does not take; the rest is there.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
         self.progress.finish();
-        Ok(plot::draw(&self.curve, &self.curve_path())?)
+        let drawn = plot::draw(&self.curve, &self.curve_path());
+        let path = metrics_path(&self.setup);
+        self.metrics
+            .bytes()
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(drawn?)
     }
 
     /// Updates so far.

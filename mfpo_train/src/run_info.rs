@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::algorithm::AlgorithmKind;
+use crate::publish::write_atomically;
 
 const FILE: &str = "run.json";
 
@@ -52,7 +53,7 @@ impl RunInfo {
     pub fn store(&self, folder: &Path) -> anyhow::Result<()> {
         let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Reads `run.json`.

@@ -332,6 +332,59 @@ fn a_disk_that_is_full_leaves_the_last_checkpoint_whole() {
     );
 }
 
+/// [`command`] on a disk that takes no file beyond 4 kB: a configuration fits, a bundle or a picture does not.
+fn on_a_full_disk(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_mfpo_train"), "train", "--quiet"]);
+    command
+        .arg("--resume")
+        .arg(folder)
+        .args(args)
+        .env("RUST_LOG", "warn");
+    command
+}
+
+#[test]
+fn a_disk_that_is_full_ends_no_run_and_takes_nothing_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, full) = (folder.path().join("whole"), folder.path().join("full"));
+    for run in [&whole, &full] {
+        succeed(train(run, "swing_arm", &["run.steps=120"]));
+    }
+    let names = [
+        "checkpoints/last.safetensors",
+        "last.safetensors",
+        "best.safetensors",
+        "bundles/v000000.safetensors",
+        "curve.png",
+    ];
+    let files = || names.map(|name| fs::read(full.join(name)).unwrap());
+    let before = files();
+    let text = refusal(on_a_full_disk(&full, &["--steps=200"]));
+    // Each told once or at each saving, but none of them ended the run: it came to its end, where it says what is missing.
+    for words in [
+        "metrics.jsonl: File too large",
+        "v000002.safetensors: File too large",
+        // No checkpoint without the lines that it counts.
+        "cannot write metrics: File too large",
+        "the run has come to its end, but the disk has not taken all of it",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(files() == before);
+    assert!(!full.join("last.tmp").exists() && !full.join("curve.tmp.png").exists());
+
+    for run in [&whole, &full] {
+        let mut more = resume(run);
+        more.args(["--steps", "200"]);
+        succeed(more);
+    }
+    assert_eq!(metrics(&whole), metrics(&full));
+    let (end, other) = (Checkpoints::new(&whole), Checkpoints::new(&full));
+    assert!(end.load().unwrap().1 == other.load().unwrap().1);
+}
+
 #[test]
 fn numbers_that_are_not_finite_stop_the_run_with_their_tensor_and_a_checkpoint() {
     let (_folder, run) = finished();

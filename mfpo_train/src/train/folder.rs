@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow, ensure};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
+use crate::publish::write_atomically;
 
 /// What a run leaves in its folder, beside the lock.
 const PARTS: [&str; 10] = [
@@ -74,7 +75,8 @@ fn make_room(folder: &Path, measured: bool) -> anyhow::Result<()> {
 /// Stores the resolved configuration.
 pub(super) fn store_configuration(folder: &Path, config: &TrainConfig) -> anyhow::Result<()> {
     let path = folder.join("config.toml");
-    fs::write(&path, config.to_toml()?).with_context(|| format!("cannot write {}", path.display()))
+    let text = config.to_toml()?;
+    write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Keeps other programs out of the run folder; the lock falls with the program, however it ends.
