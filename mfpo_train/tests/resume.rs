@@ -416,6 +416,55 @@ fn numbers_that_are_not_finite_stop_the_run_with_their_tensor_and_a_checkpoint()
     );
 }
 
+/// What a run of 120 steps says that goes on with a number that is not finite in the first bias of `network`.
+fn damaged(sets: &[&str], network: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(train(&run, "swing_arm", &[&["run.steps=120"][..], sets].concat()));
+    let checkpoints = Checkpoints::new(&run);
+    let (header, mut state) = checkpoints.load().unwrap();
+    let is_bias = |name: &&String| name.starts_with(network) && name.ends_with("/bias");
+    let found = state.iter().map(|(name, _)| name).find(is_bias).cloned();
+    let name = found.expect("the network has a bias");
+    let mut bias = state.take_f32(&name).unwrap();
+    bias[0] = f32::INFINITY;
+    state.put(&name, bias);
+    checkpoints.save(header, &state).unwrap();
+    let before = fs::read(checkpoints.last()).unwrap();
+    let mut more = resume(&run);
+    more.args(["--steps", "140"]);
+    let text = refusal(more);
+    assert!(run.join("checkpoints/not_finite.safetensors").exists(), "{text}");
+    assert!(fs::read(checkpoints.last()).unwrap() == before, "{network}");
+    text
+}
+
+#[test]
+fn a_number_that_is_not_finite_in_any_network_is_named_and_its_state_kept() {
+    let sac = ["run.algorithm=sac"];
+    for (sets, network) in [
+        (&[][..], "learner/actor/parameters/"),
+        (&[], "learner/logp_mvel/parameters/"),
+        (&[], "learner/critic_2/parameters/"),
+        (&[], "learner/target_critic_1/"),
+        (&sac[..], "learner/actor/parameters/"),
+        (&sac, "learner/critic_1/parameters/"),
+        (&sac, "learner/target_critic_2/"),
+    ] {
+        let text = damaged(sets, network);
+        assert_eq!(text.trim_end().lines().count(), 1, "{network}: {text}");
+        for words in [
+            "the first tensor that is not finite is learner/",
+            "its state is in",
+            "go on from step 120",
+        ] {
+            assert!(text.contains(words), "{network}, {words}: {text}");
+        }
+        let section = if sets.is_empty() { "learner" } else { "sac" };
+        assert!(text.contains(&format!("--set {section}.learning_rate")), "{text}");
+    }
+}
+
 #[test]
 fn two_programs_do_not_write_into_one_folder() {
     let (_folder, run) = finished();

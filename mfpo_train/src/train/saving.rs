@@ -1,10 +1,12 @@
 //! What a run leaves on the disk to go on from, also where the disk is full or a number is not finite.
 
 use anyhow::{Context, anyhow, ensure};
+use mfpo_policy::sampler::SampleError;
+use mfpo_sim::SimError;
 use rand_chacha::ChaCha12Rng;
 
 use super::Run;
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, AlgorithmKind};
 use crate::checkpoint::{self, Header};
 use crate::episode::Episodes;
 use crate::learner::LearnerError;
@@ -45,12 +47,19 @@ impl Run {
     /// checkpoint is whole.
     ///
     /// # Errors
-    /// When a bundle cannot be sent.
+    /// When a number of the state is not finite; the last checkpoint stays the good one. When a bundle cannot be sent.
     pub(super) fn save(&mut self) -> anyhow::Result<()> {
         let header = self.header();
         let saved = match self.state() {
             Err(error) => Err(error),
-            Ok(state) => header.and_then(|header| Ok(self.checkpoints.save(header, &state)?)),
+            Ok(state) => {
+                ensure!(
+                    state.first_not_finite().is_none(),
+                    "what the run has learnt is no longer finite at step {}",
+                    self.step
+                );
+                header.and_then(|header| Ok(self.checkpoints.save(header, &state)?))
+            }
         };
         self.tried = Some(self.step);
         match saved {
@@ -110,31 +119,47 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps what a number that is not finite has left, and says where it is.
+    /// Keeps what a number that is not finite has left, and says where it is; any other error is left as it is.
     pub(super) fn broken(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let learner = matches!(error.downcast_ref(), Some(LearnerError::NotFinite { .. }));
-        let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
-        if !learner && !metric {
+        let state = self.state().ok();
+        let tensor = state.and_then(|state| state.first_not_finite().map(str::to_owned));
+        // Whatever else went wrong: where a tensor is not finite, that is what has to be told.
+        if tensor.is_none() && !is_not_finite(&error) {
             return error;
         }
         let kept = self.header().and_then(|header| {
             let state = self.state()?;
-            let tensor = state.first_not_finite().map(str::to_owned);
-            Ok((tensor, self.checkpoints.save_broken(header, &state)?))
+            Ok(self.checkpoints.save_broken(header, &state)?)
         });
-        let (tensor, kept) = match kept {
-            Ok((tensor, path)) => (tensor, format!("its state is in {}", path.display())),
-            Err(reason) => (None, format!("its state could not be kept ({reason:#})")),
+        let kept = match kept {
+            Ok(path) => format!("its state is in {}", path.display()),
+            Err(reason) => format!("its state could not be kept ({reason:#})"),
         };
         let tensor = tensor.map_or_else(
             || "all tensors are finite".to_owned(),
             |name| format!("the first tensor that is not finite is {name}"),
         );
+        let section = match self.config.run.algorithm {
+            AlgorithmKind::Mfpo => "learner",
+            AlgorithmKind::Sac => "sac",
+        };
         anyhow!(
             "{error:#}; {tensor}; {kept}; go on from step {} with other numbers, for example --resume {} --set \
-             learner.learning_rate=1e-4",
+             {section}.learning_rate=1e-4",
             self.saved.unwrap_or(0),
             self.folder.display()
         )
     }
+}
+
+/// Does the error say that a number is not finite?
+fn is_not_finite(error: &anyhow::Error) -> bool {
+    let learner = matches!(
+        error.downcast_ref(),
+        Some(LearnerError::NotFinite { .. } | LearnerError::Sample(SampleError::NotFinite { .. }))
+    );
+    let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
+    let sample = matches!(error.downcast_ref(), Some(SampleError::NotFinite { .. }));
+    let action = matches!(error.downcast_ref(), Some(SimError::NotFinite { .. }));
+    learner || metric || sample || action
 }
