@@ -351,7 +351,6 @@ fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
             header.task
         );
     }
-    let before = TrainConfig::parse(&header.config, &[])?;
     let config = TrainConfig::parse(&header.config, &overrides(args))?;
     ensure!(
         !train::is_done(&header, &state, config.run.steps),
@@ -360,9 +359,6 @@ fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
         header.step,
         config.run.steps
     );
-    for change in before.changes(&config) {
-        tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
-    }
     Ok(Start {
         task: header.task.clone(),
         seed: header.seed,

@@ -27,6 +27,7 @@ pub mod progress;
 pub mod publish;
 pub mod recorder;
 pub mod replay_buffer;
+pub mod resumption;
 pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;

@@ -186,7 +186,8 @@ impl Run {
         let header = match checkpoint {
             None => None,
             Some((header, state)) => {
-                rng = saving::restore(state, learner.as_mut(), &mut replay, &mut episodes)?;
+                let saved = (&header, state);
+                rng = saving::restore(saved, &config, learner.as_mut(), &mut replay, &mut episodes)?;
                 Some(header)
             }
         };

@@ -234,10 +234,37 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
     assert!(
-        text.contains("do not fit this configuration") && text.contains("expected"),
+        text.contains("learner.hidden_sizes = ") && text.contains("its networks have the other sizes"),
         "{text}"
     );
     assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
+}
+
+#[test]
+fn a_run_goes_on_with_the_temperature_that_is_set_and_learns_it_on() {
+    let (_folder, run) = finished();
+    let temperature = || {
+        let lines = metrics(&run);
+        let last = lines.iter().rfind(|line| line["kind"] == "update").unwrap();
+        last["temperature"].as_f64().unwrap()
+    };
+    assert!(temperature() < 0.2);
+    let mut hotter = resume(&run);
+    hotter.args(["--steps", "121", "--set", "learner.temperature=0.5"]);
+    let output = hotter.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("the run goes on with learner.initial_temperature = 0.5"),
+        "{text}"
+    );
+    // One update moves it by the learning rate, 1e-3 of itself.
+    assert!((temperature() - 0.5).abs() < 1e-3, "{}", temperature());
+    // Said again it changes nothing: the checkpoint knows of it, and the second update goes on from the first.
+    let mut more = resume(&run);
+    more.args(["--steps", "122", "--set", "learner.temperature=0.5"]);
+    succeed(more);
+    assert!((temperature() - 0.5).abs() > 8e-4, "{}", temperature());
 }
 
 #[test]
@@ -258,7 +285,7 @@ fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
     let mut larger = resume(&run);
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
-    assert!(text.contains("do not fit this configuration"), "{text}");
+    assert!(text.contains("a run that goes on cannot change this"), "{text}");
     assert!(files() == before);
 }
 

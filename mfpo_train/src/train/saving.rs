@@ -8,10 +8,12 @@ use rand_chacha::ChaCha12Rng;
 use super::Run;
 use crate::algorithm::{Algorithm, AlgorithmKind};
 use crate::checkpoint::{self, Header};
+use crate::config::TrainConfig;
 use crate::episode::Episodes;
 use crate::learner::LearnerError;
 use crate::metrics::MetricsError;
 use crate::replay_buffer::ReplayBuffer;
+use crate::resumption::{self, ByHand};
 use crate::state::{Generator, Numbers, State};
 
 /// Array of a checkpoint: 1 where the policy was measured at its step, else 0.
@@ -27,18 +29,25 @@ pub fn is_done(header: &Header, state: &State<'_>, steps: u64) -> bool {
     header.step >= steps && !unmeasured
 }
 
-/// Takes up the state of a checkpoint; the generator is what is returned.
+/// Takes up a checkpoint, to go on with `config`; the generator is what is returned.
 pub(super) fn restore(
-    mut state: State<'static>,
+    (header, mut state): (&Header, State<'static>),
+    config: &TrainConfig,
     learner: &mut dyn Algorithm,
     replay: &mut ReplayBuffer,
     episodes: &mut Episodes,
 ) -> anyhow::Result<ChaCha12Rng> {
+    let before = TrainConfig::parse(&header.config, &[])?;
+    resumption::check(&before, config)?;
     learner
         .restore(state.take_part("learner"))
         .context("the networks of the checkpoint do not fit this configuration")?;
     replay.restore(state.take_part("replay"))?;
     episodes.restore(state.take_part("episodes"))?;
+    learner.adopt(&ByHand::of(&before, config))?;
+    for change in before.changes(config) {
+        tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
+    }
     Ok(ChaCha12Rng::at(state.take_u64("generator")?))
 }
 
