@@ -7,7 +7,9 @@ use candle_core::Device;
 use mfpo_policy::bundle::{self, VerifiedBundle};
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
+use serde::Serialize;
 
+use crate::conditions::{ConditionArgs, Conditions};
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
 
@@ -28,6 +30,8 @@ pub struct EvalArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Film the episodes, one after another, in real time [default: beside the bundle]
     #[arg(long, value_name = "FILE.mp4", num_args = 0..=1)]
     video: Option<Option<PathBuf>>,
@@ -46,7 +50,10 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
     let bundle = open_bundle(&args.bundle)?;
-    let mut env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(manifest.subject.name());
+    let conditions = args.conditions.resolve(&args.bundle, manifest, task)?;
+    let mut env = task_of(&manifest.subject, task, &conditions)?;
     let mut sampler = bundle.sampler(&Device::Cpu)?;
     if args.candidates > 1 && !sampler.has_critics() {
         bail!(
@@ -70,14 +77,27 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     };
     let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
     if args.json {
+        let told = Told {
+            evaluation: &told,
+            conditions: &conditions,
+        };
         println!("{}", serde_json::to_string(&told)?);
     } else {
-        tell(&bundle, env.as_ref(), &told);
+        tell(&bundle, env.as_ref(), &conditions, &told);
     }
     film.map_or(Ok(()), Recording::finish)
 }
 
-fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+    #[serde(flatten)]
+    conditions: &'a Conditions,
+}
+
+fn tell(bundle: &VerifiedBundle, env: &dyn Env, conditions: &Conditions, told: &Evaluation) {
     let manifest = bundle.manifest();
     println!(
         "{}, {} version {}: {} episodes, {} candidate(s)",
@@ -87,6 +107,7 @@ fn tell(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) {
         told.episodes,
         told.candidates
     );
+    println!("under   {conditions}");
     println!("return  {:.2} +- {:.2}", told.mean_return, told.std_return);
     if let Some(success) = told.success {
         println!("success {:.0} %", 100.0 * success);
@@ -103,13 +124,15 @@ pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
     bundle::open(&bytes).with_context(|| format!("{} is refused", file.display()))
 }
 
-/// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.
+/// The task called `name` that a bundle is measured on; the bundle's own has the options that it was trained with.
 ///
 /// # Errors
-/// When there is no such task, or the bundle does not fit it.
-pub fn task_of(subject: &Subject, name: Option<&str>) -> anyhow::Result<Box<dyn Env>> {
-    let name = name.unwrap_or(subject.name());
-    let mut options = EnvOptions::evaluate();
+/// When there is no such task, it knows no such conditions, or the bundle does not fit it.
+pub fn task_of(subject: &Subject, name: &str, conditions: &Conditions) -> anyhow::Result<Box<dyn Env>> {
+    let mut options = EnvOptions {
+        randomization: conditions.environment.clone(),
+        ..EnvOptions::evaluate()
+    };
     if let Subject::Task(task) = subject
         && task.name == name
     {

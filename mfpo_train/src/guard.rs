@@ -21,6 +21,7 @@ use mfpo_sim::Env;
 use mfpo_sim::env::evaluation_seed;
 use serde_json::{Value, json};
 
+use crate::conditions::ConditionArgs;
 use crate::eval::{open_bundle, task_of};
 use crate::publish::write_atomically;
 use evidence::Evidence;
@@ -48,6 +49,8 @@ pub struct GuardArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Draw the curve
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
@@ -161,7 +164,10 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         args.false_alarms
     );
     let bundle = open_bundle(&args.bundle)?;
-    let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(manifest.subject.name());
+    let conditions = args.conditions.resolve(&args.bundle, manifest, task)?;
+    let env = task_of(&manifest.subject, task, &conditions)?;
     let sampler = bundle.sampler(&Device::Cpu)?;
     if !sampler.has_critics() {
         bail!("{} holds no critics; expected some", args.bundle.display());
@@ -170,12 +176,12 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         sampler.steps() > 1,
         "the policy takes one step; expected more, to compare with one"
     );
-    let period = bundle.manifest().subject.control_period();
+    let period = manifest.subject.control_period();
     let title = format!(
         "{}, {} version {}",
         env.spec().name,
-        bundle.manifest().run,
-        bundle.manifest().version
+        manifest.run,
+        manifest.version
     );
     let mut measurement = Measurement {
         env,
@@ -200,10 +206,12 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         .map(|index| Signal::of(index, &nominal, &faults, period))
         .collect();
     if args.json {
-        println!("{}", summary(&results, &nominal, &faults, &evidence));
+        let mut told = summary(&results, &nominal, &faults, &evidence);
+        told["conditions"] = serde_json::to_value(&conditions)?;
+        println!("{told}");
     } else {
         println!(
-            "{title}: {} episodes without a fault and of each; an alarm is {IN_A_ROW} ticks in a row",
+            "{title}: {} episodes without a fault and of each, {conditions}; an alarm is {IN_A_ROW} ticks in a row",
             args.episodes
         );
         tell(&results, &nominal, &faults, &evidence);

@@ -7,6 +7,7 @@ pub mod appended_file;
 pub mod checkpoint;
 pub mod cli;
 pub mod collapse;
+pub mod conditions;
 pub mod config;
 mod difference;
 pub mod episode;
