@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::sampler::ActionSampler;
 use mfpo_sim::{Randomization, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -239,11 +240,18 @@ impl TrainConfig {
             ("run.random_steps", self.run.random_steps),
             ("evaluation.every", self.evaluation.every),
             ("evaluation.episodes", self.evaluation.episodes),
-            ("evaluation.candidates", self.evaluation.candidates as u64),
         ];
         for (key, got) in positive {
             require(got >= 1, key, "a whole number of 1 or more", got)?;
         }
+        let (candidates, most) = (self.evaluation.candidates, ActionSampler::MOST_CANDIDATES);
+        let expected = format!("a whole number from 1 to {most}, as many as a sampler has room for");
+        require(
+            (1..=most).contains(&candidates),
+            "evaluation.candidates",
+            &expected,
+            candidates,
+        )?;
         Ok(self.environment.validate()?)
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, VerifiedBundle};
+use mfpo_policy::sampler::ActionSampler;
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
 use serde::Serialize;
@@ -24,7 +25,7 @@ pub struct EvalArgs {
     /// Episodes
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     episodes: u64,
-    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
+    /// Candidates an action, of which the target critics choose the best, up to 64; 1 for one sample without selection
     #[arg(long, default_value_t = 1)]
     candidates: usize,
     /// Another seed, other starts
@@ -48,7 +49,12 @@ pub struct EvalArgs {
 /// # Errors
 /// When the bundle is refused, does not fit the task, or an episode or the film cannot be made.
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
+    let most = ActionSampler::MOST_CANDIDATES;
+    ensure!(
+        (1..=most).contains(&args.candidates),
+        "--candidates is {}; expected 1 to {most}, as many as a sampler has room for",
+        args.candidates
+    );
     let bundle = open_bundle(&args.bundle)?;
     let manifest = bundle.manifest();
     let task = args.task.as_deref().unwrap_or(manifest.subject.name());

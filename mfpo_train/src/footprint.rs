@@ -49,7 +49,7 @@ fn fits(config: &TrainConfig, available: f64) -> Result<(), FootprintError> {
 
 /// Keys, and the bytes that they ask for at least; in floating point, where no product overflows.
 fn parts(config: &TrainConfig) -> Vec<(&'static str, f64)> {
-    let (run, evaluation) = (&config.run, &config.evaluation);
+    let run = &config.run;
     let (s, a) = (
         config.learner.observation_size as f64,
         config.learner.action_size as f64,
@@ -60,7 +60,6 @@ fn parts(config: &TrainConfig) -> Vec<(&'static str, f64)> {
             "run.replay_capacity",
             run.replay_capacity as f64 * (2.0 * s + a + 2.0) * NUMBER,
         ),
-        ("evaluation.candidates", evaluation.candidates as f64 * a * NUMBER),
     ];
     parts.extend(match run.algorithm {
         AlgorithmKind::Mfpo => mfpo(config, (s, a)),
@@ -172,10 +171,6 @@ mod tests {
             ("learner.hidden_sizes=[100000, 100000]", "learner.hidden_sizes"),
             ("learner.sampling_steps=10000000000", "learner.sampling_steps"),
             ("learner.atoms=18446744073709551", "learner.atoms"),
-            (
-                "evaluation.candidates=9223372036854775807",
-                "evaluation.candidates",
-            ),
         ] {
             assert!(refused(set).keys.contains(key), "{set}: {}", refused(set));
         }

@@ -163,6 +163,17 @@ fn a_bundle_is_measured_under_the_conditions_of_its_run_or_those_that_are_asked_
 }
 
 #[test]
+fn more_candidates_than_a_sampler_has_room_for_are_refused_at_once() {
+    for candidates in ["0", "65", "18446744073709551615"] {
+        let text = refusal(&["eval", &launch_policy(), "--candidates", candidates]);
+        assert!(
+            text.contains(&format!("--candidates is {candidates}; expected 1 to 64")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_bundle_is_measured_only_on_what_it_fits() {
     let run = Run::of("walker-stand", &["evaluation.episodes=1"]);
     let short = ["--episodes=1", "--json"];

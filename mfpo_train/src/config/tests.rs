@@ -86,6 +86,15 @@ fn an_override_without_section_or_value_is_refused() {
 #[test]
 fn numbers_that_cannot_work_are_refused() {
     assert!(refusal(&["run.steps=0"]).starts_with("run.steps is 0; expected"));
+    for candidates in ["0", "65", "9223372036854775807"] {
+        let text = refusal(&[&format!("evaluation.candidates={candidates}")]);
+        let words = format!("evaluation.candidates is {candidates}; expected a whole number from 1 to 64");
+        assert!(text.starts_with(&words), "{text}");
+    }
+    assert_eq!(
+        load(&["evaluation.candidates=64"]).unwrap().evaluation.candidates,
+        64
+    );
     let text = refusal(&["environment.mass=-1.0"]);
     assert!(text.contains("[environment]") && text.contains("mass"), "{text}");
 }

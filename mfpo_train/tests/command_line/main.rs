@@ -216,13 +216,17 @@ fn sizes_that_no_machine_holds_are_refused_by_key_before_anything_is_written() {
         "learner.sampling_steps=10000000000",
         "run.replay_capacity=1000000000000",
         "run.environments=1000000000000",
-        "evaluation.candidates=1000000000000",
     ] {
         let (key, _) = set.split_once('=').unwrap();
         let text = refusal(&["train", "--set", set, &out]);
         assert!(text.contains(key) && text.contains("GB"), "{set}: {text}");
         assert!(!run.exists(), "{set}");
     }
+    let text = refusal(&["train", "--set", "evaluation.candidates=1000000000000", &out]);
+    assert!(
+        text.contains("evaluation.candidates is 1000000000000; expected a whole number from 1 to 64"),
+        "{text}"
+    );
     let text = refusal(&["train", "--set", "learner.observation_size=99", &out]);
     assert!(
         text.contains("learner.observation_size is 99; expected 4"),
