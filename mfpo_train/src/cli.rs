@@ -17,7 +17,7 @@ use crate::overlay::{self, Along};
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{Announce, BundleSink, run_id};
 use crate::state::State;
-use crate::{eval, guard, inspect, rollout, seeds, train};
+use crate::{eval, guard, idle, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
@@ -229,12 +229,15 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
     if let Some(seeds) = &args.seeds {
-        return seeds::train(&several_seeds(&args, seeds)?, &stop);
+        let plan = several_seeds(&args, seeds)?;
+        warn_of_idle(&plan.overrides, &plan.config);
+        return seeds::train(&plan, &stop);
     }
     let start = match &args.resume {
         None => fresh_start(&args)?,
         Some(folder) => resumed_start(folder, &args)?,
     };
+    warn_of_idle(&overrides(&args), &start.config);
     let outcome = train::train(train::Options {
         sink: sink(args.topic.then_some(args.announce))?,
         signing_key: args.sign_key.as_deref().map(keys::read_key).transpose()?,
@@ -267,6 +270,12 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
     Ok(())
+}
+
+fn warn_of_idle(overrides: &[String], config: &TrainConfig) {
+    for idle in idle::settings(overrides, config) {
+        tracing::warn!("{idle}");
+    }
 }
 
 /// The runs of `--seeds`: the same arguments for each.

@@ -17,6 +17,7 @@ pub mod events;
 pub mod film;
 pub mod footprint;
 pub mod guard;
+pub mod idle;
 pub mod inspect;
 pub mod keys;
 pub mod learner;

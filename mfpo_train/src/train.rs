@@ -170,6 +170,11 @@ impl Run {
             options.sink.is_none() || config.run.algorithm == AlgorithmKind::Mfpo,
             "--topic publishes bundles, and a bundle holds a MeanFlow policy; use --algorithm mfpo, or leave --topic out"
         );
+        ensure!(
+            options.until_success.is_none() || evaluation_env.spec().success_threshold.is_some(),
+            "--until-success ends a run by its share of successes, and the task '{task}' does not say what success is; leave it \
+             out, or train a task that does, for example swing_arm"
+        );
         // Each part draws from a stream of its own, so that a change of one does not shift the others.
         let mut seeds = ChaCha12Rng::seed_from_u64(seed);
         // Before the folder: a device that cannot be had leaves none.
@@ -248,6 +253,13 @@ impl Run {
 
     /// From its beginning, or from `checkpoint`, to its last measurement.
     fn complete(&mut self, checkpoint: Option<&Header>, stop: &AtomicBool) -> anyhow::Result<Evaluation> {
+        let (steps, random_steps) = (self.config.run.steps, self.config.run.random_steps);
+        if steps <= random_steps {
+            tracing::warn!(
+                "nothing is learnt: the run has {steps} steps, and the first {random_steps} are random and without updates; give \
+                 more --steps, or fewer random ones with --set run.random_steps=N"
+            );
+        }
         match checkpoint {
             None => self.begin()?,
             Some(header) => self.go_on(header)?,

@@ -204,6 +204,41 @@ fn unknown_names_are_refused_with_the_closest() {
 }
 
 #[test]
+fn what_has_no_effect_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let out = format!("--out={}", run.display());
+    let text = refusal(&["train", "--task=InvertedPendulum-v5", "--until-success=0.5", &out]);
+    assert!(
+        text.contains("the task 'InvertedPendulum-v5' does not say what success is"),
+        "{text}"
+    );
+    assert!(!run.exists());
+
+    let sac = [
+        "train",
+        "--quiet",
+        "--algorithm=sac",
+        "--set=learner.tau=0.1",
+        &out,
+    ];
+    let short = [
+        "--steps=20",
+        "--set=run.random_steps=30",
+        "--set=evaluation.episodes=1",
+    ];
+    let output = output(&[&sac[..], &short].concat());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    for words in [
+        "learner.tau has no effect: the run learns with sac, which reads [sac]; did you mean 'sac.tau'?",
+        "nothing is learnt: the run has 20 steps, and the first 30 are random and without updates",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn sizes_that_no_machine_holds_are_refused_by_key_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
