@@ -16,6 +16,7 @@ use crate::evaluate::Actor;
 use crate::learner::{LearnerError, MfpoLearner};
 use crate::normalize::Normalized;
 use crate::replay_buffer::{Batch, Transition};
+use crate::resumption::ByHand;
 use crate::sac::{GaussianPolicy, SacLearner};
 use crate::state::State;
 
@@ -73,6 +74,12 @@ pub trait Algorithm: Send {
     /// # Errors
     /// When the state is of another algorithm or of other sizes; the learner must not be used then.
     fn restore(&mut self, state: State<'_>) -> Result<(), LearnerError>;
+
+    /// Takes over numbers that a restored state holds otherwise.
+    ///
+    /// # Errors
+    /// When they contradict the others.
+    fn adopt(&mut self, by_hand: &ByHand) -> Result<(), LearnerError>;
 }
 
 /// Numbers of one update by name, in the order in which they are written.

@@ -19,7 +19,7 @@ use crate::plot::check_format;
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{Announce, BundleSink, check_folder, run_id};
 use crate::state::State;
-use crate::{eval, guard, inspect, rollout, seeds, train};
+use crate::{eval, guard, idle, inspect, rollout, seeds, train};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
@@ -265,12 +265,15 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
     if let Some(seeds) = &args.seeds {
-        return seeds::train(&several_seeds(&args, seeds)?, &stop);
+        let plan = several_seeds(&args, seeds)?;
+        warn_of_idle(&plan.overrides, &plan.config);
+        return seeds::train(&plan, &stop);
     }
     let start = match &args.resume {
         None => fresh_start(&args)?,
         Some(folder) => resumed_start(folder, &args)?,
     };
+    warn_of_idle(&overrides(&args), &start.config);
     let outcome = train::train(train::Options {
         sink: sink(args.topic.then_some(args.announce))?,
         signing_key: args.sign_key.as_deref().map(keys::read_key).transpose()?,
@@ -303,6 +306,12 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
     Ok(())
+}
+
+fn warn_of_idle(overrides: &[String], config: &TrainConfig) {
+    for idle in idle::settings(overrides, config) {
+        tracing::warn!("{idle}");
+    }
 }
 
 /// The runs of `--seeds`: the same arguments for each.
@@ -387,7 +396,6 @@ fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
             header.task
         );
     }
-    let before = TrainConfig::parse(&header.config, &[])?;
     let config = TrainConfig::parse(&header.config, &overrides(args))?;
     ensure!(
         !train::is_done(&header, &state, config.run.steps),
@@ -396,9 +404,6 @@ fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
         header.step,
         config.run.steps
     );
-    for change in before.changes(&config) {
-        tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
-    }
     Ok(Start {
         task: header.task.clone(),
         seed: header.seed,

@@ -7,6 +7,7 @@ mod error;
 mod source;
 
 use mfpo_policy::device::DeviceName;
+use mfpo_policy::sampler::ActionSampler;
 use mfpo_sim::{Randomization, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -164,11 +165,18 @@ impl TrainConfig {
             ("run.random_steps", self.run.random_steps),
             ("evaluation.every", self.evaluation.every),
             ("evaluation.episodes", self.evaluation.episodes),
-            ("evaluation.candidates", self.evaluation.candidates as u64),
         ];
         for (key, got) in positive {
             require(got >= 1, key, "a whole number of 1 or more", got)?;
         }
+        let (candidates, most) = (self.evaluation.candidates, ActionSampler::MOST_CANDIDATES);
+        let expected = format!("a whole number from 1 to {most}, as many as a sampler has room for");
+        require(
+            (1..=most).contains(&candidates),
+            "evaluation.candidates",
+            &expected,
+            candidates,
+        )?;
         Ok(self.environment.validate()?)
     }
 
@@ -195,6 +203,32 @@ impl TrainConfig {
         }
         Ok(())
     }
+}
+
+/// The section `[environment]` changed by `overrides`, `environment.key=value` each.
+///
+/// # Errors
+/// When an override is none of this section, or a range makes no sense.
+pub fn environment(own: &Randomization, overrides: &[String]) -> Result<Randomization, ConfigError> {
+    let unreadable = |error: toml::ser::Error| ConfigError::Section {
+        section: "environment",
+        reason: error.to_string(),
+    };
+    let own = Value::try_from(own).map_err(unreadable)?;
+    let mut table = Table::new();
+    table.insert("environment".to_owned(), own);
+    for text in overrides {
+        apply_override(&mut table, text)?;
+    }
+    let changed: Randomization = section(&mut table, "environment")?;
+    if let Some(other) = table.keys().next() {
+        return Err(ConfigError::UnknownSection {
+            section: other.clone(),
+            closest: Some("environment".to_owned()),
+        });
+    }
+    changed.validate()?;
+    Ok(changed)
 }
 
 /// The sizes come from the task: a file need not state them.
@@ -264,191 +298,4 @@ fn require(holds: bool, key: &'static str, expected: &str, got: impl ToString) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(overrides: &[&str]) -> Result<TrainConfig, ConfigError> {
-        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        TrainConfig::load("swing_arm", None, &overrides)
-    }
-
-    fn refusal(overrides: &[&str]) -> String {
-        load(overrides).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn every_built_in_configuration_loads() {
-        for (name, _) in BUILT_IN {
-            TrainConfig::load(name, Some(name), &[]).unwrap();
-        }
-    }
-
-    #[test]
-    fn an_override_changes_one_key() {
-        let changed = load(&[
-            "learner.discount=0.5",
-            "learner.temperature=0.2",
-            "learner.hidden_sizes=[8, 9]",
-            "run.steps = 12",
-        ])
-        .unwrap();
-        assert_eq!((changed.learner.discount, changed.run.steps), (0.5, 12));
-        assert_eq!(changed.learner.hidden_sizes, [8, 9]);
-        let mut expected = load(&[]).unwrap();
-        expected.learner.discount = 0.5;
-        expected.learner.initial_temperature = 0.2;
-        expected.learner.hidden_sizes = vec![8, 9];
-        expected.run.steps = 12;
-        assert_eq!(changed, expected);
-    }
-
-    #[test]
-    fn a_whole_number_may_be_written_with_an_exponent() {
-        assert_eq!(load(&["run.steps=1e4"]).unwrap().run.steps, 10_000);
-        assert_eq!(load(&["run.steps=2.5e3"]).unwrap().run.steps, 2_500);
-        assert!(refusal(&["run.steps=1.5"]).contains("steps"));
-        let small = load(&["learner.learning_rate=1e-4"]).unwrap();
-        assert_eq!(small.learner.learning_rate, 1e-4);
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_told_with_what_is_near() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("walker.toml"), "").unwrap();
-        std::fs::write(at("walker.txt"), "").unwrap();
-        let refused = |path: &std::path::Path| {
-            let refused = TrainConfig::load("swing_arm", path.to_str(), &[]);
-            refused.unwrap_err().to_string()
-        };
-        let walker = at("walker.toml").display().to_string();
-        for typo in ["walkr.toml", "walker"] {
-            let text = refused(&at(typo));
-            assert!(text.contains(&format!("did you mean '{walker}'?")), "{text}");
-        }
-        let text = refused(&at("swing_arn.toml"));
-        assert!(text.contains("did you mean 'swing_arm'?"), "{text}");
-        std::fs::create_dir(at("run")).unwrap();
-        std::fs::write(at("run/config.toml"), "").unwrap();
-        let text = refused(&at("run"));
-        assert!(text.contains("run/config.toml'?"), "{text}");
-    }
-
-    #[test]
-    fn an_unknown_key_names_the_closest() {
-        let text = refusal(&["learner.discout=0.5"]);
-        assert!(
-            text.contains("'learner.discout'") && text.contains("did you mean 'learner.discount'?"),
-            "{text}"
-        );
-        let text = refusal(&["sac.discout=0.5"]);
-        assert!(text.contains("did you mean 'sac.discount'?"), "{text}");
-        let text = refusal(&["run.algorithm=ppo"]);
-        assert!(
-            text.contains("`ppo`") && text.contains("`mfpo` or `sac`"),
-            "{text}"
-        );
-        let text = refusal(&["evaluation.episode=0.5"]);
-        assert!(text.contains("did you mean 'evaluation.episodes'?"), "{text}");
-        let text = refusal(&["environment.delay=0.5"]);
-        assert!(
-            text.contains("'environment.delay'") && text.contains("action_delay_max"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn an_unknown_section_names_the_closest() {
-        let text = refusal(&["lerner.discount=0.5"]);
-        assert!(text.contains("did you mean 'learner'?"), "{text}");
-    }
-
-    #[test]
-    fn a_value_of_the_wrong_type_names_its_key() {
-        let text = refusal(&["learner.discount=fast"]);
-        assert!(
-            text.contains("discount") && text.contains("expected f64"),
-            "{text}"
-        );
-        assert!(refusal(&["learner.batch_size=-1"]).contains("batch_size"));
-        let text = refusal(&["run.device=gpu"]);
-        assert!(text.contains("expected cpu, cuda or cuda:N, got 'gpu'"), "{text}");
-    }
-
-    #[test]
-    fn an_override_without_section_or_value_is_refused() {
-        for text in ["discount=1", "learner.discount", ""] {
-            assert!(refusal(&[text]).contains("section.key=value"));
-        }
-    }
-
-    #[test]
-    fn numbers_that_cannot_work_are_refused() {
-        assert!(refusal(&["run.steps=0"]).starts_with("run.steps is 0; expected"));
-        let text = refusal(&["environment.mass=-1.0"]);
-        assert!(text.contains("[environment]") && text.contains("mass"), "{text}");
-    }
-
-    #[test]
-    fn sizes_come_from_the_task() {
-        let mut config = load(&[]).unwrap();
-        config.set_sizes(4, 1).unwrap();
-        assert_eq!(
-            (config.learner.observation_size, config.learner.action_size),
-            (4, 1)
-        );
-        let text = config.set_sizes(5, 1).unwrap_err().to_string();
-        assert!(
-            text.starts_with("learner.observation_size is 4; expected 5"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_file_lies_over_the_built_in_and_the_resolved_text_loads_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.toml");
-        std::fs::write(&path, "[learner]\ndiscount = 0.25\n").unwrap();
-        let source = path.to_str().unwrap();
-        let mut config = TrainConfig::load("swing_arm", Some(source), &[]).unwrap();
-        assert_eq!(config.learner.discount, 0.25);
-        assert_eq!(config.run, load(&[]).unwrap().run);
-
-        config.set_sizes(4, 1).unwrap();
-        std::fs::write(&path, config.to_toml().unwrap()).unwrap();
-        assert_eq!(TrainConfig::load("swing_arm", Some(source), &[]).unwrap(), config);
-    }
-
-    #[test]
-    fn the_delay_of_a_stored_configuration_is_the_tasks_own_unless_it_was_asked_for() {
-        let own = load(&[]).unwrap();
-        assert_eq!(own.environment, Randomization::default());
-        let before = own.to_toml().unwrap().replace(
-            "[environment]",
-            "[environment]\naction_delay_min = 0.0\naction_delay_max = 0.008",
-        );
-        assert_eq!(TrainConfig::parse(&before, &[]).unwrap(), own);
-
-        let asked = load(&["environment.action_delay_max=0.008"]).unwrap();
-        assert_eq!(asked.environment.action_delay_max, Some(0.008));
-        assert_eq!(TrainConfig::parse(&asked.to_toml().unwrap(), &[]).unwrap(), asked);
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_or_not_toml_is_named() {
-        let text = TrainConfig::load("swing_arm", Some("nowhere.toml"), &[])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("'nowhere.toml'") && text.contains("swing_arm, reach_arm, HalfCheetah-v5, paper"),
-            "{text}"
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("broken.toml");
-        std::fs::write(&path, "[learner\n").unwrap();
-        let text = TrainConfig::load("swing_arm", path.to_str(), &[])
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("broken.toml is not valid TOML"), "{text}");
-    }
-}
+mod tests;

@@ -56,6 +56,12 @@ impl TrainConfig {
         changes.filter(|change| change.before != change.after).collect()
     }
 
+    /// Every key that it sets, as `section.key`.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let places = values(self).into_keys();
+        places.map(|(section, key)| format!("{section}.{key}")).collect()
+    }
+
     /// What makes the returns of `other` another curve: its [`TrainConfig::changes`], and of how many candidates
     /// its evaluations choose an action. SAC has no candidates.
     pub fn differences(&self, other: &Self) -> Vec<String> {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, VerifiedBundle};
+use mfpo_policy::sampler::ActionSampler;
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
+use serde::Serialize;
 
 use crate::cli::print;
+use crate::conditions::{ConditionArgs, Conditions};
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
-use crate::footprint;
 
 /// What to measure, and how to tell it.
 #[derive(clap::Args)]
@@ -24,12 +26,14 @@ pub struct EvalArgs {
     /// Episodes
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     episodes: u64,
-    /// Candidates an action, of which the target critics choose the best; 1 for one sample without selection
+    /// Candidates an action, of which the target critics choose the best, up to 64; 1 for one sample without selection
     #[arg(long, default_value_t = 1)]
     candidates: usize,
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Film the episodes, one after another, in real time [default: beside the bundle]
     #[arg(long, value_name = "FILE.mp4", num_args = 0..=1)]
     video: Option<Option<PathBuf>>,
@@ -46,9 +50,17 @@ pub struct EvalArgs {
 /// # Errors
 /// When the bundle is refused, does not fit the task, or an episode or the film cannot be made.
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    ensure!(args.candidates >= 1, "--candidates is 0; expected 1 or more");
+    let most = ActionSampler::MOST_CANDIDATES;
+    ensure!(
+        (1..=most).contains(&args.candidates),
+        "--candidates is {}; expected 1 to {most}, as many as a sampler has room for",
+        args.candidates
+    );
     let bundle = open_bundle(&args.bundle)?;
-    let mut env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(manifest.subject.name());
+    let conditions = args.conditions.resolve(&args.bundle, manifest, task)?;
+    let mut env = task_of(&manifest.subject, task, &conditions)?;
     let mut sampler = bundle.sampler(&Device::Cpu)?;
     if args.candidates > 1 && !sampler.has_critics() {
         bail!(
@@ -56,7 +68,6 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
             args.bundle.display()
         );
     }
-    footprint::check_candidates(args.candidates, sampler.action_size())?;
     let plan = Plan {
         episodes: args.episodes,
         candidates: args.candidates,
@@ -76,9 +87,13 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     // Before anything is told: whoever reads that may have seen enough. What was measured is told even without a film.
     let filmed = film.map_or(Ok(()), Recording::finish);
     if args.json {
+        let told = Told {
+            evaluation: &told,
+            conditions: &conditions,
+        };
         print(&(serde_json::to_string(&told)? + "\n"))?;
     } else {
-        print(&in_words(&bundle, env.as_ref(), &told))?;
+        print(&in_words(&bundle, env.as_ref(), &conditions, &told))?;
     }
     filmed?;
     match video {
@@ -89,12 +104,22 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn in_words(bundle: &VerifiedBundle, env: &dyn Env, told: &Evaluation) -> String {
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+    #[serde(flatten)]
+    conditions: &'a Conditions,
+}
+
+fn in_words(bundle: &VerifiedBundle, env: &dyn Env, conditions: &Conditions, told: &Evaluation) -> String {
     let manifest = bundle.manifest();
     let success = told.success;
     let success = success.map_or_else(String::new, |share| format!("success {:.0} %\n", 100.0 * share));
     format!(
-        "{}, {} version {}: {} episodes, {} candidate(s)\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} steps\n",
+        "{}, {} version {}: {} episodes, {} candidate(s)\nunder   {conditions}\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} \
+         steps\n",
         env.spec().name,
         manifest.run,
         manifest.version,
@@ -129,13 +154,15 @@ pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// The task that a bundle is measured on: the one called `name`, else the bundle's own as it was trained on.
+/// The task called `name` that a bundle is measured on; the bundle's own has the options that it was trained with.
 ///
 /// # Errors
-/// When there is no such task, or the bundle does not fit it.
-pub fn task_of(subject: &Subject, name: Option<&str>) -> anyhow::Result<Box<dyn Env>> {
-    let name = name.unwrap_or(subject.name());
-    let mut options = EnvOptions::evaluate();
+/// When there is no such task, it knows no such conditions, or the bundle does not fit it.
+pub fn task_of(subject: &Subject, name: &str, conditions: &Conditions) -> anyhow::Result<Box<dyn Env>> {
+    let mut options = EnvOptions {
+        randomization: conditions.environment.clone(),
+        ..EnvOptions::evaluate()
+    };
     if let Subject::Task(task) = subject
         && task.name == name
     {

@@ -1,12 +1,12 @@
 //! The lines of `metrics.jsonl` once more, as scalars for TensorBoard: `tensorboard --logdir <run folder>`.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use tfrecord::{EventMeta, EventWriter, EventWriterConfig};
 use thiserror::Error;
+
+use crate::appended_file::AppendedFile;
 
 /// TensorBoard finds a file by `tfevents` in its name.
 const FILE: &str = "events.out.tfevents.mfpo";
@@ -20,7 +20,7 @@ pub struct EventsError(#[from] tfrecord::Error);
 
 /// Writes one event file.
 pub struct Events {
-    writer: EventWriter<BufWriter<File>>,
+    writer: EventWriter<AppendedFile>,
     /// Start of the run, seconds since 1970.
     started: f64,
 }
@@ -29,7 +29,8 @@ impl Events {
     /// Starts the file of a run folder anew; a run that goes on writes its old lines again.
     pub fn create(folder: &Path, started: f64) -> Result<Self, EventsError> {
         let config = EventWriterConfig { auto_flush: false };
-        let writer = EventWriter::create(folder.join(FILE), config)?;
+        let file = AppendedFile::create(&folder.join(FILE)).map_err(tfrecord::Error::from)?;
+        let writer = EventWriter::from_writer(file, config)?;
         Ok(Self { writer, started })
     }
 

@@ -35,35 +35,21 @@ pub fn check(config: &TrainConfig) -> Result<(), FootprintError> {
     }
 }
 
-/// Refuses more candidates of an action than this machine can hold.
-///
-/// # Errors
-/// [`FootprintError`] naming the option.
-pub fn check_candidates(candidates: usize, action_size: usize) -> Result<(), FootprintError> {
-    let bytes = candidates as f64 * action_size as f64 * NUMBER;
-    match machine_bytes() {
-        Some(available) if bytes > available => Err(too_large("--candidates", bytes, available)),
-        _ => Ok(()),
-    }
-}
-
-fn too_large(keys: &'static str, bytes: f64, available: f64) -> FootprintError {
-    let gigabytes = |bytes: f64| format!("{:.1}", bytes / 1e9);
-    FootprintError {
-        keys,
-        needed: gigabytes(bytes),
-        available: gigabytes(available),
-    }
-}
-
 fn fits(config: &TrainConfig, available: f64) -> Result<(), FootprintError> {
-    let part = parts(config).into_iter().find(|(_, bytes)| *bytes > available);
-    part.map_or(Ok(()), |(keys, bytes)| Err(too_large(keys, bytes, available)))
+    let gigabytes = |bytes: f64| format!("{:.1}", bytes / 1e9);
+    let too_large = parts(config).into_iter().find(|(_, bytes)| *bytes > available);
+    too_large.map_or(Ok(()), |(keys, bytes)| {
+        Err(FootprintError {
+            keys,
+            needed: gigabytes(bytes),
+            available: gigabytes(available),
+        })
+    })
 }
 
 /// Keys, and the bytes that they ask for at least; in floating point, where no product overflows.
 fn parts(config: &TrainConfig) -> Vec<(&'static str, f64)> {
-    let (run, evaluation) = (&config.run, &config.evaluation);
+    let run = &config.run;
     let (s, a) = (
         config.learner.observation_size as f64,
         config.learner.action_size as f64,
@@ -74,7 +60,6 @@ fn parts(config: &TrainConfig) -> Vec<(&'static str, f64)> {
             "run.replay_capacity",
             run.replay_capacity as f64 * (2.0 * s + a + 2.0) * NUMBER,
         ),
-        ("evaluation.candidates", evaluation.candidates as f64 * a * NUMBER),
     ];
     parts.extend(match run.algorithm {
         AlgorithmKind::Mfpo => mfpo(config, (s, a)),
@@ -175,15 +160,6 @@ mod tests {
     }
 
     #[test]
-    fn candidates_that_no_machine_holds_are_refused() {
-        check_candidates(1_000, 17).unwrap();
-        if machine_bytes().is_some() {
-            let error = check_candidates(usize::MAX, 1).unwrap_err();
-            assert_eq!(error.keys, "--candidates");
-        }
-    }
-
-    #[test]
     fn what_is_too_large_is_named() {
         let refused = |set: &str| fits(&config("Humanoid-v5", &[set]), 4e9).unwrap_err();
         let error = refused("run.replay_capacity=2000000");
@@ -195,10 +171,6 @@ mod tests {
             ("learner.hidden_sizes=[100000, 100000]", "learner.hidden_sizes"),
             ("learner.sampling_steps=10000000000", "learner.sampling_steps"),
             ("learner.atoms=18446744073709551", "learner.atoms"),
-            (
-                "evaluation.candidates=9223372036854775807",
-                "evaluation.candidates",
-            ),
         ] {
             assert!(refused(set).keys.contains(key), "{set}: {}", refused(set));
         }

@@ -3,7 +3,10 @@
 //! candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes whose
 //! sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts the
 //! threshold of the spread, the one signal that finds anything, into a bundle: what the control node's `guard` acts on.
+//! A rate of false alarms is stated where the episodes without a fault can vouch for it.
 
+mod chart;
+mod evidence;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -18,10 +21,12 @@ use mfpo_sim::Env;
 use mfpo_sim::env::evaluation_seed;
 
 use crate::cli::print;
+use crate::conditions::ConditionArgs;
 use crate::eval::{open_bundle, read_bundle, task_of};
 use crate::plot::check_format;
 use crate::publish::{check_folder, write_atomically};
-use report::{draw, in_words, summary};
+use evidence::Evidence;
+use report::{in_words, summary};
 
 /// Candidates that the spread is measured over and the critics choose from.
 const CANDIDATES: usize = 8;
@@ -46,6 +51,8 @@ pub struct GuardArgs {
     /// Another seed, other starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Draw the curve: png, jpg or bmp
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
@@ -55,6 +62,9 @@ pub struct GuardArgs {
     /// False alarms an hour that this threshold may give
     #[arg(long, value_name = "RATE", default_value_t = RATES[1], requires = "write")]
     false_alarms: f64,
+    /// Write it also where so few episodes cannot vouch for that rate: as many false alarms were measured, no more is known
+    #[arg(long, requires = "write")]
+    force: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -150,18 +160,12 @@ struct Measurement {
 /// # Errors
 /// When the bundle is refused, holds no critics, or an episode cannot be run.
 pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
-    // Before minutes of episodes.
-    args.out.as_deref().map_or(Ok(()), check_format)?;
-    ensure!(
-        args.false_alarms >= 0.0,
-        "--false-alarms is {}; expected alarms an hour, 0 or more",
-        args.false_alarms
-    );
-    for path in args.out.iter().chain(&args.write) {
-        check_folder(path)?;
-    }
+    check(args)?;
     let bundle = open_bundle(&args.bundle)?;
-    let env = task_of(&bundle.manifest().subject, args.task.as_deref())?;
+    let manifest = bundle.manifest();
+    let task = args.task.as_deref().unwrap_or(manifest.subject.name());
+    let conditions = args.conditions.resolve(&args.bundle, manifest, task)?;
+    let env = task_of(&manifest.subject, task, &conditions)?;
     let sampler = bundle.sampler(&Device::Cpu)?;
     if !sampler.has_critics() {
         bail!("{} holds no critics; expected some", args.bundle.display());
@@ -170,12 +174,12 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         sampler.steps() > 1,
         "the policy takes one step; expected more, to compare with one"
     );
-    let period = bundle.manifest().subject.control_period();
+    let period = manifest.subject.control_period();
     let title = format!(
         "{}, {} version {}",
         env.spec().name,
-        bundle.manifest().run,
-        bundle.manifest().version
+        manifest.run,
+        manifest.version
     );
     let mut measurement = Measurement {
         env,
@@ -183,6 +187,10 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let nominal = measurement.episodes(Fault::None, 0..args.episodes)?;
+    let evidence = evidence_of(&nominal, period);
+    if args.write.is_some() {
+        check_rate(args, &evidence)?;
+    }
     let faults = Fault::ALL
         .into_iter()
         .map(|fault| {
@@ -196,16 +204,18 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         .map(|index| Signal::of(index, &nominal, &faults, period))
         .collect();
     let told = if args.json {
-        format!("{}\n", summary(&results, &nominal, &faults))
+        let mut told = summary(&results, &nominal, &faults, &evidence);
+        told["conditions"] = serde_json::to_value(&conditions)?;
+        format!("{told}\n")
     } else {
         format!(
-            "{title}: {} episodes without a fault and of each; an alarm is {IN_A_ROW} ticks in a row\n{}",
+            "{title}: {} episodes without a fault and of each, {conditions}; an alarm is {IN_A_ROW} ticks in a row\n{}",
             args.episodes,
-            in_words(&results, &nominal, &faults)?
+            in_words(&results, &nominal, &faults, &evidence)?
         )
     };
     // Files before words: whoever reads those may have seen enough. The words are told even where a file fails.
-    let drawn = args.out.as_ref().map(|path| draw(&title, &results, path));
+    let drawn = args.out.as_ref().map(|path| chart::draw(&title, &results, path));
     let written = args
         .write
         .as_ref()
@@ -218,10 +228,44 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Refuses what cannot be, before minutes of episodes.
+fn check(args: &GuardArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.false_alarms.is_finite() && args.false_alarms > 0.0,
+        "--false-alarms is {}; expected a number above 0: no measurement shows that there are none",
+        args.false_alarms
+    );
+    args.out.as_deref().map_or(Ok(()), check_format)?;
+    for path in args.out.iter().chain(&args.write) {
+        check_folder(path)?;
+    }
+    Ok(())
+}
+
+/// A threshold for a rate that nothing vouches for is written only where somebody insists.
+fn check_rate(args: &GuardArgs, evidence: &Evidence) -> anyhow::Result<()> {
+    let (rate, lowest) = (args.false_alarms, evidence.lowest_rate());
+    ensure!(
+        args.force || lowest <= rate,
+        "{} episodes without a fault, {:.0} s, cannot vouch for {rate} false alarms an hour: with 95 % confidence no less than \
+         {lowest:.1}; take --episodes {} ({:.0} s), a higher --false-alarms, or --force to write what was measured",
+        evidence.episodes,
+        evidence.seconds,
+        evidence.episodes_for(rate),
+        lowest / rate * evidence.seconds
+    );
+    Ok(())
+}
+
 /// Writes the bundle with the threshold that may give so many false alarms; the line that says so.
 fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result<String> {
     let rate = args.false_alarms;
-    let point = spread.at(rate).with_context(|| {
+    let point = if args.force {
+        spread.measured_at(rate)
+    } else {
+        spread.at(rate)
+    };
+    let point = point.with_context(|| {
         format!("no threshold of the spread gives at most {rate} false alarms an hour; expected a higher --false-alarms")
     })?;
     let guard = GuardManifest {
@@ -309,11 +353,22 @@ impl Measurement {
         let value = self
             .sampler
             .sample_into(observation, &draws, CANDIDATES, &mut best)?;
+        let value = value.context("the critics gave no value of the candidates")?;
         let signals = [
             root_mean_square(action.iter().zip(&quick).map(|(a, b)| f64::from(a - b))),
             self.sampler.spread(CANDIDATES),
-            -f64::from(value.unwrap_or(f32::NAN)),
+            -f64::from(value),
         ];
+        // Nothing that is not a number is beyond a threshold: it would count as being at home.
+        if let Some((name, signal)) = SIGNALS
+            .iter()
+            .zip(signals)
+            .find(|(_, signal)| !signal.is_finite())
+        {
+            bail!(
+                "the signal '{name}' is {signal}; expected a finite number, so that the policy is not fit for a guard"
+            );
+        }
         Ok((action, signals))
     }
 }
@@ -352,10 +407,12 @@ fn alarms(episode: &Episode, signal: usize, threshold: f64) -> u64 {
 /// What a threshold gives.
 struct Point {
     threshold: f64,
-    /// False alarms an hour.
+    /// False alarms an hour, as measured.
     rate: f64,
-    /// By fault: share detected in time, and the median time to the alarm of those detected at all, s.
-    faults: Vec<(f64, f64)>,
+    /// With 95 % confidence they are no more, an hour.
+    rate_at_most: f64,
+    /// By fault: share detected in time, and the median time to the alarm of those detected, if any were, s.
+    faults: Vec<(f64, Option<f64>)>,
 }
 
 impl Point {
@@ -378,24 +435,22 @@ impl Signal {
             .flat_map(|e| e.signals.iter().map(|s| s[index]))
             .collect();
         values.sort_by(f64::total_cmp);
-        let hours = values.len() as f64 * period / 3600.0;
+        let evidence = evidence_of(nominal, period);
         // From the median to the largest value, ever finer towards the end.
         let quantiles = (0..=60).map(|k| 1.0 - 0.5 * (1.0 - f64::from(k) / 60.0).powi(4));
-        let points = quantiles.map(|quantile| {
-            let last = values.len().saturating_sub(1);
-            let threshold = values
-                .get((quantile * last as f64) as usize)
-                .copied()
-                .unwrap_or(f64::NAN);
+        let points = quantiles.filter_map(|quantile| {
+            let last = values.len().checked_sub(1)?;
+            let threshold = *values.get((quantile * last as f64) as usize)?;
             let false_alarms: u64 = nominal.iter().map(|e| alarms(e, index, threshold)).sum();
             let faults = faults
                 .iter()
                 .map(|(_, episodes)| detections(episodes, index, threshold, period));
-            Point {
+            Some(Point {
                 threshold,
-                rate: false_alarms as f64 / hours,
+                rate: false_alarms as f64 * 3600.0 / evidence.seconds,
+                rate_at_most: evidence.highest_rate(false_alarms),
                 faults: faults.collect(),
-            }
+            })
         });
         Self {
             name: SIGNALS[index],
@@ -403,14 +458,32 @@ impl Signal {
         }
     }
 
-    /// The point with at most so many false alarms an hour that detects most.
+    /// The point that detects most with, at 95 % confidence, at most so many false alarms an hour.
     fn at(&self, rate: f64) -> Option<&Point> {
-        let allowed = self.points.iter().filter(|point| point.rate <= rate);
+        self.best(|point| point.rate_at_most <= rate)
+    }
+
+    /// The point that detects most with at most so many false alarms an hour as measured.
+    fn measured_at(&self, rate: f64) -> Option<&Point> {
+        self.best(|point| point.rate <= rate)
+    }
+
+    fn best(&self, allowed: impl Fn(&Point) -> bool) -> Option<&Point> {
+        let allowed = self.points.iter().filter(|point| allowed(point));
         allowed.max_by(|a, b| a.detected().total_cmp(&b.detected()))
     }
 }
 
-fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) -> (f64, f64) {
+/// What the episodes without a fault can vouch for.
+fn evidence_of(nominal: &[Episode], period: f64) -> Evidence {
+    let ticks: usize = nominal.iter().map(|episode| episode.signals.len()).sum();
+    Evidence {
+        seconds: ticks as f64 * period,
+        episodes: nominal.len() as u64,
+    }
+}
+
+fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) -> (f64, Option<f64>) {
     let mut delays: Vec<f64> = episodes
         .iter()
         .filter_map(|episode| {
@@ -421,7 +494,7 @@ fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) 
     delays.sort_by(f64::total_cmp);
     let reached = episodes.iter().filter(|e| e.signals.len() > e.onset).count();
     let in_time = delays.iter().filter(|delay| **delay <= IN_TIME).count();
-    let median = delays.get(delays.len() / 2).copied().unwrap_or(f64::INFINITY);
+    let median = delays.get(delays.len() / 2).copied();
     (in_time as f64 / reached.max(1) as f64, median)
 }
 
@@ -430,70 +503,4 @@ fn mean_return(episodes: &[Episode]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn episode(values: &[f64], onset: usize) -> Episode {
-        Episode {
-            signals: values.iter().map(|v| [*v, 0.0, -v]).collect(),
-            onset,
-            total: 0.0,
-        }
-    }
-
-    #[test]
-    fn an_alarm_needs_ticks_in_a_row_and_counts_from_the_onset() {
-        let episode = episode(&[9.0, 9.0, 9.0, 0.0, 9.0, 9.0, 0.0, 9.0, 9.0, 9.0], 3);
-        assert_eq!(alarm(&episode, 0, 1.0, 0), Some(2));
-        assert_eq!(alarm(&episode, 0, 1.0, episode.onset), Some(9));
-        assert_eq!(
-            alarm(&episode, 0, 9.0, 0),
-            None,
-            "at the threshold is not beyond it"
-        );
-        assert_eq!(alarms(&episode, 0, 1.0), 2);
-    }
-
-    #[test]
-    fn a_signal_that_tells_faults_from_nothing_detects_all_of_them_without_a_false_alarm() {
-        let nominal: Vec<_> = (0..20)
-            .map(|k| episode(&[0.1 * f64::from(k % 3); 50], 0))
-            .collect();
-        let mut loud = vec![0.1; 10];
-        loud.extend([5.0; 40]);
-        let faults = vec![
-            (Fault::Noisy, vec![episode(&loud, 10); 1]),
-            (Fault::Frozen, vec![episode(&[0.1; 50], 10)]),
-        ];
-        let signal = Signal::of(0, &nominal, &faults, 0.02);
-        let best = signal.at(0.0).expect("a threshold without false alarms");
-        assert_eq!(best.faults[0], (1.0, 0.06), "three ticks of 20 ms");
-        assert!((0.2..5.0).contains(&best.threshold), "{}", best.threshold);
-        assert_eq!(best.faults[1], (0.0, f64::INFINITY));
-        assert_eq!(best.detected(), 0.5);
-        let blind = Signal::of(1, &nominal, &faults, 0.02);
-        assert_eq!(blind.at(0.0).map(Point::detected), Some(0.0));
-    }
-
-    #[test]
-    fn each_fault_changes_what_it_says_and_nothing_else() {
-        let seen = [1.0, 2.0, 3.0];
-        let distorted = |fault: Fault| {
-            let mut observation = seen;
-            fault.distort(&mut observation, &[7.0; 3], 2, &mut NormalNoise::new(1));
-            observation
-        };
-        assert_eq!(distorted(Fault::None), seen);
-        assert_eq!(distorted(Fault::Weak), seen);
-        assert_eq!(distorted(Fault::Flipped), [1.0, 2.0, -3.0]);
-        assert_eq!(distorted(Fault::Frozen), [1.0, 2.0, 7.0]);
-        assert_eq!(distorted(Fault::Swapped), [3.0, 2.0, 1.0]);
-        assert!((distorted(Fault::Degrees)[2] - 171.887).abs() < 1e-3);
-        assert!(
-            distorted(Fault::Noisy)
-                .iter()
-                .zip(seen)
-                .all(|(got, seen)| *got != seen)
-        );
-    }
-}
+mod tests;

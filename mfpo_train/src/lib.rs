@@ -3,9 +3,11 @@
 //! Start at [`train`]: the loop is on one page.
 
 pub mod algorithm;
+pub mod appended_file;
 pub mod checkpoint;
 pub mod cli;
 pub mod collapse;
+pub mod conditions;
 pub mod config;
 mod difference;
 pub mod episode;
@@ -15,6 +17,7 @@ pub mod events;
 pub mod film;
 pub mod footprint;
 pub mod guard;
+pub mod idle;
 pub mod inspect;
 pub mod keys;
 pub mod learner;
@@ -27,6 +30,7 @@ pub mod progress;
 pub mod publish;
 pub mod recorder;
 pub mod replay_buffer;
+pub mod resumption;
 pub mod rollout;
 #[cfg(feature = "ros")]
 pub mod ros;

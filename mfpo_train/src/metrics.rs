@@ -1,16 +1,19 @@
 //! `metrics.jsonl`: one JSON object a line, every number of it finite.
 //!
 //! A line has `kind` (`update`, `episode`, `evaluation`), `step`, `seconds` since the start, and the fields of what
-//! was measured. A number that is not finite is an error that names the metric: the run stops there.
+//! was measured. A number that is not finite is an error that names the metric: the run stops there. A line that the disk
+//! does not take is none: it waits for room.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Lines, Read, Seek, SeekFrom, Take, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Take, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
+
+use crate::appended_file::AppendedFile;
 
 /// Why a line was not written.
 #[derive(Debug, Error)]
@@ -52,7 +55,7 @@ pub enum MetricsError {
 
 /// Writes `metrics.jsonl`.
 pub struct Metrics {
-    file: BufWriter<File>,
+    file: AppendedFile,
     started: Instant,
     /// Seconds of the run before this program started.
     before: f64,
@@ -62,7 +65,7 @@ impl Metrics {
     /// Creates the file; seconds count from now.
     pub fn create(path: &Path) -> Result<Self, MetricsError> {
         Ok(Self {
-            file: BufWriter::new(File::create(path)?),
+            file: AppendedFile::create(path)?,
             started: Instant::now(),
             before: 0.0,
         })
@@ -89,7 +92,7 @@ impl Metrics {
         file.set_len(bytes)?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self {
-            file: BufWriter::new(file),
+            file: AppendedFile::after(file, path, bytes),
             started: Instant::now(),
             before: seconds,
         })
@@ -98,9 +101,7 @@ impl Metrics {
     /// Bytes written so far, every line whole and on the disk: a checkpoint counts them, and must find them
     /// after a power cut.
     pub fn bytes(&mut self) -> Result<u64, MetricsError> {
-        self.file.flush()?;
-        self.file.get_ref().sync_data()?;
-        Ok(self.file.stream_position()?)
+        Ok(self.file.sync()?)
     }
 
     /// Seconds since the start of the run, without the time it lay still.
@@ -120,8 +121,9 @@ impl Metrics {
         line.insert("step".into(), step.into());
         line.insert("seconds".into(), self.seconds().into());
         line.extend(finite_fields(kind, step, measured)?);
-        serde_json::to_writer(&mut self.file, &line).map_err(|source| MetricsError::Json { kind, source })?;
-        self.file.write_all(b"\n")?;
+        let mut text = serde_json::to_vec(&line).map_err(|source| MetricsError::Json { kind, source })?;
+        text.push(b'\n');
+        self.file.write_all(&text)?;
         self.file.flush()?;
         Ok(line)
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::algorithm::{Algorithm, TrainedPolicy, UpdateMetrics};
 use crate::learner::LearnerError;
 use crate::replay_buffer::{Batch, Transition};
+use crate::resumption::ByHand;
 use crate::state::State;
 
 /// A component that hardly varies is divided by this instead of by its deviation, so that noise is not blown up.
@@ -130,6 +131,10 @@ impl Algorithm for Normalized {
         };
         self.inner.restore(state)
     }
+
+    fn adopt(&mut self, by_hand: &ByHand) -> Result<(), LearnerError> {
+        self.inner.adopt(by_hand)
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +176,10 @@ mod tests {
         }
 
         fn restore(&mut self, _: State<'_>) -> Result<(), LearnerError> {
+            unreachable!("not asked for here")
+        }
+
+        fn adopt(&mut self, _: &ByHand) -> Result<(), LearnerError> {
             unreachable!("not asked for here")
         }
     }

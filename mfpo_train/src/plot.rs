@@ -1,5 +1,6 @@
 //! The learning curve as a PNG: return of every training episode and of every evaluation, and the success rate.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Once;
 
@@ -57,12 +58,20 @@ pub fn check_format(path: &Path) -> Result<(), PlotError> {
     })
 }
 
-/// Draws `curve` to `path`.
+/// Draws `curve` to `path`; a picture that was there is replaced by a whole one, or stays.
 pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
     register_font();
-    draw_chart(curve, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
+    // The ending says which format is drawn.
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_extension(format!("tmp.{ending}"));
+    let drawn = draw_chart(curve, &temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
+    drawn.map_err(|error| {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_file(&temporary);
+        PlotError {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        }
     })
 }
 

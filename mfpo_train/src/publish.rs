@@ -121,10 +121,15 @@ pub trait BundleSink: Send {
     fn publish(&mut self, bundle: &SealedBundle, file: &Path) -> anyhow::Result<()>;
 }
 
-/// Writes bundles to `<run folder>/bundles` and `<run folder>/last.safetensors`, and sends them.
+/// Writes bundles to `<run folder>/bundles` and `<run folder>/last.safetensors`, and sends them. What the disk does not
+/// take ends no run: the newest and the best bundle wait, and are tried again at the next saving.
 pub struct Publisher {
     folder: PathBuf,
     sink: Option<Box<dyn BundleSink>>,
+    /// The newest bundle, where it is not on the disk.
+    newest: Option<SealedBundle>,
+    /// The best one, likewise.
+    best: Option<SealedBundle>,
 }
 
 impl Publisher {
@@ -136,16 +141,26 @@ impl Publisher {
         Ok(Self {
             folder: folder.to_owned(),
             sink,
+            newest: None,
+            best: None,
         })
     }
 
-    /// Publishes one bundle.
+    /// Publishes one bundle. One that the disk does not take is not sent either: nobody could look up what a robot ran.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
     pub fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
         let name = format!("bundles/v{:06}.safetensors", bundle.version);
         let (file, last) = (self.folder.join(name), self.last());
+        // One that still waits is older.
+        self.newest = None;
         for path in [&file, &last] {
-            write_atomically(path, &bundle.bytes)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            if let Err(error) = write_atomically(path, &bundle.bytes) {
+                tell_that_it_waits(path, &error);
+                self.newest = Some(bundle.clone());
+                return Ok(());
+            }
         }
         if let Some(sink) = &mut self.sink {
             sink.publish(bundle, &file)
@@ -160,9 +175,33 @@ impl Publisher {
     }
 
     /// Keeps a bundle as the best one so far.
-    pub fn keep_best(&self, bundle: &SealedBundle) -> anyhow::Result<()> {
+    pub fn keep_best(&mut self, bundle: &SealedBundle) {
         let path = self.folder.join("best.safetensors");
-        write_atomically(&path, &bundle.bytes).with_context(|| format!("cannot write {}", path.display()))
+        let written = write_atomically(&path, &bundle.bytes);
+        self.best = written.is_err().then(|| bundle.clone());
+        if let Err(error) = written {
+            tell_that_it_waits(&path, &error);
+        }
+    }
+
+    /// Tries again what the disk did not take.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn try_again(&mut self) -> anyhow::Result<()> {
+        if let Some(bundle) = self.best.take() {
+            self.keep_best(&bundle);
+        }
+        match self.newest.take() {
+            Some(bundle) => self.publish(&bundle),
+            None => Ok(()),
+        }
+    }
+
+    /// The file of a bundle that still waits for the disk.
+    pub fn unwritten(&self) -> Option<&'static str> {
+        let newest = self.newest.as_ref().map(|_| "last.safetensors");
+        newest.or(self.best.as_ref().map(|_| "best.safetensors"))
     }
 
     /// The file that always holds the last bundle.
@@ -171,19 +210,36 @@ impl Publisher {
     }
 }
 
+fn tell_that_it_waits(path: &Path, error: &std::io::Error) {
+    tracing::warn!(
+        "cannot write {}: {error}; what was there is whole, the run goes on, and it is tried again at the next saving: free \
+         some space",
+        path.display()
+    );
+}
+
 /// A file is written in parts of this size, bytes.
 const WRITTEN_AT_ONCE: usize = 256 << 10;
 
-/// Writes a file that is complete whenever it is there, also after a power cut.
+/// Writes a file that is complete whenever it is there, also after a power cut; where that fails, the one that was there
+/// stays.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
+    let written = write_whole(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half a file takes room that others lack; one that cannot be removed is overwritten the next time.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
     // In parts: on a kernel that does not preempt itself a control thread on this core waits for the end of a system call.
     bytes
         .chunks(WRITTEN_AT_ONCE)
         .try_for_each(|part| file.write_all(part))?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    file.sync_all()
 }
 
 /// Is the folder there that a file is to be written into? Ask before what takes minutes.
@@ -253,6 +309,43 @@ mod tests {
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_waits_for_the_next_saving_and_is_not_sent_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let mut publisher = Publisher::new(folder.path(), Some(Box::new(Log(sent.clone())))).unwrap();
+        publisher.publish(&bundle(0)).unwrap();
+        publisher.keep_best(&bundle(0));
+        assert_eq!(publisher.unwritten(), None);
+        // Folders in the places of the files that are being written.
+        let obstacles = ["last.tmp", "best.tmp"].map(|name| folder.path().join(name));
+        for path in &obstacles {
+            fs::create_dir(path).unwrap();
+        }
+        publisher.publish(&bundle(1)).unwrap();
+        publisher.publish(&bundle(2)).unwrap();
+        publisher.keep_best(&bundle(2));
+        publisher.try_again().unwrap();
+        let best = folder.path().join("best.safetensors");
+        for path in [&publisher.last(), &best] {
+            assert_eq!(fs::read(path).unwrap(), bundle(0).bytes);
+        }
+        assert_eq!(*sent.lock().unwrap(), [0]);
+        assert_eq!(publisher.unwritten(), Some("last.safetensors"));
+
+        for path in &obstacles {
+            fs::remove_dir(path).unwrap();
+        }
+        publisher.try_again().unwrap();
+        assert_eq!(publisher.unwritten(), None);
+        for path in [&publisher.last(), &best] {
+            assert_eq!(fs::read(path).unwrap(), bundle(2).bytes);
+        }
+        assert_eq!(*sent.lock().unwrap(), [0, 2], "only the newest counts");
+        publisher.try_again().unwrap();
+        assert_eq!(*sent.lock().unwrap(), [0, 2], "it is sent once");
     }
 
     #[test]

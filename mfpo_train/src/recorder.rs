@@ -56,7 +56,9 @@ pub struct Recorder {
     /// Of the steps with updates; none while actions are random, which are over in no time.
     pace: Option<Pace>,
     /// Who read the progress is gone.
-    is_unheard: bool,
+    is_unread: bool,
+    /// The last report could not be written; that was told.
+    is_lost: bool,
 }
 
 /// One training episode in `metrics.jsonl`.
@@ -154,7 +156,8 @@ impl Recorder {
             successes_in_a_row: 0,
             collapse: CollapseWatch::default(),
             pace: None,
-            is_unheard: false,
+            is_unread: false,
+            is_lost: false,
             setup,
         })
     }
@@ -219,7 +222,8 @@ impl Recorder {
             "step {step}: return {:.1}{plain}{success}",
             evaluation.mean_return
         );
-        self.tell(step)
+        self.tell(step);
+        Ok(())
     }
 
     fn draw_evaluation(&mut self, step: u64, evaluation: &Evaluation) {
@@ -254,10 +258,11 @@ impl Recorder {
         if let Some(info) = self.last_update.take() {
             self.write("update", step, &info)?;
         }
-        self.tell(step)
+        self.tell(step);
+        Ok(())
     }
 
-    fn tell(&mut self, step: u64) -> anyhow::Result<()> {
+    fn tell(&mut self, step: u64) {
         let now = Instant::now();
         self.report.step = step;
         self.report.seconds = self.seconds();
@@ -266,28 +271,39 @@ impl Recorder {
         let steps = self.setup.steps;
         self.report.seconds_left = self.pace.as_mut().and_then(|pace| pace.left(step, steps, now));
         match self.progress.report(&self.report) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unheard(step),
-            told => told.context("cannot tell the progress")?,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unread(step),
+            Err(error) if !self.is_lost => {
+                tracing::warn!("step {step}: cannot tell the progress: {error}; the run goes on without");
+                self.is_lost = true;
+            }
+            told => self.is_lost &= told.is_err(),
         }
-        Ok(())
     }
 
     /// Whoever started this run to read its progress has gone: it ends as by Ctrl-C, and nothing of it is lost.
-    fn unheard(&mut self, step: u64) {
+    fn unread(&mut self, step: u64) {
         tracing::warn!("step {step}: nobody reads the progress on standard output any more; the run stops");
         self.progress = Progress::Quiet;
-        self.is_unheard = true;
+        self.is_unread = true;
     }
 
     /// Has the run a reason to end before its last step?
     pub fn ends_early(&self) -> bool {
-        self.learnt() || self.is_unheard
+        self.learnt() || self.is_unread
     }
 
-    /// Draws the learning curve and ends the progress.
-    pub fn finish(&self) -> anyhow::Result<()> {
+    /// Ends the progress, draws the learning curve and hands the last lines to the disk.
+    ///
+    /// # Errors
+    /// What the disk does not take; the rest is there.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
         self.progress.finish();
-        Ok(plot::draw(&self.curve, &self.curve_path())?)
+        let drawn = plot::draw(&self.curve, &self.curve_path());
+        let path = metrics_path(&self.setup);
+        self.metrics
+            .bytes()
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(drawn?)
     }
 
     /// Updates so far.

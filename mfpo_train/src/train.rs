@@ -6,6 +6,7 @@
 
 mod contradictions;
 mod folder;
+mod saving;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use mfpo_policy::gradient::Team;
 use mfpo_policy::signature::SigningKey;
 use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
@@ -21,28 +21,26 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::algorithm::{self, Algorithm, TrainedPolicy};
-use crate::checkpoint::{self, Checkpoints, Header};
+use crate::checkpoint::{Checkpoints, Header};
 use crate::config::{EvaluationConfig, TrainConfig};
 use crate::episode::Episodes;
 use crate::evaluate::{self, Actor, Evaluation, Onlooker};
 use crate::film::{FilmSize, Films};
 use crate::footprint;
-use crate::learner::LearnerError;
-use crate::metrics::MetricsError;
 use crate::progress::ProgressMode;
 use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
 use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
 use crate::run_info::RunInfo;
-use crate::state::{Generator, Numbers, State};
+use crate::state::State;
 use contradictions::Asked;
+
+pub use saving::is_done;
 
 /// A run that is ahead of its time waits no longer than this at each step.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// Golden probes in a bundle.
 const PROBES: usize = 4;
-/// Array of a checkpoint: 1 where the policy was measured at its step, else 0.
-const MEASURED: &str = "measured";
 
 /// What to train.
 pub struct Options {
@@ -96,21 +94,11 @@ pub struct Outcome {
 /// Trains, and leaves configuration, metrics, learning curve, bundles and checkpoints in the run folder.
 pub fn train(options: Options) -> anyhow::Result<Outcome> {
     let stop = Arc::clone(&options.stop);
-    let mut run = Run::start(options)?;
-    match run.learn(&stop) {
-        Ok(()) => run.finish(),
+    let (mut run, checkpoint) = Run::start(options)?;
+    match run.complete(checkpoint.as_ref(), &stop) {
+        Ok(evaluation) => Ok(run.outcome(evaluation)),
         Err(error) => Err(run.broken(error)),
     }
-}
-
-/// Has the run of a checkpoint nothing left to do? Its steps are done, and its last policy is measured.
-pub fn is_done(header: &Header, state: &State<'_>, steps: u64) -> bool {
-    let not_yet = Numbers::from(vec![0_u64]);
-    // Programs before this one wrote no such array, and their last checkpoint after the measurement.
-    let unmeasured = state
-        .iter()
-        .any(|(name, values)| name == MEASURED && *values == not_yet);
-    header.step >= steps && !unmeasured
 }
 
 /// All that the loop works on.
@@ -136,6 +124,10 @@ struct Run {
     checkpoints: Checkpoints,
     /// The step of the last checkpoint.
     saved: Option<u64>,
+    /// The step at which one was written or tried last.
+    tried: Option<u64>,
+    /// Why that try left none.
+    unsaved: Option<String>,
     /// The least duration of the whole run.
     least: Duration,
     rng: ChaCha12Rng,
@@ -150,7 +142,8 @@ struct Run {
 }
 
 impl Run {
-    fn start(options: Options) -> anyhow::Result<Self> {
+    /// Everything in its place; nothing has happened yet. Tells the checkpoint that the run goes on from.
+    fn start(options: Options) -> anyhow::Result<(Self, Option<Header>)> {
         let Options {
             task,
             mut config,
@@ -191,7 +184,8 @@ impl Run {
         let header = match checkpoint {
             None => None,
             Some((header, state)) => {
-                rng = restore(state, learner.as_mut(), &mut replay, &mut episodes)?;
+                let saved = (&header, state);
+                rng = saving::restore(saved, &config, learner.as_mut(), &mut replay, &mut episodes)?;
                 Some(header)
             }
         };
@@ -220,7 +214,7 @@ impl Run {
         let films = options
             .films
             .and_then(|size| Films::of_run(&folder, size, evaluation_env.as_mut()));
-        let mut run = Self {
+        let run = Self {
             learner,
             replay,
             batch: Batch::default(),
@@ -235,6 +229,8 @@ impl Run {
             sealed: None,
             evaluated: None,
             saved: None,
+            tried: None,
+            unsaved: None,
             name,
             task,
             seed,
@@ -245,11 +241,18 @@ impl Run {
             folder,
             _lock: lock,
         };
-        match header {
-            None => run.begin()?,
-            Some(header) => run.go_on(&header)?,
+        Ok((run, header))
+    }
+
+    /// From its beginning, or from `checkpoint`, to its last measurement.
+    fn complete(&mut self, checkpoint: Option<&Header>, stop: &AtomicBool) -> anyhow::Result<Evaluation> {
+        contradictions::warn_where_nothing_is_learnt(&self.config.run);
+        match checkpoint {
+            None => self.begin()?,
+            Some(header) => self.go_on(header)?,
         }
-        Ok(run)
+        self.learn(stop)?;
+        self.conclude()
     }
 
     /// The first episodes and checkpoint, then the first bundle and measurement.
@@ -260,18 +263,18 @@ impl Run {
             self.seed,
             self.folder.display()
         );
-        contradictions::warn_where_nothing_is_learnt(&self.config.run);
         for index in 0..self.episodes.len() {
             self.episodes.start(index, self.rng.next_u64())?;
         }
-        self.save();
+        self.save()?;
         self.measure_untrained()
     }
 
     /// Where the checkpoint was written, whose state is taken up already.
     fn go_on(&mut self, header: &Header) -> anyhow::Result<()> {
         self.checkpoints.remove_unfinished();
-        (self.step, self.saved, self.version) = (header.step, Some(header.step), header.version);
+        (self.step, self.version) = (header.step, header.version);
+        (self.saved, self.tried) = (Some(self.step), Some(self.step));
         if let Some(version) = header.version {
             self.recorder.published(version);
         }
@@ -292,8 +295,7 @@ impl Run {
     fn measure_untrained(&mut self) -> anyhow::Result<()> {
         self.publish()?;
         self.evaluate()?;
-        self.save();
-        Ok(())
+        self.save()
     }
 
     /// Steps and updates until the end, or until somebody wants the run to stop.
@@ -310,8 +312,8 @@ impl Run {
                 self.tell(random)?;
             }
             let every = self.config.run.checkpoint_every;
-            if self.saved.is_none_or(|saved| self.step / every > saved / every) {
-                self.save();
+            if self.tried.is_none_or(|tried| self.step / every > tried / every) {
+                self.save()?;
             }
             self.wait_for_its_time();
         }
@@ -364,72 +366,6 @@ impl Run {
             self.evaluate()?;
         }
         self.recorder.report(self.step)
-    }
-
-    /// Writes a checkpoint. A run whose disk is full goes on: its last checkpoint is whole.
-    fn save(&mut self) {
-        let saved = self.header().and_then(|header| {
-            let state = self.state()?;
-            Ok(self.checkpoints.save(header, &state)?)
-        });
-        if let Err(error) = saved {
-            tracing::error!("{error:#}");
-        }
-        self.saved = Some(self.step);
-    }
-
-    fn header(&mut self) -> anyhow::Result<Header> {
-        Ok(Header {
-            format: checkpoint::FORMAT,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            run: self.name.clone(),
-            task: self.task.clone(),
-            seed: self.seed,
-            step: self.step,
-            config: self.config.to_toml()?,
-            version: self.version,
-            record: self.recorder.record()?,
-            digest: String::new(),
-        })
-    }
-
-    fn state(&self) -> anyhow::Result<State<'_>> {
-        let mut state = State::default();
-        state.nest("learner", self.learner.state()?);
-        state.nest("replay", self.replay.state());
-        state.nest("episodes", self.episodes.state());
-        state.put("generator", self.rng.position());
-        let measured = self.evaluated.as_ref().is_some_and(|(at, _)| *at == self.step);
-        state.put(MEASURED, vec![u64::from(measured)]);
-        Ok(state)
-    }
-
-    /// Keeps what a number that is not finite has left, and says where it is.
-    fn broken(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let learner = matches!(error.downcast_ref(), Some(LearnerError::NotFinite { .. }));
-        let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
-        if !learner && !metric {
-            return error;
-        }
-        let kept = self.header().and_then(|header| {
-            let state = self.state()?;
-            let tensor = state.first_not_finite().map(str::to_owned);
-            Ok((tensor, self.checkpoints.save_broken(header, &state)?))
-        });
-        let (tensor, kept) = match kept {
-            Ok((tensor, path)) => (tensor, format!("its state is in {}", path.display())),
-            Err(reason) => (None, format!("its state could not be kept ({reason:#})")),
-        };
-        let tensor = tensor.map_or_else(
-            || "all tensors are finite".to_owned(),
-            |name| format!("the first tensor that is not finite is {name}"),
-        );
-        anyhow!(
-            "{error:#}; {tensor}; {kept}; go on from step {} with other numbers, for example --resume {} --set \
-             learner.learning_rate=1e-4",
-            self.saved.unwrap_or(0),
-            self.folder.display()
-        )
     }
 
     /// Sleeps while the run is faster than its least duration allows; briefly, so that a request to stop is seen.
@@ -522,23 +458,27 @@ impl Run {
         if let Some((_, bundle)) = &self.sealed
             && best.is_none_or(|best| evaluation.mean_return >= best)
         {
-            self.publisher.keep_best(bundle)?;
+            self.publisher.keep_best(bundle);
         }
         self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)
     }
 
     /// Seals and measures the last policy, draws the learning curve, and leaves a checkpoint to go on from.
-    fn finish(mut self) -> anyhow::Result<Outcome> {
+    fn conclude(&mut self) -> anyhow::Result<Evaluation> {
         // The measurement takes its time: a run that is killed meanwhile has lost no step.
-        if self.saved != Some(self.step) {
-            self.save();
+        if self.tried != Some(self.step) {
+            self.save()?;
         }
         let evaluation = self.evaluate()?;
-        self.recorder.finish()?;
-        self.save();
-        Ok(Outcome {
-            run: self.name,
+        let recorded = self.recorder.finish();
+        self.save()?;
+        self.check_written(recorded)?;
+        Ok(evaluation)
+    }
+
+    fn outcome(self, evaluation: Evaluation) -> Outcome {
+        Outcome {
             steps: self.step,
             updates: self.recorder.updates(),
             version: self.version.unwrap_or(0),
@@ -546,7 +486,8 @@ impl Run {
             evaluation,
             seconds: self.recorder.seconds(),
             interrupted: self.step < self.config.run.steps && !self.recorder.learnt(),
-        })
+            run: self.name,
+        }
     }
 }
 
@@ -558,19 +499,4 @@ fn make(task: &str, mode: Mode, config: &TrainConfig) -> anyhow::Result<Box<dyn 
         ..EnvOptions::default()
     };
     Ok(registry::make(task, &options)?)
-}
-
-/// Takes up the state of a checkpoint; the generator is what is returned.
-fn restore(
-    mut state: State<'static>,
-    learner: &mut dyn Algorithm,
-    replay: &mut ReplayBuffer,
-    episodes: &mut Episodes,
-) -> anyhow::Result<ChaCha12Rng> {
-    learner
-        .restore(state.take_part("learner"))
-        .context("the networks of the checkpoint do not fit this configuration")?;
-    replay.restore(state.take_part("replay"))?;
-    episodes.restore(state.take_part("episodes"))?;
-    Ok(ChaCha12Rng::at(state.take_u64("generator")?))
 }

@@ -234,10 +234,37 @@ fn a_finished_run_goes_on_when_it_gets_more_steps() {
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
     assert!(
-        text.contains("do not fit this configuration") && text.contains("expected"),
+        text.contains("learner.hidden_sizes = ") && text.contains("its networks have the other sizes"),
         "{text}"
     );
     assert!(refusal(train(&run, "swing_arm", &[])).contains("or go on with it: --resume"));
+}
+
+#[test]
+fn a_run_goes_on_with_the_temperature_that_is_set_and_learns_it_on() {
+    let (_folder, run) = finished();
+    let temperature = || {
+        let lines = metrics(&run);
+        let last = lines.iter().rfind(|line| line["kind"] == "update").unwrap();
+        last["temperature"].as_f64().unwrap()
+    };
+    assert!(temperature() < 0.2);
+    let mut hotter = resume(&run);
+    hotter.args(["--steps", "121", "--set", "learner.temperature=0.5"]);
+    let output = hotter.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("the run goes on with learner.initial_temperature = 0.5"),
+        "{text}"
+    );
+    // One update moves it by the learning rate, 1e-3 of itself.
+    assert!((temperature() - 0.5).abs() < 1e-3, "{}", temperature());
+    // Said again it changes nothing: the checkpoint knows of it, and the second update goes on from the first.
+    let mut more = resume(&run);
+    more.args(["--steps", "122", "--set", "learner.temperature=0.5"]);
+    succeed(more);
+    assert!((temperature() - 0.5).abs() > 8e-4, "{}", temperature());
 }
 
 #[test]
@@ -302,7 +329,7 @@ fn a_checkpoint_that_does_not_fit_leaves_every_file_as_it_is() {
     let mut larger = resume(&run);
     larger.args(["--steps", "200", "--set", "learner.hidden_sizes=[17, 16]"]);
     let text = refusal(larger);
-    assert!(text.contains("do not fit this configuration"), "{text}");
+    assert!(text.contains("a run that goes on cannot change this"), "{text}");
     assert!(files(&run) == before);
 }
 
@@ -376,6 +403,59 @@ fn a_disk_that_is_full_leaves_the_last_checkpoint_whole() {
     );
 }
 
+/// [`command`] on a disk that takes no file beyond 4 kB: a configuration fits, a bundle or a picture does not.
+fn on_a_full_disk(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_mfpo_train"), "train", "--quiet"]);
+    command
+        .arg("--resume")
+        .arg(folder)
+        .args(args)
+        .env("RUST_LOG", "warn");
+    command
+}
+
+#[test]
+fn a_disk_that_is_full_ends_no_run_and_takes_nothing_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, full) = (folder.path().join("whole"), folder.path().join("full"));
+    for run in [&whole, &full] {
+        succeed(train(run, "swing_arm", &["run.steps=120"]));
+    }
+    let names = [
+        "checkpoints/last.safetensors",
+        "last.safetensors",
+        "best.safetensors",
+        "bundles/v000000.safetensors",
+        "curve.png",
+    ];
+    let files = || names.map(|name| fs::read(full.join(name)).unwrap());
+    let before = files();
+    let text = refusal(on_a_full_disk(&full, &["--steps=200"]));
+    // Each told once or at each saving, but none of them ended the run: it came to its end, where it says what is missing.
+    for words in [
+        "metrics.jsonl: File too large",
+        "v000002.safetensors: File too large",
+        // No checkpoint without the lines that it counts.
+        "cannot write metrics: File too large",
+        "the run has come to its end, but the disk has not taken all of it",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(files() == before);
+    assert!(!full.join("last.tmp").exists() && !full.join("curve.tmp.png").exists());
+
+    for run in [&whole, &full] {
+        let mut more = resume(run);
+        more.args(["--steps", "200"]);
+        succeed(more);
+    }
+    assert_eq!(metrics(&whole), metrics(&full));
+    let (end, other) = (Checkpoints::new(&whole), Checkpoints::new(&full));
+    assert!(end.load().unwrap().1 == other.load().unwrap().1);
+}
+
 #[test]
 fn numbers_that_are_not_finite_stop_the_run_with_their_tensor_and_a_checkpoint() {
     let (_folder, run) = finished();
@@ -405,6 +485,55 @@ fn numbers_that_are_not_finite_stop_the_run_with_their_tensor_and_a_checkpoint()
         120,
         "the checkpoint before is left alone"
     );
+}
+
+/// What a run of 120 steps says that goes on with a number that is not finite in the first bias of `network`.
+fn damaged(sets: &[&str], network: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(train(&run, "swing_arm", &[&["run.steps=120"][..], sets].concat()));
+    let checkpoints = Checkpoints::new(&run);
+    let (header, mut state) = checkpoints.load().unwrap();
+    let is_bias = |name: &&String| name.starts_with(network) && name.ends_with("/bias");
+    let found = state.iter().map(|(name, _)| name).find(is_bias).cloned();
+    let name = found.expect("the network has a bias");
+    let mut bias = state.take_f32(&name).unwrap();
+    bias[0] = f32::INFINITY;
+    state.put(&name, bias);
+    checkpoints.save(header, &state).unwrap();
+    let before = fs::read(checkpoints.last()).unwrap();
+    let mut more = resume(&run);
+    more.args(["--steps", "140"]);
+    let text = refusal(more);
+    assert!(run.join("checkpoints/not_finite.safetensors").exists(), "{text}");
+    assert!(fs::read(checkpoints.last()).unwrap() == before, "{network}");
+    text
+}
+
+#[test]
+fn a_number_that_is_not_finite_in_any_network_is_named_and_its_state_kept() {
+    let sac = ["run.algorithm=sac"];
+    for (sets, network) in [
+        (&[][..], "learner/actor/parameters/"),
+        (&[], "learner/logp_mvel/parameters/"),
+        (&[], "learner/critic_2/parameters/"),
+        (&[], "learner/target_critic_1/"),
+        (&sac[..], "learner/actor/parameters/"),
+        (&sac, "learner/critic_1/parameters/"),
+        (&sac, "learner/target_critic_2/"),
+    ] {
+        let text = damaged(sets, network);
+        assert_eq!(text.trim_end().lines().count(), 1, "{network}: {text}");
+        for words in [
+            "the first tensor that is not finite is learner/",
+            "its state is in",
+            "go on from step 120",
+        ] {
+            assert!(text.contains(words), "{network}, {words}: {text}");
+        }
+        let section = if sets.is_empty() { "learner" } else { "sac" };
+        assert!(text.contains(&format!("--set {section}.learning_rate")), "{text}");
+    }
 }
 
 #[test]

@@ -131,6 +131,49 @@ fn a_task_without_a_robot_leaves_bundles_and_is_made_again_from_them() {
 }
 
 #[test]
+fn a_bundle_is_measured_under_the_conditions_of_its_run_or_those_that_are_asked_for() {
+    let sets = ["environment.action_delay_max=0.1", "environment.mass=0.3"];
+    let run = Run::of("swing_arm", &sets);
+    let eval = |bundle: &str, more: &[&str]| -> Value {
+        let args = ["eval", bundle, "--episodes=2", "--candidates=3", "--json"];
+        serde_json::from_str(&told(&[&args[..], more].concat()).0).unwrap()
+    };
+    let own = eval(&run.last(), &[]);
+    assert_eq!(own["mean_return"], run.evaluation()["mean_return"]);
+    assert_eq!(
+        (&own["environment_of"], &own["environment"]["mass"]),
+        (&"run".into(), &0.3.into())
+    );
+    let plain = eval(&run.last(), &["--environment=task"]);
+    assert_ne!(plain["mean_return"], own["mean_return"]);
+
+    // Away from its run nobody knows under which conditions that was.
+    let away = run.folder.path().join("away.safetensors").display().to_string();
+    std::fs::copy(run.last(), &away).unwrap();
+    let elsewhere = eval(&away, &[]);
+    assert_eq!(elsewhere["environment_of"], "task");
+    assert_eq!(elsewhere["mean_return"], plain["mean_return"]);
+    let asked: Vec<String> = sets.iter().map(|set| format!("--set={set}")).collect();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    assert_eq!(eval(&away, &asked)["mean_return"], own["mean_return"]);
+    let text = refusal(&["eval", &away, "--environment=run"]);
+    assert!(text.contains("does not lie in the folder of its run"), "{text}");
+    let text = refusal(&["eval", &away, "--set=learner.tau=0.1"]);
+    assert!(text.contains("unknown section 'learner'"), "{text}");
+}
+
+#[test]
+fn more_candidates_than_a_sampler_has_room_for_are_refused_at_once() {
+    for candidates in ["0", "65", "18446744073709551615"] {
+        let text = refusal(&["eval", &launch_policy(), "--candidates", candidates]);
+        assert!(
+            text.contains(&format!("--candidates is {candidates}; expected 1 to 64")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_bundle_is_measured_only_on_what_it_fits() {
     let run = Run::of("walker-stand", &["evaluation.episodes=1"]);
     let short = ["--episodes=1", "--json"];

@@ -1,10 +1,12 @@
 //! Everything that the learner needs to go on after the program was stopped.
 
+use mfpo_policy::critic::ValueSupport;
 use mfpo_policy::noise::NormalNoise;
 use rand_chacha::ChaCha8Rng;
 
 use super::support::ObservedReturns;
-use super::{InitialParameters, LearnerError, MfpoLearner};
+use super::{InitialParameters, LearnerConfigError, LearnerError, MfpoLearner};
+use crate::resumption::ByHand;
 use crate::state::{Generator, State};
 
 const CRITICS: [&str; 2] = ["critic_1", "critic_2"];
@@ -67,10 +69,36 @@ impl MfpoLearner {
         learner.draws.move_to(state.take_u64("draws")?);
         learner.noise = NormalNoise::from_generator(ChaCha8Rng::at(state.take_u64("noise")?));
         (learner.updates, learner.support_chosen) = (updates, support_chosen == 1);
-        if self.returns.is_some() {
-            learner.returns = Some(ObservedReturns::restored(state.take_part("returns"))?);
+        let returns = state.take_part("returns");
+        // Where the option is new, no return was observed so far.
+        if self.returns.is_some() && returns.iter().next().is_some() {
+            learner.returns = Some(ObservedReturns::restored(returns)?);
         }
         *self = learner;
         Ok(())
+    }
+
+    /// Goes on with what was changed by hand since the state was saved.
+    pub(super) fn take_over(&mut self, by_hand: &ByHand) -> Result<(), LearnerError> {
+        if let Some(alpha) = by_hand.temperature {
+            self.temperature.set(alpha);
+        }
+        if by_hand.value_min.is_none() && by_hand.value_max.is_none() {
+            return Ok(());
+        }
+        let now = self.config.support();
+        let new = ValueSupport {
+            minimum: by_hand.value_min.unwrap_or(now.minimum),
+            maximum: by_hand.value_max.unwrap_or(now.maximum),
+            ..now
+        };
+        if new.minimum >= new.maximum {
+            return Err(LearnerError::Config(LearnerConfigError {
+                key: "learner.value_max",
+                expected: "a number above the value_min that the run goes on with; set both",
+                got: format!("{}, and value_min {}", new.maximum, new.minimum),
+            }));
+        }
+        self.move_support(new)
     }
 }

@@ -42,6 +42,7 @@ pub use velocity::{ProposalSet, VelocityEstimate, VelocityProblem, estimate_velo
 
 use crate::algorithm::{Algorithm, MeanFlowPolicy, TrainedPolicy, UpdateMetrics};
 use crate::replay_buffer::{Batch, Transition};
+use crate::resumption::ByHand;
 use crate::state::{State, StateError};
 use candidates::{PackedCritics, PackedPolicy};
 use network::TrainedNetwork;
@@ -527,6 +528,10 @@ impl Algorithm for MfpoLearner {
 
     fn restore(&mut self, state: State<'_>) -> Result<(), LearnerError> {
         self.restore_state(state)
+    }
+
+    fn adopt(&mut self, by_hand: &ByHand) -> Result<(), LearnerError> {
+        self.take_over(by_hand)
     }
 }
 

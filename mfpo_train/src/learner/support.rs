@@ -2,7 +2,8 @@
 //!
 //! The support is the range of the discounted returns of all finished episodes, from each of their steps, widened by half
 //! its width on either side. When better (or worse) returns come near an end it is chosen again; the critics' heads are
-//! then carried over to the new atoms, so that what they know of values stays, and their moments start anew.
+//! then carried over to the new atoms, so that what they know of values stays, and their moments start anew. So they are where
+//! a run goes on with another support that was set by hand.
 
 use std::collections::BTreeMap;
 
@@ -130,6 +131,14 @@ impl MfpoLearner {
             new.minimum,
             new.maximum
         );
+        self.move_support(new)?;
+        self.support_chosen = true;
+        Ok(())
+    }
+
+    /// Carries the critics and their targets over to the atoms of `new`.
+    pub(super) fn move_support(&mut self, new: ValueSupport) -> Result<(), LearnerError> {
+        let now = self.config.support();
         let (rate, device, engine) = (self.config.learning_rate, self.device.clone(), self.engine);
         let load = move |p: &Parameters| Critic::load(p, new).map(|n| engine.critic(n));
         let moved = |p: &Parameters| carry_over(p, (now, new), &device);
@@ -143,7 +152,6 @@ impl MfpoLearner {
             *target = (parameters, network);
         }
         (self.config.value_min, self.config.value_max) = (new.minimum, new.maximum);
-        self.support_chosen = true;
         Ok(())
     }
 }

@@ -35,6 +35,12 @@ impl Temperature {
         Ok(())
     }
 
+    /// Goes on from `alpha`; the moments of what was learnt before say nothing of it.
+    pub(super) fn set(&mut self, alpha: f64) {
+        self.log_alpha = (alpha.ln() as f32).max(self.log_minimum);
+        self.adam = ScalarAdam::default();
+    }
+
     pub(super) fn alpha(&self) -> f32 {
         self.log_alpha.exp()
     }

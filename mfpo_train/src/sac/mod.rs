@@ -23,6 +23,7 @@ use crate::algorithm::{Algorithm, TrainedPolicy, UpdateMetrics};
 use crate::learner::network::TrainedNetwork;
 use crate::learner::{Engine, LearnerError, ScalarAdam, Trace};
 use crate::replay_buffer::Batch;
+use crate::resumption::ByHand;
 use crate::state::{Generator, State};
 use network::ReluMlp;
 
@@ -273,6 +274,15 @@ impl Algorithm for SacLearner {
         learner.noise = NormalNoise::from_generator(ChaCha8Rng::at(state.take_u64("noise")?));
         [learner.updates] = state.take_u64("counters")?;
         *self = learner;
+        Ok(())
+    }
+
+    /// A temperature alone: SAC's critics have no atoms.
+    fn adopt(&mut self, by_hand: &ByHand) -> Result<(), LearnerError> {
+        if let Some(alpha) = by_hand.temperature {
+            self.log_alpha = alpha.ln() as f32;
+            self.alpha_adam = ScalarAdam::default();
+        }
         Ok(())
     }
 }

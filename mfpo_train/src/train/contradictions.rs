@@ -1,4 +1,4 @@
-//! What is asked of a run and cannot be: refused before its folder is touched.
+//! What is asked of a run and cannot be: refused before its folder is touched. A run that would learn nothing is told.
 
 use anyhow::ensure;
 use mfpo_sim::EnvSpec;
@@ -40,8 +40,8 @@ pub(super) fn check(asked: Asked, spec: &EnvSpec, algorithm: AlgorithmKind) -> a
     }
     ensure!(
         !asked.success || spec.success_threshold.is_some(),
-        "--until-success ends a run by the successes of its episodes, and the task '{task}' does not say what a success \
-         is; leave it out"
+        "--until-success ends a run by its share of successes, and the task '{task}' does not say what success is; leave it \
+         out, or train a task that does, for example swing_arm"
     );
     Ok(())
 }
@@ -51,8 +51,8 @@ pub(super) fn warn_where_nothing_is_learnt(run: &RunConfig) {
     let (steps, random) = (run.steps, run.random_steps);
     if steps <= random {
         tracing::warn!(
-            "run.steps is {steps} and run.random_steps {random}: every action is random, and nothing is learnt; take more \
-             --steps, or fewer random ones (--set run.random_steps=N)"
+            "nothing is learnt: the run has {steps} steps, and the first {random} are random and without updates; give more \
+             --steps, or fewer random ones with --set run.random_steps=N"
         );
     }
 }

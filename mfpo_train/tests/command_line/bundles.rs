@@ -52,14 +52,27 @@ fn a_calibrated_guard_is_written_into_a_bundle_which_is_to_be_signed_again() {
         text(&signed),
     ]);
     assert!(told(&["inspect", text(&signed)]).contains("guard             none"));
-    let said = told(&[
+    let few = [
         "guard",
         text(&signed),
         "--episodes",
         "2",
         "--write",
         text(&guarded),
-    ]);
+    ];
+    let words = refusal(&few);
+    assert!(
+        words.contains("2 episodes without a fault, 5 s, cannot vouch for 10 false alarms an hour")
+            && words.contains("take --episodes 428 "),
+        "{words}"
+    );
+    assert!(!guarded.exists());
+    let said = told(&[&few[..], &["--force"]].concat());
+    assert!(
+        said.contains("5 s without a fault: with 95 % confidence no fewer than 2137")
+            && said.contains("at most 1 false alarms an hour: so little data cannot tell"),
+        "{said}"
+    );
     assert!(
         said.contains("guarded where 8 candidates are spread by more than"),
         "{said}"

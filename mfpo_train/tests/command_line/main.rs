@@ -223,6 +223,41 @@ fn unknown_names_are_refused_with_the_closest() {
 }
 
 #[test]
+fn what_has_no_effect_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let out = format!("--out={}", run.display());
+    let text = refusal(&["train", "--task=InvertedPendulum-v5", "--until-success=0.5", &out]);
+    assert!(
+        text.contains("the task 'InvertedPendulum-v5' does not say what success is"),
+        "{text}"
+    );
+    assert!(!run.exists());
+
+    let sac = [
+        "train",
+        "--quiet",
+        "--algorithm=sac",
+        "--set=learner.tau=0.1",
+        &out,
+    ];
+    let short = [
+        "--steps=20",
+        "--set=run.random_steps=30",
+        "--set=evaluation.episodes=1",
+    ];
+    let output = output(&[&sac[..], &short].concat());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    for words in [
+        "learner.tau has no effect: the run learns with sac, which reads [sac]; did you mean 'sac.tau'?",
+        "nothing is learnt: the run has 20 steps, and the first 30 are random and without updates",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn sizes_that_no_machine_holds_are_refused_by_key_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
@@ -235,13 +270,17 @@ fn sizes_that_no_machine_holds_are_refused_by_key_before_anything_is_written() {
         "learner.sampling_steps=10000000000",
         "run.replay_capacity=1000000000000",
         "run.environments=1000000000000",
-        "evaluation.candidates=1000000000000",
     ] {
         let (key, _) = set.split_once('=').unwrap();
         let text = refusal(&["train", "--set", set, &out]);
         assert!(text.contains(key) && text.contains("GB"), "{set}: {text}");
         assert!(!run.exists(), "{set}");
     }
+    let text = refusal(&["train", "--set", "evaluation.candidates=1000000000000", &out]);
+    assert!(
+        text.contains("evaluation.candidates is 1000000000000; expected a whole number from 1 to 64"),
+        "{text}"
+    );
     let text = refusal(&["train", "--set", "learner.observation_size=99", &out]);
     assert!(
         text.contains("learner.observation_size is 99; expected 4"),

@@ -53,6 +53,7 @@ fn a_guard_is_written_also_where_nobody_reads_the_table() {
         "2",
         "--write",
         text(&guarded),
+        "--force",
     ];
     let output = command(&args).stdout(nobody()).output().unwrap();
     assert_eq!(output.status.code(), Some(141));
