@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn a_sensor_that_is_noisy_and_a_robot_that_is_set_elsewhere_now_and_then_are_none() {
-        let noise = |k: usize| (2.0 * k as f64, if k % 2 == 0 { 0.004 } else { -0.004 });
+        let noise = |k: usize| (2.0 * k as f64, if k.is_multiple_of(2) { 0.004 } else { -0.004 });
         assert!(!is_certain((0..1000).map(noise)));
         // Set elsewhere and back, twice a second: each stay is longer than a message of another publisher.
-        let reset = |k: usize| (2.0 * k as f64, if (k / 250) % 2 == 0 { 0.0 } else { 1.0 });
+        let reset = |k: usize| (2.0 * k as f64, if (k / 250).is_multiple_of(2) { 0.0 } else { 1.0 });
         assert!(!is_certain((0..5000).map(reset)));
     }
 
