@@ -158,7 +158,12 @@ mod tests {
         let noise = |k: usize| (2.0 * k as f64, if k.is_multiple_of(2) { 0.004 } else { -0.004 });
         assert!(!is_certain((0..1000).map(noise)));
         // Set elsewhere and back, twice a second: each stay is longer than a message of another publisher.
-        let reset = |k: usize| (2.0 * k as f64, if (k / 250).is_multiple_of(2) { 0.0 } else { 1.0 });
+        let reset = |k: usize| {
+            (
+                2.0 * k as f64,
+                if (k / 250).is_multiple_of(2) { 0.0 } else { 1.0 },
+            )
+        };
         assert!(!is_certain((0..5000).map(reset)));
     }
 
