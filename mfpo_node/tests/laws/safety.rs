@@ -303,7 +303,7 @@ fn a_postures_effort_that_does_not_fit_the_robot_is_refused_with_what_would() {
             vec![f64::INFINITY, 0.1],
             ["joint 'b' is inf", "finite"],
         ),
-        (Effort, Zero, vec![0.1, 0.1], ["'zero'", "'damp'"]),
+        (Effort, Zero, vec![0.1, 0.1], ["'zero'", "the fallback damp"]),
         (
             Position,
             Auto,
