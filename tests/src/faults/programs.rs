@@ -45,13 +45,14 @@ pub(super) fn scenes() -> Vec<Scene> {
                 Row::new("the robot gets SIGTERM and comes back", |s| {
                     robot_ends(s, Signal::SIGTERM)
                 }),
+                Row::new("the robot is killed (SIGKILL) and comes back", |s| {
+                    robot_ends(s, Signal::SIGKILL)
+                }),
+                // The last one: the test itself may not hear this robot again, either.
                 Row::new(
                     "the robot is suspended (SIGSTOP) for 25 s, longer than DDS waits for it",
                     robot_is_suspended,
                 ),
-                Row::new("the robot is killed (SIGKILL) and comes back", |s| {
-                    robot_ends(s, Signal::SIGKILL)
-                }),
             ],
         ),
         scene(
