@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use mfpo_ros::this_machine;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
@@ -77,16 +78,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// This machine only, and a domain of its own unless ROS_DOMAIN_ID says which.
+/// This machine only, and a domain that nobody else uses here: the demo's topics have the names of a real robot's, which
+/// may be running in the domain that a shell has set.
 fn own_ros_domain() {
-    let mut variables = vec![("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST".to_owned())];
-    if std::env::var_os("ROS_DOMAIN_ID").is_none_or(|id| id.is_empty()) {
-        let domain = domain::free(std::process::id());
-        variables.push(("ROS_DOMAIN_ID", domain.to_string()));
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let told = variable("ROS_DOMAIN_ID");
+    let domain = domain::own(told.as_deref(), std::process::id()).to_string();
+    if let Some(told) = told.filter(|told| *told != domain) {
+        eprintln!(
+            "ROS_DOMAIN_ID is {told}: expected a domain (0 to 232) that no program of this machine uses; the demo takes \
+             {domain}, so that it moves no other robot. To look at it: export ROS_DOMAIN_ID={domain}"
+        );
     }
-    for (name, value) in variables {
-        // SAFETY: the first statements of `main`; no other thread exists that could read the environment.
-        unsafe { std::env::set_var(name, value) };
+    let (range, value) = this_machine::variable(variable("ROS_DISTRO").as_deref());
+    // SAFETY: the first statements of `main`; no other thread exists that could read the environment.
+    unsafe {
+        std::env::remove_var(this_machine::STATIC_PEERS);
+        std::env::set_var(range, value);
+        std::env::set_var("ROS_DOMAIN_ID", domain);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every ROS 2 executable of this workspace shares: quality of service by topic and whether two ends of one fit, remapped
 //! names, log output and `/rosout`, node creation, parameter files and the nodes that they are for, parameters that refuse with a
-//! reason and their services, inboxes that keep up, threads whose panic ends the process, spin threads, the shutdown flag, and
-//! conversions between messages and the types of `mfpo_policy`.
+//! reason and their services, inboxes that keep up, threads whose panic ends the process, spin threads, the shutdown flag, what
+//! keeps a process to this machine, and conversions between messages and the types of `mfpo_policy`.
 
 pub mod args;
 pub mod convert;
@@ -20,6 +20,7 @@ pub mod remap;
 pub mod rosout;
 pub mod shutdown;
 pub mod spin;
+pub mod this_machine;
 pub mod thread;
 pub mod time;
 

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mfpo_ros::this_machine;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use tempfile::TempDir;
@@ -90,15 +91,16 @@ impl TestEnv {
         ] {
             command.env_remove(name);
         }
-        let mut range = "LOCALHOST";
+        let distro = std::env::var("ROS_DISTRO").ok();
+        let mut range = this_machine::variable(distro.as_deref());
         if self.is_networked {
             // Every other range has transports of its own.
-            range = "SYSTEM_DEFAULT";
+            range = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT");
             command.env("FASTDDS_DEFAULT_PROFILES_FILE", self.path(PROFILES));
         }
         command
             .env("ROS_DOMAIN_ID", self.domain.to_string())
-            .env("ROS_AUTOMATIC_DISCOVERY_RANGE", range)
+            .env(range.0, range.1)
             .env("ROS_LOG_DIR", self.folder.path())
             .current_dir(self.folder.path());
         command

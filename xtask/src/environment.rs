@@ -142,6 +142,11 @@ impl Environment {
         }
     }
 
+    /// Name of the distribution of ROS 2.
+    pub fn distro(&self) -> &str {
+        self.ros.distro()
+    }
+
     /// CUDA, where it was asked for.
     pub fn cuda(&self) -> Option<&Cuda> {
         self.cuda.as_ref()

@@ -67,7 +67,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if args.cuda && std::env::var_os(TEST_DEVICE).is_none() {
         test.env(TEST_DEVICE, "cuda:0");
     }
-    keep_to_this_machine(&mut test);
+    keep_to_this_machine(&mut test, &environment);
     without_egl(workspace, &mut test);
     cargo::run(test)?;
     Ok(ExitCode::SUCCESS)
@@ -90,22 +90,31 @@ fn names_package(words: &[String]) -> bool {
         .any(|word| word.starts_with("-p") || word.starts_with("--package"))
 }
 
-/// Robots on the network neither see the tests nor are seen by them.
-fn keep_to_this_machine(command: &mut Command) {
-    command.env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+/// Robots on the network neither see the tests nor are seen by them, those that ROS_STATIC_PEERS names neither.
+fn keep_to_this_machine(command: &mut Command, environment: &Environment) {
+    let (name, value) = range(environment.distro());
+    command.env_remove("ROS_STATIC_PEERS").env(name, value);
+}
+
+/// What keeps the distribution `distro` to this machine (mfpo_ros::this_machine says why, which is not to be had here).
+fn range(distro: &str) -> (&'static str, &'static str) {
+    match distro {
+        "humble" => ("ROS_LOCALHOST_ONLY", "1"),
+        _ => ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+    }
 }
 
 fn check_messages(environment: &Environment) -> Result<()> {
     let mut command = Command::new("python3");
     environment.apply(&mut command);
-    keep_to_this_machine(&mut command);
+    keep_to_this_machine(&mut command, environment);
     command.env("ROS_DOMAIN_ID", (1 + std::process::id() % 100).to_string());
     cargo::run_named(command.args(["-c", MESSAGES]), "mfpo_msgs from rclpy")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::names_package;
+    use super::{names_package, range};
 
     #[test]
     fn named_package_is_tested_alone() {
@@ -113,5 +122,11 @@ mod tests {
         assert!(names_package(&words("-p mfpo_policy golden")));
         assert!(names_package(&words("--package=mfpo_sim")));
         assert!(!names_package(&words("golden -- -p")));
+    }
+
+    #[test]
+    fn humble_knows_no_range_of_discovery() {
+        assert_eq!(range("humble"), ("ROS_LOCALHOST_ONLY", "1"));
+        assert_eq!(range("kilted"), ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"));
     }
 }

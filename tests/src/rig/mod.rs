@@ -15,6 +15,8 @@ mod trainer;
 
 use std::process::ExitCode;
 
+use mfpo_ros::this_machine;
+
 pub use misses::{Miss, Misses};
 pub use node::{Node, NodeOptions, without_stages};
 pub use receiver::Receiver;
@@ -35,10 +37,9 @@ const MIDDLEWARE_PRIORITY: u64 = 75;
 /// thread may run yet.
 pub fn isolate() {
     let own = (std::process::id() % 90 + 10).to_string();
-    for (name, value) in [
-        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
-        ("ROS_DOMAIN_ID", &own),
-    ] {
+    let distro = std::env::var("ROS_DISTRO").ok();
+    let range = this_machine::variable(distro.as_deref());
+    for (name, value) in [range, ("ROS_DOMAIN_ID", own.as_str())] {
         if std::env::var_os(name).is_none() {
             // SAFETY: no other thread runs yet.
             unsafe { std::env::set_var(name, value) };

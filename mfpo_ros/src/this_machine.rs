@@ -1,0 +1,27 @@
+//! What keeps the ROS 2 of a process, and of those that it starts, to this machine: environment variables.
+
+/// Names further machines to look for, whatever the range of discovery is; for a process that keeps to this one it has to go.
+pub const STATIC_PEERS: &str = "ROS_STATIC_PEERS";
+
+/// The variable and its value under the distribution `distro` (ROS_DISTRO): Humble does not know the range of discovery and
+/// would talk to the whole network, and what it knows instead is deprecated everywhere else.
+#[must_use]
+pub fn variable(distro: Option<&str>) -> (&'static str, &'static str) {
+    match distro {
+        Some("humble") => ("ROS_LOCALHOST_ONLY", "1"),
+        _ => ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn humble_is_told_in_its_own_words() {
+        assert_eq!(variable(Some("humble")), ("ROS_LOCALHOST_ONLY", "1"));
+        for distro in [None, Some("jazzy"), Some("kilted"), Some("rolling")] {
+            assert_eq!(variable(distro), ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"));
+        }
+    }
+}
