@@ -3,13 +3,14 @@
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
+from launch import LaunchDescription, Substitution
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 SHARE = get_package_share_directory("mfpo_node")
+PARAMETERS = os.path.join(SHARE, "params", "control.yaml")
 LEVELS = ["debug", "info", "warn", "error", "fatal"]
 
 
@@ -19,15 +20,25 @@ def installed_policy():
     return path if os.path.isfile(path) else ""
 
 
+class DefaultPolicy(Substitution):
+    """The installed policy with the installed parameters; a parameter file of one's own says itself which policy it is for."""
+
+    def describe(self):
+        """What `ros2 launch --show-args` prints."""
+        return "the installed policy with the installed params_file, else empty"
+
+    def perform(self, context):
+        """Path of the policy, or nothing."""
+        is_installed = LaunchConfiguration("params_file").perform(context) == PARAMETERS
+        return installed_policy() if is_installed else ""
+
+
 def control(context):
     """The node; an argument that is left empty is left to the parameter file."""
-    parameters = [
-        LaunchConfiguration("params_file"),
-        {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)},
-    ]
-    for name in ["policy", "device"]:
+    parameters = [LaunchConfiguration("params_file")]
+    for name, kind in [("policy", str), ("device", str), ("use_sim_time", bool)]:
         if LaunchConfiguration(name).perform(context):
-            parameters.append({name: ParameterValue(LaunchConfiguration(name), value_type=str)})
+            parameters.append({name: ParameterValue(LaunchConfiguration(name), value_type=kind)})
     return [
         Node(
             package="mfpo_node",
@@ -45,15 +56,15 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "policy",
-                default_value=installed_policy(),
-                description="Path of the policy bundle to start with; empty: as the parameter file says, "
-                "and without one there the node waits for the topic policy/bundle",
+                "params_file",
+                default_value=PARAMETERS,
+                description="Path of the YAML file with the node's parameters under ros__parameters",
             ),
             DeclareLaunchArgument(
-                "params_file",
-                default_value=os.path.join(SHARE, "params", "control.yaml"),
-                description="Path of the YAML file with the node's parameters under ros__parameters",
+                "policy",
+                default_value=DefaultPolicy(),
+                description="Path of the policy bundle to start with; empty: as the parameter file says, "
+                "and without one there the node waits for the topic policy/bundle",
             ),
             DeclareLaunchArgument(
                 "namespace",
@@ -67,9 +78,9 @@ def generate_launch_description():
             ),
             DeclareLaunchArgument(
                 "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Take the time from the topic /clock of a simulator",
+                default_value="",
+                choices=["", "true", "false"],
+                description="Take the time from the topic /clock of a simulator; empty: as the parameter file says",
             ),
             DeclareLaunchArgument(
                 "log_level",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mfpo_tests::repository;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Who may use whom, as ARCHITECTURE.md states it: normal, build and development dependencies alike.
 const MAY_USE: [(&str, &[&str]); 6] = [
@@ -224,8 +224,8 @@ fn the_launch_file_declares_and_describes_its_arguments() {
     let declared: Vec<(String, String, bool)> = serde_json::from_str(&told).expect("JSON");
     let names: Vec<&str> = declared.iter().map(|(name, ..)| name.as_str()).collect();
     let promised = [
-        "policy",
         "params_file",
+        "policy",
         "namespace",
         "device",
         "use_sim_time",
@@ -239,6 +239,68 @@ fn the_launch_file_declares_and_describes_its_arguments() {
             "{name} has no default, so that nothing starts without it"
         );
     }
+}
+
+/// Runs a launch file on stand-ins for ROS 2's packages, which the wheels do not hold: the parameters that its node gets with
+/// the arguments `given`, in the order in which they count.
+const RUN_LAUNCH_FILE: &str = r#"
+import json, os, runpy, sys, types
+share, given = sys.argv[2], json.loads(sys.argv[3])
+class Configuration:
+    def __init__(self, name): self.name = name
+    def perform(self, context): return context[self.name]
+class Thing:
+    def __init__(self, *words, **named): self.words, self.named = words, named
+def value(parameter, context):
+    return parameter.words[0].perform(context) if isinstance(parameter, Thing) else parameter
+modules = {
+    "ament_index_python": {}, "ament_index_python.packages": {"get_package_share_directory": lambda _: share},
+    "launch": {"LaunchDescription": Thing, "Substitution": object}, "launch.substitutions": {"LaunchConfiguration": Configuration},
+    "launch.actions": {"DeclareLaunchArgument": Thing, "OpaqueFunction": Thing},
+    "launch_ros": {}, "launch_ros.actions": {"Node": Thing}, "launch_ros.parameter_descriptions": {"ParameterValue": Thing},
+}
+for name, members in modules.items():
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(members)
+*arguments, start = runpy.run_path(sys.argv[1])["generate_launch_description"]().words[0]
+context = dict(given)
+for argument in arguments:
+    default = argument.named["default_value"]
+    default = default if isinstance(default, str) else default.perform(context)
+    context.setdefault(argument.words[0], default)
+file, *others = start.named["function"](context)[0].named["parameters"]
+told = {name: value(parameter, context) for other in others for name, parameter in other.items()}
+print(json.dumps([os.path.relpath(file.perform(context), share), told]))
+"#;
+
+#[test]
+fn a_parameter_file_of_ones_own_says_which_policy_acts_and_whose_time_counts() {
+    let file = repository().join("launch/control.launch.py");
+    let share = tempfile::tempdir().expect("a folder");
+    let policy = share.path().join("policies/swing_arm.safetensors");
+    std::fs::create_dir(share.path().join("policies")).expect("a folder");
+    std::fs::write(&policy, "").expect("a file");
+    let (file, folder) = (file.display().to_string(), share.path().display().to_string());
+    let parameters = |given: serde_json::Value| -> (String, serde_json::Value) {
+        let told = python(RUN_LAUNCH_FILE, &[&file, &folder, &given.to_string()]);
+        serde_json::from_str(&told).expect("JSON")
+    };
+    let own = format!("{folder}/own.yaml");
+    let installed = json!({"policy": policy.display().to_string()});
+    assert_eq!(
+        parameters(json!({})),
+        ("params/control.yaml".to_owned(), installed)
+    );
+    assert_eq!(parameters(json!({"policy": ""})).1, json!({}));
+    assert_eq!(
+        parameters(json!({"params_file": own})),
+        ("own.yaml".to_owned(), json!({}))
+    );
+    let given = json!({"params_file": own, "policy": "/p", "use_sim_time": "false"});
+    assert_eq!(
+        parameters(given).1,
+        json!({"policy": "/p", "use_sim_time": "false"})
+    );
 }
 
 #[test]
