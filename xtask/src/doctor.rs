@@ -123,11 +123,11 @@ fn compiler(workspace: &Workspace) -> State {
 }
 
 fn python(workspace: &Workspace, ros: Option<&Ros>) -> State {
-    let missing = |packages: &[&str]| State::Missing(install_line(packages));
-    match Python::find(workspace) {
-        Err(_) => missing(&["python3", "python3-venv", "python3-dev"]),
-        Ok(python) if !python.has_venv => missing(&["python3-venv"]),
-        Ok(python) if !python.has_headers && ros == Some(&Ros::Wheels) => missing(&["python3-dev"]),
+    let found = Python::find(workspace);
+    let missing = system::missing_python(&found, ros);
+    match found {
+        Err(error) => State::Missing(format!("{}    # {error}", install_line(&missing))),
+        Ok(_) if !missing.is_empty() => State::Missing(install_line(&missing)),
         Ok(Python {
             program,
             version: (major, minor),

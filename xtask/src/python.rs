@@ -12,6 +12,9 @@ use crate::workspace::Workspace;
 const OLDEST: u32 = 10;
 const NEWEST: u32 = 13;
 
+/// The one to ask for where there is none of them.
+pub const FITTING: &str = "python3.12";
+
 /// Names to look for, the usual one first.
 const NAMES: [&str; 5] = ["python3", "python3.13", "python3.12", "python3.11", "python3.10"];
 
@@ -54,7 +57,11 @@ impl fmt::Display for NotFound {
         } else {
             seen.join(", ")
         };
-        write!(formatter, "Python: expected 3.{OLDEST} to 3.{NEWEST}, got {seen}")
+        write!(
+            formatter,
+            "Python: expected 3.{OLDEST} to 3.{NEWEST}, got {seen}; one from elsewhere does, too, where PATH has it under its \
+             name, as {FITTING}"
+        )
     }
 }
 
@@ -77,6 +84,15 @@ impl Python {
         }
         seen.dedup();
         Err(NotFound { seen })
+    }
+
+    /// What the program is called, which is how its packages begin.
+    pub fn name(&self) -> String {
+        self.program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn probe(program: PathBuf) -> Option<Self> {
@@ -125,6 +141,9 @@ mod tests {
             seen: vec![(3, 9), (3, 14)],
         }
         .to_string();
-        assert_eq!(text, "Python: expected 3.10 to 3.13, got 3.9, 3.14");
+        assert!(
+            text.starts_with("Python: expected 3.10 to 3.13, got 3.9, 3.14;"),
+            "{text}"
+        );
     }
 }

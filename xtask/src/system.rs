@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::process;
-use crate::python::{self, Python};
+use crate::python::{self, NotFound, Python};
 use crate::ros::Ros;
 use crate::workspace::Workspace;
 
@@ -28,42 +28,47 @@ pub fn find_program(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
 }
 
 /// The line that installs system packages.
-pub fn install_line(packages: &[&str]) -> String {
+pub fn install_line<S: AsRef<str>>(packages: &[S]) -> String {
     let sudo = if is_root() { "" } else { "sudo " };
-    format!("{sudo}apt-get install -y {}", packages.join(" "))
+    let names: Vec<&str> = packages.iter().map(|package| package.as_ref()).collect();
+    format!("{sudo}apt-get install -y {}", names.join(" "))
 }
 
 /// System packages that are missing for a set-up with `ros`.
-pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<&'static str> {
+pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<String> {
     let folders = search_path(workspace);
     let mut packages = Vec::new();
     if ["cc", "c++"]
         .iter()
         .any(|name| find_program(&folders, name).is_none())
     {
-        packages.push("build-essential");
+        packages.push("build-essential".to_owned());
     }
     if *ros != Ros::Wheels && find_program(&folders, "cmake").is_none() {
-        packages.push("cmake");
+        packages.push("cmake".to_owned());
     }
-    packages.extend(missing_python(Python::find(workspace), ros));
+    packages.extend(missing_python(&Python::find(workspace), Some(ros)));
     packages
 }
 
-fn missing_python(python: Result<Python, python::NotFound>, ros: &Ros) -> Vec<&'static str> {
-    match python {
-        Err(_) => vec!["python3", "python3-venv", "python3-dev"],
+/// System packages that `python` lacks for a set-up with `ros`. A Python that does not fit is there already as `python3`, so
+/// that one that does has to be asked for by its own name.
+pub fn missing_python(python: &Result<Python, NotFound>, ros: Option<&Ros>) -> Vec<String> {
+    let (name, parts) = match python {
+        Err(NotFound { seen }) if seen.is_empty() => ("python3".to_owned(), vec!["", "-venv", "-dev"]),
+        Err(_) => (python::FITTING.to_owned(), vec!["", "-venv", "-dev"]),
         Ok(python) => {
-            let mut packages = Vec::new();
+            let mut parts = Vec::new();
             if !python.has_venv {
-                packages.push("python3-venv");
+                parts.push("-venv");
             }
-            if *ros == Ros::Wheels && !python.has_headers {
-                packages.push("python3-dev");
+            if ros == Some(&Ros::Wheels) && !python.has_headers {
+                parts.push("-dev");
             }
-            packages
+            (python.name(), parts)
         }
-    }
+    };
+    parts.into_iter().map(|part| format!("{name}{part}")).collect()
 }
 
 /// Installs what is missing when root on a system with apt, else says the line to type.
@@ -75,8 +80,9 @@ pub fn require(workspace: &Workspace, ros: &Ros) -> Result<()> {
     let line = install_line(&missing);
     if !is_root() || find_program(&search_path(workspace), "apt-get").is_none() {
         bail!(
-            "missing on this system: {}. Type this, then run the command again:\n  {line}",
-            missing.join(", ")
+            "missing on this system: {}{}. Type this, then run the command again:\n  {line}",
+            missing.join(", "),
+            python_hint(workspace)
         );
     }
     eprintln!("missing on this system: {}; running: {line}", missing.join(", "));
@@ -91,25 +97,28 @@ pub fn require(workspace: &Workspace, ros: &Ros) -> Result<()> {
     }
 }
 
-fn apt_get(workspace: &Workspace, packages: &[&str], line: &str) -> Result<()> {
+fn apt_get(workspace: &Workspace, packages: &[String], line: &str) -> Result<()> {
     let run = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         process::run_logged(workspace, "apt-get", &mut command, |_| ())
     };
-    run(&["update"])
-        .and_then(|()| run(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
-        .map_err(|error| {
-            error.context(format!(
-                "could not install system packages; is the network there? The line was: {line}"
-            ))
-        })
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(packages.iter().map(String::as_str));
+    run(&["update"]).and_then(|()| run(&install)).map_err(|error| {
+        error.context(format!(
+            "could not install system packages; is the network there? The line was: {line}{}",
+            python_hint(workspace)
+        ))
+    })
 }
 
+/// Which Python is wanted, where only others were found.
 fn python_hint(workspace: &Workspace) -> String {
     Python::find(workspace)
         .err()
-        .map(|error| format!(". {error}"))
+        .filter(|found| !found.seen.is_empty())
+        .map(|error| format!(" ({error})"))
         .unwrap_or_default()
 }
 
@@ -147,20 +156,38 @@ mod tests {
         }
     }
 
+    fn missing(python: Result<Python, NotFound>, ros: &Ros) -> Vec<String> {
+        missing_python(&python, Some(ros))
+    }
+
     #[test]
     fn missing_python_parts_are_named_as_packages() {
-        assert!(missing_python(Ok(python(true, true)), &Ros::Wheels).is_empty());
+        assert!(missing(Ok(python(true, true)), &Ros::Wheels).is_empty());
         assert_eq!(
-            missing_python(Ok(python(false, false)), &Ros::Wheels),
+            missing(Ok(python(false, false)), &Ros::Wheels),
             ["python3-venv", "python3-dev"]
         );
         let sourced = Ros::Sourced {
             distro: "jazzy".into(),
             prefixes: Vec::new(),
         };
-        assert!(missing_python(Ok(python(true, false)), &sourced).is_empty());
-        let none = missing_python(Err(NotFound { seen: Vec::new() }), &Ros::Wheels);
+        assert!(missing(Ok(python(true, false)), &sourced).is_empty());
+        let none = missing(Err(NotFound { seen: Vec::new() }), &Ros::Wheels);
         assert_eq!(none, ["python3", "python3-venv", "python3-dev"]);
+    }
+
+    #[test]
+    fn a_python_beside_one_that_does_not_fit_is_named_with_its_version() {
+        let unfit = NotFound { seen: vec![(3, 14)] };
+        assert_eq!(
+            missing(Err(unfit), &Ros::Wheels),
+            ["python3.12", "python3.12-venv", "python3.12-dev"]
+        );
+        let second = Python {
+            program: "/usr/bin/python3.11".into(),
+            ..python(false, true)
+        };
+        assert_eq!(missing(Ok(second), &Ros::Wheels), ["python3.11-venv"]);
     }
 
     #[test]
