@@ -214,6 +214,10 @@ pub fn is_of_set_up(prefix: &Path) -> bool {
 }
 
 const BASH_HEAD: &str = r#"
+[ -n "${BASH_VERSION:-}" ] || { # another shell would take the folder that it is in for .deps
+  echo ".deps/setup.bash is for bash, and this is another shell: type bash, then source it there." >&2
+  return 1
+}
 _mfpo_deps="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 _mfpo_prepend() { # NAME FOLDER: puts FOLDER first in NAME unless it is in there
   case ":${!1:-}:" in *":$2:"*) ;; *) export "$1=$2${!1:+:${!1}}" ;; esac

@@ -120,6 +120,25 @@ fn sourcing_twice_changes_nothing_and_leaves_no_helpers_behind() {
 }
 
 #[test]
+fn another_shell_than_bash_is_told_so_and_keeps_its_environment() {
+    let deps = Deps::new();
+    deps.environment(&Ros::Wheels).write().expect("written");
+    let script = "unset BASH_VERSION; source \"$0/setup.bash\"; echo \"$? ${MUJOCO_DYNAMIC_LINK_DIR:-none}\"";
+    let output = Command::new("/bin/bash")
+        .args(["--norc", "--noprofile", "-u", "-c", script])
+        .arg(&deps.deps)
+        .env_clear()
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("is for bash") && said.contains("type bash"),
+        "{said}"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1 none\n");
+}
+
+#[test]
 fn moved_set_up_names_its_new_folder() {
     let deps = Deps::new();
     deps.environment(&Ros::Wheels).write().expect("written");

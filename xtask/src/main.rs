@@ -48,7 +48,7 @@ enum Command {
     Setup(cuda::Args),
     /// Says what is found and, for each missing thing, the line to type.
     Doctor,
-    /// Sets up, builds and runs every test, those over real ROS 2 included.
+    /// Sets up, builds and runs the tests, those over real ROS 2 included; with --slow those that take minutes.
     Test(test::Args),
     /// Sets up, builds and shows a robot that learns while it moves.
     Demo(demo::Args),

@@ -40,7 +40,12 @@ pub fn run_logged(
     let mut tail = VecDeque::new();
     for line in BufReader::new(reader).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
-        writeln!(file, "{line}")?;
+        writeln!(file, "{line}").with_context(|| {
+            format!(
+                "cannot write {}, which keeps what {name} prints; is the disk full?",
+                log.display()
+            )
+        })?;
         on_line(&line);
         tail.push_back(line);
         if tail.len() > TAIL {
@@ -92,6 +97,27 @@ mod tests {
         assert_eq!(lines.len(), 2);
         let log = std::fs::read_to_string(workspace.log("sh")).expect("a log");
         assert_eq!(log.lines().count(), 2);
+    }
+
+    #[test]
+    fn disk_that_is_full_is_told_with_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let workspace = Workspace::at(folder.path()).expect("a workspace");
+        let log = workspace.log("sh");
+        std::fs::create_dir_all(log.parent().expect("a folder")).expect("made");
+        std::os::unix::fs::symlink("/dev/full", &log).expect("a link");
+        let error = run_logged(
+            &workspace,
+            "sh",
+            Command::new("sh").args(["-c", "echo out"]),
+            |_| (),
+        )
+        .expect_err("no room");
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("sh.log") && text.contains("is the disk full?"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: set-up, the messages from Python, then every test of the workspace.
+//! `cargo xtask test`: set-up, the messages from Python, then the tests of the workspace.
 
 use std::process::{Command, ExitCode};
 
