@@ -117,7 +117,7 @@ fn compiler(workspace: &Workspace) -> State {
     let versions =
         ["cc", "c++"].map(|name| find_program(&folders, name).and_then(|path| version_line(&path)));
     match versions {
-        [Some(c), Some(_)] => State::Found(c),
+        [Some(c), Some(_)] if !system::lacks_compiler(&folders) => State::Found(c),
         _ => State::Missing(install_line(&["build-essential"])),
     }
 }

@@ -38,10 +38,7 @@ pub fn install_line<S: AsRef<str>>(packages: &[S]) -> String {
 pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<String> {
     let folders = search_path(workspace);
     let mut packages = Vec::new();
-    if ["cc", "c++"]
-        .iter()
-        .any(|name| find_program(&folders, name).is_none())
-    {
+    if lacks_compiler(&folders) {
         packages.push("build-essential".to_owned());
     }
     if *ros != Ros::Wheels && find_program(&folders, "cmake").is_none() {
@@ -49,6 +46,13 @@ pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<String> {
     }
     packages.extend(missing_python(&Python::find(workspace), Some(ros)));
     packages
+}
+
+/// Whether a program is missing on `folders` that the messages are built with: without make, CMake says nothing of use.
+pub fn lacks_compiler(folders: &[PathBuf]) -> bool {
+    ["cc", "c++", "make"]
+        .iter()
+        .any(|name| find_program(folders, name).is_none())
 }
 
 /// System packages that `python` lacks for a set-up with `ros`. A Python that does not fit is there already as `python3`, so
@@ -143,7 +147,7 @@ pub fn version_line(program: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{install_line, missing_python};
+    use super::{install_line, lacks_compiler, missing_python};
     use crate::python::{NotFound, Python};
     use crate::ros::Ros;
 
@@ -188,6 +192,18 @@ mod tests {
             ..python(false, true)
         };
         assert_eq!(missing(Ok(second), &Ros::Wheels), ["python3.11-venv"]);
+    }
+
+    #[test]
+    fn a_compiler_without_make_is_not_enough() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folders = [folder.path().to_owned()];
+        for name in ["cc", "c++"] {
+            std::fs::write(folder.path().join(name), "").expect("a file");
+        }
+        assert!(lacks_compiler(&folders));
+        std::fs::write(folder.path().join("make"), "").expect("a file");
+        assert!(!lacks_compiler(&folders));
     }
 
     #[test]
