@@ -93,7 +93,9 @@ fn own_ros_domain() {
     let (range, value) = this_machine::variable(variable("ROS_DISTRO").as_deref());
     // SAFETY: the first statements of `main`; no other thread exists that could read the environment.
     unsafe {
-        std::env::remove_var(this_machine::STATIC_PEERS);
+        for name in this_machine::ELSEWHERE {
+            std::env::remove_var(name);
+        }
         std::env::set_var(range, value);
         std::env::set_var("ROS_DOMAIN_ID", domain);
     }

@@ -1,7 +1,14 @@
 //! What keeps the ROS 2 of a process, and of those that it starts, to this machine: environment variables.
 
-/// Names further machines to look for, whatever the range of discovery is; for a process that keeps to this one it has to go.
-pub const STATIC_PEERS: &str = "ROS_STATIC_PEERS";
+/// Variables that may name other machines, whatever the range of discovery is: for a process that keeps to this one they have
+/// to go.
+pub const ELSEWHERE: [&str; 5] = [
+    "ROS_STATIC_PEERS",
+    "ROS_DISCOVERY_SERVER",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "CYCLONEDDS_URI",
+];
 
 /// The variable and its value under the distribution `distro` (ROS_DISTRO): Humble does not know the range of discovery and
 /// would talk to the whole network, and what it knows instead is deprecated everywhere else.

@@ -81,14 +81,13 @@ impl TestEnv {
     /// A command in the test's domain, with nothing of the caller's ROS 2 but what is installed.
     pub fn command(&self, path: &Path) -> Command {
         let mut command = Command::new(path);
-        for name in [
+        let own = [
             "RUST_LOG",
             "ROS_LOCALHOST_ONLY",
             "ROS_NAMESPACE",
-            "ROS_STATIC_PEERS",
             "FASTDDS_BUILTIN_TRANSPORTS",
-            "FASTDDS_DEFAULT_PROFILES_FILE",
-        ] {
+        ];
+        for name in own.into_iter().chain(this_machine::ELSEWHERE) {
             command.env_remove(name);
         }
         let distro = std::env::var("ROS_DISTRO").ok();

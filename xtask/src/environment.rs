@@ -270,6 +270,8 @@ fn wheels(folders: &Folders<'_>) -> Vec<Change> {
     let prefixes: Vec<_> = overlay.into_iter().chain([text(folders.venv)]).collect();
     let mut changes = vec![
         Change::Set("AMENT_PREFIX_PATH", prefixes.join(":")),
+        // rcl of the wheels is bound to this one, and ends every program that a shell tells another.
+        Change::Set("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp".to_owned()),
         Change::Prepend("PATH", folders.venv.join("bin")),
     ];
     if let (Some(overlay), Ok(site)) = (folders.overlay, folders.site_packages.strip_prefix(folders.venv)) {

@@ -88,7 +88,11 @@ fn sourced_shell_and_xtask_come_to_the_same_values() {
     let deps = Deps::new();
     let environment = deps.environment(&Ros::Wheels);
     environment.write().expect("written");
-    let before = [("LD_LIBRARY_PATH", "/usr/local/lib"), ("PYTHONPATH", "")];
+    let before = [
+        ("LD_LIBRARY_PATH", "/usr/local/lib"),
+        ("PYTHONPATH", ""),
+        ("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp"),
+    ];
     let shell = variables(&Deps::source(&deps.deps, &before, 1));
     let own = environment.values(|name| match name {
         "PATH" => Some("/usr/bin:/bin".into()),
@@ -101,6 +105,7 @@ fn sourced_shell_and_xtask_come_to_the_same_values() {
     for (name, value) in own {
         assert_eq!(shell.get(name), Some(&value), "{name}");
     }
+    assert_eq!(shell["RMW_IMPLEMENTATION"], "rmw_fastrtps_cpp");
 }
 
 #[test]

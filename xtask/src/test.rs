@@ -90,10 +90,26 @@ fn names_package(words: &[String]) -> bool {
         .any(|word| word.starts_with("-p") || word.starts_with("--package"))
 }
 
-/// Robots on the network neither see the tests nor are seen by them, those that ROS_STATIC_PEERS names neither.
+/// Variables that may name other machines, whatever the range of discovery is.
+const ELSEWHERE: [&str; 5] = [
+    "ROS_STATIC_PEERS",
+    "ROS_DISCOVERY_SERVER",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "CYCLONEDDS_URI",
+];
+
+/// Robots on the network neither see the tests nor are seen by them.
 fn keep_to_this_machine(command: &mut Command, environment: &Environment) {
+    without_others(command);
     let (name, value) = range(environment.distro());
-    command.env_remove("ROS_STATIC_PEERS").env(name, value);
+    command.env(name, value);
+}
+
+fn without_others(command: &mut Command) {
+    for name in ELSEWHERE {
+        command.env_remove(name);
+    }
 }
 
 /// What keeps the distribution `distro` to this machine (mfpo_ros::this_machine says why, which is not to be had here).
@@ -114,6 +130,8 @@ fn check_messages(environment: &Environment) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::{names_package, range};
 
     #[test]
@@ -122,6 +140,16 @@ mod tests {
         assert!(names_package(&words("-p mfpo_policy golden")));
         assert!(names_package(&words("--package=mfpo_sim")));
         assert!(!names_package(&words("golden -- -p")));
+    }
+
+    #[test]
+    fn tests_neither_reach_out_nor_are_told_to() {
+        let mut command = Command::new("true");
+        command.env("ROS_DISCOVERY_SERVER", "10.0.0.1:11811");
+        super::without_others(&mut command);
+        let told: Vec<_> = command.get_envs().collect();
+        assert_eq!(told.len(), super::ELSEWHERE.len());
+        assert!(told.iter().all(|(_, value)| value.is_none()), "{told:?}");
     }
 
     #[test]
