@@ -275,6 +275,8 @@ impl Run {
         self.checkpoints.remove_unfinished();
         (self.step, self.version) = (header.step, header.version);
         (self.saved, self.tried) = (Some(self.step), Some(self.step));
+        // Where it was measured at this very step, that stands: a second line of the same step would be one too many.
+        self.evaluated = self.recorder.measured().cloned();
         if let Some(version) = header.version {
             self.recorder.published(version);
         }
