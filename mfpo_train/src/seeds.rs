@@ -11,7 +11,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -105,7 +104,6 @@ struct Run {
     before: anyhow::Result<Option<Saved>>,
     bar: ProgressBar,
     child: Option<Child>,
-    last: Report,
     failure: Option<String>,
 }
 
@@ -163,7 +161,7 @@ pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
 fn take(news: &Receiver<News>, runs: &mut [Run]) -> usize {
     match news.recv_timeout(LOOK) {
         Ok(News::Report(index, report)) => {
-            runs[index].show(*report);
+            runs[index].show(&report);
             0
         }
         Ok(News::Ended(index)) => {
@@ -182,12 +180,14 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
         .collect();
     let curve = plan.folder.join("curve.png");
     // A run that failed may have measured nothing; the others are drawn.
-    let measured = folders.iter().map(|folder| overlay::find_runs(from_ref(folder)));
-    let measured: Vec<RunCurve> = measured.filter_map(Result::ok).flatten().collect();
-    if !measured.is_empty() {
-        overlay::draw(&measured, Along::Steps, &curve)?;
-    }
-    let returns: Vec<f64> = runs.iter().filter_map(|run| run.last.mean_return).collect();
+    let measured: Vec<RunCurve> = folders.iter().flat_map(|folder| drawable(folder)).collect();
+    let drawn = if measured.is_empty() {
+        Ok(())
+    } else {
+        overlay::draw(&measured, Along::Steps, &curve)
+    };
+    // Also of those that were done before.
+    let returns: Vec<f64> = measured.iter().filter_map(RunCurve::last_return).collect();
     if !returns.is_empty() {
         let mean = returns.iter().sum::<f64>() / returns.len() as f64;
         tracing::info!(
@@ -212,7 +212,16 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
     if stopped {
         tracing::info!("stopped; the same command goes on with every seed");
     }
-    Ok(())
+    Ok(drawn?)
+}
+
+/// The run in `folder`, where it can be drawn; where it cannot, that is told.
+fn drawable(folder: &Path) -> Vec<RunCurve> {
+    let found = overlay::find_runs(&[folder.to_owned()]);
+    found.unwrap_or_else(|error| {
+        tracing::warn!("{} is not drawn: {error:#}", folder.display());
+        Vec::new()
+    })
 }
 
 impl Saved {
@@ -286,7 +295,6 @@ impl Run {
             before,
             bar,
             child: None,
-            last: Report::default(),
             failure: None,
         }
     }
@@ -333,11 +341,10 @@ impl Run {
         Ok(true)
     }
 
-    fn show(&mut self, report: Report) {
+    fn show(&self, report: &Report) {
         self.bar.set_length(report.steps);
         self.bar.set_position(report.step);
-        self.bar.set_message(message(&report));
-        self.last = report;
+        self.bar.set_message(message(report));
     }
 
     fn interrupt(&self) {
