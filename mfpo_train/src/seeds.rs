@@ -240,7 +240,7 @@ impl Saved {
         }))
     }
 
-    /// Is it a run of `plan`? Lengths and intervals may differ.
+    /// Is it a run of `plan`? Lengths, intervals and the number of measured episodes may differ.
     fn check(&self, folder: &Path, plan: &Plan) -> anyhow::Result<()> {
         let place = folder.display();
         let differences = if self.task == plan.task {
@@ -272,7 +272,7 @@ fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
     let alike = stored.run.algorithm == asked.run.algorithm;
     let in_words =
         |value: Option<Value>| value.map_or_else(|| "left out".to_owned(), |value| value.to_string());
-    let changes = stored.changed(asked).into_iter();
+    let changes = stored.differing(asked).into_iter();
     let changes = changes.filter(|change| alike || change.key == "run.algorithm");
     changes
         .map(|change| {
@@ -420,6 +420,15 @@ mod tests {
                 "learner.tau: 0.01 there, 0.02 asked for",
                 "task.frame_skip: left out there, 4 asked for"
             ]
+        );
+        let choosing = config(&[
+            "learner.tau=0.01",
+            "evaluation.candidates=8",
+            "evaluation.episodes=3",
+        ]);
+        assert_eq!(
+            differences(&stored, &choosing),
+            ["evaluation.candidates: 1 there, 8 asked for"]
         );
         let peer = config(&["run.algorithm=sac", "sac.tau=0.02"]);
         let told = differences(&stored, &peer);

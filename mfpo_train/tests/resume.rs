@@ -251,11 +251,17 @@ fn a_run_goes_on_with_the_temperature_that_is_set_and_learns_it_on() {
     assert!(temperature() < 0.2);
     let mut hotter = resume(&run);
     hotter.args(["--steps", "121", "--set", "learner.temperature=0.5"]);
+    hotter.args(["--set", "evaluation.candidates=2"]);
     let output = hotter.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(
         text.contains("the run goes on with learner.initial_temperature = 0.5"),
+        "{text}"
+    );
+    // The curve before was measured without a choice.
+    assert!(
+        text.contains("the run goes on with evaluation.candidates = 2"),
         "{text}"
     );
     // One update moves it by the learning rate, 1e-3 of itself.

@@ -45,7 +45,7 @@ pub(super) fn restore(
     replay.restore(state.take_part("replay"))?;
     episodes.restore(state.take_part("episodes"))?;
     learner.adopt(&ByHand::of(&before, config))?;
-    for change in before.changes(config) {
+    for change in before.differences(config) {
         tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
     }
     Ok(ChaCha12Rng::at(state.take_u64("generator")?))
