@@ -178,7 +178,7 @@ impl Run {
         let mut episodes = Episodes::new(envs);
         let lock = match &checkpoint {
             None => folder::begin(&folder)?,
-            Some(_) => folder::lock(&folder)?,
+            Some((header, _)) => folder::go_on(&folder, header)?,
         };
         // Before the files: a checkpoint that does not fit leaves them as they are.
         let header = match checkpoint {
