@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
-use crate::plot::{FONT, PlotError, SIZE, register_font, trim};
+use crate::plot::{FONT, PlotError, SIZE, replace, trim};
 use crate::run_info::RunInfo;
 use crate::statistics::{Estimate, interquartile_mean};
 
@@ -170,16 +170,12 @@ fn runs_within(folder: &Path, depth: u32) -> Vec<PathBuf> {
     found.flat_map(|path| runs_within(path, depth - 1)).collect()
 }
 
-/// Draws `runs` to `path`.
+/// Draws `runs` to `path`; a picture that was there stays until this one is whole.
 ///
 /// # Errors
 /// When the picture cannot be written.
 pub fn draw(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), PlotError> {
-    register_font();
-    draw_chart(runs, along, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    })
+    replace(path, |temporary| draw_chart(runs, along, temporary))
 }
 
 fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {

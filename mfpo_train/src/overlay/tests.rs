@@ -201,3 +201,17 @@ fn a_folder_that_is_no_run_is_named() {
     let text = find_runs(&[folder.path().to_owned()]).unwrap_err().to_string();
     assert!(text.contains("is no run and holds none"), "{text}");
 }
+
+#[test]
+fn a_picture_that_cannot_be_drawn_leaves_the_one_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plot.png");
+    let runs = [run(0, &[], &[1.0, 4.0])];
+    draw(&runs, Along::Steps, &path).unwrap();
+    let before = fs::read(&path).unwrap();
+    // A folder in the place of the picture that is being drawn.
+    fs::create_dir(folder.path().join("plot.tmp.png")).unwrap();
+    let text = draw(&runs, Along::Steps, &path).unwrap_err().to_string();
+    assert!(text.contains("plot.png"), "{text}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
