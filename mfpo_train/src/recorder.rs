@@ -297,11 +297,15 @@ impl Recorder {
         self.learnt() || self.is_unread
     }
 
-    /// Ends the progress, draws the learning curve and hands the last lines to the disk.
+    /// Ends the progress at `step`, draws the learning curve and hands the last lines to the disk.
     ///
     /// # Errors
     /// What the disk does not take; the rest is there.
-    pub fn finish(&mut self) -> anyhow::Result<()> {
+    pub fn finish(&mut self, step: u64) -> anyhow::Result<()> {
+        // A run that had nothing left to do tells where it is all the same.
+        if self.report.step != step {
+            self.tell(step);
+        }
         self.progress.finish();
         let drawn = plot::draw(&self.curve, &self.curve_path());
         let path = metrics_path(&self.setup);

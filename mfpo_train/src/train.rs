@@ -473,7 +473,7 @@ impl Run {
             self.save()?;
         }
         let evaluation = self.evaluate()?;
-        let recorded = self.recorder.finish();
+        let recorded = self.recorder.finish(self.step);
         self.save()?;
         self.check_written(recorded)?;
         Ok(evaluation)

@@ -17,11 +17,19 @@ fn a_run_that_succeeded_is_not_measured_again_and_goes_on_where_no_success_is_as
     let (measured, ended) = (metrics(), header());
     assert_eq!(ended.step, 120);
 
-    let resume = ["train", "--quiet", "--resume", text(&run)];
-    told(&[&resume[..], &["--until-success=0"][..]].concat());
+    let report = told(&[
+        "train",
+        "--json-progress",
+        "--resume",
+        text(&run),
+        "--until-success=0",
+    ]);
+    let report: Value = serde_json::from_str(report.trim_end()).unwrap();
+    assert_eq!(report["step"], 120, "the only report: {report}");
+    assert!(report["return"].is_number(), "{report}");
     assert_eq!(metrics(), measured, "it has succeeded, and is measured already");
     assert_eq!((header().step, header().version), (120, ended.version));
 
-    told(&resume);
+    told(&["train", "--quiet", "--resume", text(&run)]);
     assert_eq!(header().step, 160);
 }
