@@ -1,6 +1,8 @@
 //! A trained weight leaves the trainer: seal, write to the run folder (temporary file, then rename, so that a reader
-//! never sees half a bundle), and hand to the topic. Versions rise by one within a run; version 0 is untrained.
+//! never sees half a bundle), and hand to the topic. Versions rise by one within a run, and by more
+//! where it goes on with other numbers; version 0 is untrained.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -204,6 +206,21 @@ impl Publisher {
         newest.or(self.best.as_ref().map(|_| "best.safetensors"))
     }
 
+    /// The highest version that the run folder holds.
+    pub fn highest_version(&self) -> Option<u64> {
+        let bundles = fs::read_dir(self.folder.join("bundles"));
+        let names = bundles
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        let version = |name: OsString| -> Option<u64> {
+            let number = name.to_str()?.strip_prefix('v')?.strip_suffix(".safetensors")?;
+            number.parse().ok()
+        };
+        names.filter_map(version).max()
+    }
+
     /// The file that always holds the last bundle.
     pub fn last(&self) -> PathBuf {
         self.folder.join("last.safetensors")
@@ -309,6 +326,10 @@ mod tests {
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+        for other in ["v000009.tmp", "notes.txt"] {
+            fs::write(folder.path().join("bundles").join(other), "").unwrap();
+        }
+        assert_eq!(publisher.highest_version(), Some(1));
     }
 
     #[test]
