@@ -153,8 +153,7 @@ impl Publisher {
     /// # Errors
     /// When it cannot be sent.
     pub fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
-        let name = format!("bundles/v{:06}.safetensors", bundle.version);
-        let (file, last) = (self.folder.join(name), self.last());
+        let (file, last) = (self.file(bundle.version), self.last());
         // One that still waits is older.
         self.newest = None;
         for path in [&file, &last] {
@@ -200,10 +199,22 @@ impl Publisher {
         }
     }
 
-    /// The file of a bundle that still waits for the disk.
-    pub fn unwritten(&self) -> Option<&'static str> {
-        let newest = self.newest.as_ref().map(|_| "last.safetensors");
-        newest.or(self.best.as_ref().map(|_| "best.safetensors"))
+    /// What the disk has not taken, a clause a file. No run that goes on makes an old best bundle again.
+    pub fn unwritten(&self) -> Vec<String> {
+        let newest = self.newest.as_ref();
+        let newest = newest.map(|_| "last.safetensors is an older one".to_owned());
+        let best = self.best.as_ref().map(|bundle| {
+            let file = self.file(bundle.version);
+            if file.exists() {
+                format!(
+                    "best.safetensors is an older one (the best is {}: copy it)",
+                    file.display()
+                )
+            } else {
+                format!("best.safetensors is an older one than version {}", bundle.version)
+            }
+        });
+        newest.into_iter().chain(best).collect()
     }
 
     /// The highest version that the run folder holds.
@@ -219,6 +230,10 @@ impl Publisher {
             number.parse().ok()
         };
         names.filter_map(version).max()
+    }
+
+    fn file(&self, version: u64) -> PathBuf {
+        self.folder.join(format!("bundles/v{version:06}.safetensors"))
     }
 
     /// The file that always holds the last bundle.
@@ -339,7 +354,7 @@ mod tests {
         let mut publisher = Publisher::new(folder.path(), Some(Box::new(Log(sent.clone())))).unwrap();
         publisher.publish(&bundle(0)).unwrap();
         publisher.keep_best(&bundle(0));
-        assert_eq!(publisher.unwritten(), None);
+        assert!(publisher.unwritten().is_empty());
         // Folders in the places of the files that are being written.
         let obstacles = ["last.tmp", "best.tmp"].map(|name| folder.path().join(name));
         for path in &obstacles {
@@ -354,13 +369,19 @@ mod tests {
             assert_eq!(fs::read(path).unwrap(), bundle(0).bytes);
         }
         assert_eq!(*sent.lock().unwrap(), [0]);
-        assert_eq!(publisher.unwritten(), Some("last.safetensors"));
+        let unwritten = publisher.unwritten();
+        assert_eq!(unwritten[0], "last.safetensors is an older one");
+        // Its own file was written, before `last.safetensors` could not be.
+        assert!(
+            unwritten[1].contains("bundles/v000002.safetensors: copy it"),
+            "{unwritten:?}"
+        );
 
         for path in &obstacles {
             fs::remove_dir(path).unwrap();
         }
         publisher.try_again().unwrap();
-        assert_eq!(publisher.unwritten(), None);
+        assert!(publisher.unwritten().is_empty());
         for path in [&publisher.last(), &best] {
             assert_eq!(fs::read(path).unwrap(), bundle(2).bytes);
         }
