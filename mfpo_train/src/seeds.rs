@@ -186,17 +186,7 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
     } else {
         overlay::draw(&measured, Along::Steps, &curve)
     };
-    // Also of those that were done before.
-    let returns: Vec<f64> = measured.iter().filter_map(RunCurve::last_return).collect();
-    if !returns.is_empty() {
-        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
-        tracing::info!(
-            "{} of {} seeds measured, mean return {mean:.1}; {}",
-            returns.len(),
-            runs.len(),
-            curve.display()
-        );
-    }
+    tell_mean(&measured, runs.len(), &curve);
     let failed: Vec<String> = runs
         .iter()
         .filter_map(|run| Some(format!("seed {}: {}", run.seed, run.failure.as_ref()?)))
@@ -213,6 +203,19 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
         tracing::info!("stopped; the same command goes on with every seed");
     }
     Ok(drawn?)
+}
+
+/// Tells the mean of the last returns, also of runs that were done before, where any was measured.
+fn tell_mean(measured: &[RunCurve], seeds: usize, curve: &Path) {
+    let returns: Vec<f64> = measured.iter().filter_map(RunCurve::last_return).collect();
+    if !returns.is_empty() {
+        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+        tracing::info!(
+            "{} of {seeds} seeds measured, mean return {mean:.1}; {}",
+            returns.len(),
+            curve.display()
+        );
+    }
 }
 
 /// The run in `folder`, where it can be drawn; where it cannot, that is told.
