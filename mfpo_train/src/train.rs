@@ -281,6 +281,7 @@ impl Run {
         if let Some(version) = self.version {
             self.recorder.published(version);
         }
+        contradictions::warn_where_signing_ends(&self.publisher.last(), self.signing_key.is_some());
         tracing::info!(
             "going on with {} at step {} in {}",
             self.name,
