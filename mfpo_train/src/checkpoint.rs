@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
@@ -177,6 +177,34 @@ impl Checkpoints {
         })?;
         parse(&path, &buffer)
     }
+
+    /// Is the last checkpoint still the one whose header [`Checkpoints::load`] told? Reads no array.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Read`].
+    pub fn holds(&self, header: &Header) -> Result<bool, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(rename = "__metadata__")]
+            metadata: HashMap<String, String>,
+        }
+        let path = self.last();
+        let head = read_head(&path).map_err(|source| CheckpointError::Read { path, source })?;
+        let head: Option<Head> = serde_json::from_slice(&head).ok();
+        let text = head.and_then(|mut head| head.metadata.remove(KEY));
+        let now: Option<Header> = text.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(now.is_some_and(|now| now.digest == header.digest))
+    }
+}
+
+/// The header of a safetensors file, which stands behind its length.
+fn read_head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut head = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 fn parse(path: &Path, buffer: &[u8]) -> Result<(Header, State<'static>), CheckpointError> {

@@ -324,11 +324,9 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> anyhow::Result<seeds::Plan>
     }
     let task = task(args).to_owned();
     let config = TrainConfig::load(&task, args.config.as_deref(), &overrides)?;
-    // A run that goes on has its own configuration: the length that a file gives must be told to it.
-    let usual = TrainConfig::load(&task, None, &overrides).ok();
-    if usual.is_none_or(|usual| usual.run.steps != config.run.steps) {
-        overrides.push(format!("run.steps={}", config.run.steps));
-    }
+    // A run that goes on has its own configuration: the length of this command must be told to it, whoever names it - an
+    // option, a file or nobody. Else seeds of a first, short try would pass for done.
+    overrides.push(format!("run.steps={}", config.run.steps));
     let mut go_on: Vec<String> = overrides.iter().map(|set| format!("--set={set}")).collect();
     go_on.push(format!("--task={task}"));
     go_on.push(format!("--min-seconds={}", args.min_seconds));
@@ -527,6 +525,21 @@ mod tests {
         for bad in ["1.5", "-1", "1e40", "inf", "NaN", "many", ""] {
             let text = whole(bad).unwrap_err();
             assert!(text.contains("expected a whole number"), "{bad}: {text}");
+        }
+    }
+
+    #[test]
+    fn seeds_that_go_on_are_told_the_length_that_the_command_asks_for() {
+        let usual = TrainConfig::load("swing_arm", None, &[]).unwrap().run.steps;
+        for (more, steps) in [(None, usual), (Some("--steps=7"), 7)] {
+            let mut args = vec!["mfpo_train", "train", "--seeds=0..1"];
+            args.extend(more);
+            let Command::Train(args) = Cli::parse_from(args).command else {
+                panic!("it is a training");
+            };
+            let plan = several_seeds(&args, &[0, 1]).unwrap();
+            let told = plan.go_on.iter().rfind(|arg| arg.starts_with("--set=run.steps="));
+            assert_eq!(told, Some(&format!("--set=run.steps={steps}")));
         }
     }
 }

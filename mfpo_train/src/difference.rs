@@ -65,12 +65,22 @@ impl TrainConfig {
     /// What makes the returns of `other` another curve: its [`TrainConfig::changes`], and of how many candidates
     /// its evaluations choose an action. SAC has no candidates.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let mut differences = self.changes(other);
-        let candidates = other.evaluation.candidates;
-        if other.run.algorithm == AlgorithmKind::Mfpo && self.evaluation.candidates != candidates {
-            differences.push(format!("evaluation.candidates = {candidates}"));
+        self.differing(other).iter().map(Change::to_string).collect()
+    }
+
+    /// [`TrainConfig::differences`] with the values of both.
+    pub(crate) fn differing(&self, other: &Self) -> Vec<Change> {
+        let mut differing = self.changed(other);
+        let (before, after) = (self.evaluation.candidates, other.evaluation.candidates);
+        if other.run.algorithm == AlgorithmKind::Mfpo && before != after {
+            let value = |candidates: usize| i64::try_from(candidates).ok().map(Value::Integer);
+            differing.push(Change {
+                key: "evaluation.candidates".to_owned(),
+                before: value(before),
+                after: value(after),
+            });
         }
-        differences
+        differing
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
-use crate::plot::{FONT, PlotError, SIZE, register_font, trim};
+use crate::plot::{FONT, PlotError, SIZE, replace, trim};
 use crate::run_info::RunInfo;
 use crate::statistics::{Estimate, interquartile_mean};
 
@@ -48,7 +48,10 @@ impl RunCurve {
         let config = TrainConfig::parse(&read("config.toml")?, &[]);
         let config = config.with_context(|| format!("cannot take {}/config.toml", folder.display()))?;
         let mut evaluations = Vec::new();
-        for (index, line) in read("metrics.jsonl")?.lines().enumerate() {
+        let text = read("metrics.jsonl")?;
+        // What follows the last line break is being written, or waits for a disk that is full: it is no line yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for (index, line) in whole.lines().enumerate() {
             let point = evaluation(line).with_context(|| {
                 let (place, line) = (folder.display(), index + 1);
                 format!("line {line} of {place}/metrics.jsonl is not what a run writes")
@@ -61,6 +64,11 @@ impl RunCurve {
             config,
             evaluations,
         })
+    }
+
+    /// The return of the last evaluation.
+    pub fn last_return(&self) -> Option<f64> {
+        self.evaluations.last().map(|(.., value)| *value)
     }
 }
 
@@ -86,7 +94,7 @@ fn evaluation(line: &str) -> anyhow::Result<Option<(u64, f64, f64)>> {
 /// Runs that differ in their seed only.
 struct Group {
     label: String,
-    /// The last step at which every seed was measured, and the returns there.
+    /// The last step at which every run was measured, and the return of each seed there.
     last: Option<(u64, Vec<f64>)>,
     /// Place, mean, lowest and highest return over the seeds.
     points: Vec<(f64, f64, f64, f64)>,
@@ -162,16 +170,12 @@ fn runs_within(folder: &Path, depth: u32) -> Vec<PathBuf> {
     found.flat_map(|path| runs_within(path, depth - 1)).collect()
 }
 
-/// Draws `runs` to `path`.
+/// Draws `runs` to `path`; a picture that was there stays until this one is whole.
 ///
 /// # Errors
 /// When the picture cannot be written.
 pub fn draw(runs: &[RunCurve], along: Along, path: &Path) -> Result<(), PlotError> {
-    register_font();
-    draw_chart(runs, along, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    })
+    replace(path, |temporary| draw_chart(runs, along, temporary))
 }
 
 fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
@@ -189,14 +193,14 @@ fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
     sorted
         .into_iter()
         .map(|(first, members)| Group {
-            label: label(first, runs, several_tasks, members.len()),
+            label: label(first, runs, several_tasks, &members),
             last: last(&members),
             points: points(&members, along),
         })
         .collect()
 }
 
-fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -> String {
+fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, members: &[&RunCurve]) -> String {
     let algorithm = format!("{:?}", run.info.algorithm).to_uppercase();
     let task = if several_tasks {
         format!("{}, ", run.info.task)
@@ -219,30 +223,35 @@ fn label(run: &RunCurve, runs: &[RunCurve], several_tasks: bool, seeds: usize) -
             .map(|difference| format!(", {difference}"))
             .collect()
     };
-    let seeds = if seeds == 1 {
-        format!("seed {}", run.info.seed)
-    } else {
-        format!("mean and range of {seeds} seeds")
-    };
-    format!("{task}{algorithm}{differences} ({seeds})")
+    format!("{task}{algorithm}{differences} ({})", seeds_of(members))
 }
 
+/// What a curve is made of. Runs of one seed repeat one another: they are told apart from as many seeds.
+fn seeds_of(members: &[&RunCurve]) -> String {
+    let seeds: BTreeSet<u64> = members.iter().map(|run| run.info.seed).collect();
+    match (members, seeds.len()) {
+        ([run], _) => format!("seed {}", run.info.seed),
+        (_, seeds) if seeds == members.len() => format!("mean and range of {seeds} seeds"),
+        (_, seeds) => format!("mean and range of {} runs of {seeds} seed(s)", members.len()),
+    }
+}
+
+/// The last step at which every member was measured, and the return of each seed there.
 fn last(members: &[&RunCurve]) -> Option<(u64, Vec<f64>)> {
-    let at = |run: &RunCurve, step| {
-        run.evaluations
-            .iter()
-            .rfind(|(s, ..)| *s == step)
-            .map(|(.., value)| *value)
-    };
-    let steps = members.first()?.evaluations.iter().rev().map(|(step, ..)| *step);
-    steps
-        .map(|step| {
-            Some((
-                step,
-                members.iter().map(|run| at(run, step)).collect::<Option<_>>()?,
-            ))
-        })
-        .find_map(|found| found)
+    let mut steps = members.first()?.evaluations.iter().rev().map(|(step, ..)| *step);
+    steps.find_map(|step| Some((step, returns_at(members, step)?)))
+}
+
+/// The return of each seed at `step`, where every member was measured then; of a seed with several runs their mean: it is
+/// no more evidence than one.
+fn returns_at(members: &[&RunCurve], step: u64) -> Option<Vec<f64>> {
+    let mut of_seeds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for run in members {
+        let (.., value) = run.evaluations.iter().rfind(|(at, ..)| *at == step)?;
+        of_seeds.entry(run.info.seed).or_default().push(*value);
+    }
+    let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    Some(of_seeds.values().map(mean).collect())
 }
 
 /// For each curve its last returns in a line: their interquartile mean with the 95 % interval of a bootstrap over seeds.
@@ -263,8 +272,13 @@ pub fn summary(runs: &[RunCurve]) -> String {
 fn points(members: &[&RunCurve], along: Along) -> Vec<(f64, f64, f64, f64)> {
     let mut at: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
     for run in members {
-        for (step, seconds, value) in &run.evaluations {
-            at.entry(*step).or_default().push((*seconds, *value));
+        let measured = run.evaluations.iter();
+        // A run that programs before this one have measured twice at a step counts once there, as it was measured last.
+        let newest: BTreeMap<u64, (f64, f64)> = measured
+            .map(|(step, time, value)| (*step, (*time, *value)))
+            .collect();
+        for (step, point) in newest {
+            at.entry(step).or_default().push(point);
         }
     }
     let complete = at.into_iter().filter(|(_, values)| values.len() == members.len());
@@ -368,180 +382,4 @@ fn ranges(groups: &[Group]) -> (f64, std::ops::Range<f64>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::algorithm::AlgorithmKind;
-
-    fn run(seed: u64, sets: &[&str], values: &[f64]) -> RunCurve {
-        let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
-        let config = TrainConfig::load("swing_arm", None, &sets).unwrap();
-        let evaluations = values
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (i as u64 * 10, i as f64, *v));
-        RunCurve {
-            folder: format!("runs/{seed}"),
-            info: RunInfo::new("run", "swing_arm", config.run.algorithm, seed),
-            config,
-            evaluations: evaluations.collect(),
-        }
-    }
-
-    #[test]
-    fn seeds_are_one_curve_and_what_differs_is_named() {
-        let runs = [
-            run(0, &[], &[1.0, 4.0, 9.0]),
-            run(1, &[], &[3.0, 8.0]),
-            run(0, &["run.algorithm=sac"], &[0.0]),
-            run(2, &["learner.tau=0.5"], &[5.0]),
-        ];
-        assert_eq!(runs[2].info.algorithm, AlgorithmKind::Sac);
-        let groups = groups(&runs, Along::Steps);
-        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
-        assert_eq!(
-            labels,
-            [
-                "MFPO (mean and range of 2 seeds)",
-                "SAC (seed 0)",
-                "MFPO, learner.tau = 0.5 (seed 2)"
-            ]
-        );
-        // The third point of the first run has no partner.
-        assert_eq!(groups[0].points, [(0.0, 2.0, 1.0, 3.0), (10.0, 6.0, 4.0, 8.0)]);
-        let text = summary(&runs);
-        assert!(
-            text.starts_with("MFPO (mean and range of 2 seeds): step 10, interquartile mean 6.0 [4.0, 8.0]"),
-            "{text}"
-        );
-        let folder = tempfile::tempdir().unwrap();
-        draw(&runs, Along::Seconds, &folder.path().join("plot.png")).unwrap();
-        assert!(folder.path().join("plot.png").exists());
-    }
-
-    #[test]
-    fn what_another_algorithm_learns_by_is_no_difference_and_many_are_counted() {
-        let many = [
-            "learner.tau=0.5",
-            "learner.atoms=51",
-            "learner.probes=3",
-            "learner.discount=0.9",
-        ];
-        let runs = [
-            run(0, &["run.algorithm=sac"], &[1.0]),
-            run(1, &["run.algorithm=sac", "learner.tau=0.5"], &[1.0]),
-            run(2, &["run.algorithm=sac", "sac.tau=0.5"], &[1.0]),
-            run(3, &["sac.tau=0.5"], &[1.0]),
-            run(4, &many, &[1.0]),
-            run(5, &many[..3], &[1.0]),
-        ];
-        let groups = groups(&runs, Along::Steps);
-        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
-        assert_eq!(
-            labels,
-            [
-                "SAC (mean and range of 2 seeds)",
-                "SAC, sac.tau = 0.5 (seed 2)",
-                "MFPO (seed 3)",
-                "MFPO, 4 other settings in runs/4 (seed 4)",
-                "MFPO, learner.atoms = 51, learner.probes = 3, learner.tau = 0.5 (seed 5)",
-            ]
-        );
-    }
-
-    #[test]
-    fn runs_of_other_options_or_candidates_are_curves_of_their_own_in_either_order() {
-        let runs = [
-            run(0, &["task.frame_skip=4"], &[1.0]),
-            run(1, &[], &[1.0]),
-            run(2, &["evaluation.candidates=8"], &[1.0]),
-        ];
-        let groups = groups(&runs, Along::Steps);
-        let labels: Vec<&str> = groups.iter().map(|group| group.label.as_str()).collect();
-        assert_eq!(
-            labels,
-            [
-                "MFPO (seed 0)",
-                "MFPO, task.frame_skip left out (seed 1)",
-                "MFPO, task.frame_skip left out, evaluation.candidates = 8 (seed 2)",
-            ]
-        );
-    }
-
-    /// Leaves a run that was measured once.
-    fn store(folder: &Path) {
-        fs::create_dir_all(folder).unwrap();
-        let run = run(0, &[], &[]);
-        run.info.store(folder).unwrap();
-        fs::write(folder.join("config.toml"), run.config.to_toml().unwrap()).unwrap();
-        let line = serde_json::json!({
-            "kind": "evaluation", "step": 1, "seconds": 1.0, "mean_return": 2.0, "std_return": 0.0,
-            "mean_length": 9.0, "episodes": 1, "candidates": 1,
-        });
-        fs::write(folder.join("metrics.jsonl"), format!("{line}\n")).unwrap();
-    }
-
-    #[test]
-    fn folders_of_folders_of_runs_are_searched_but_no_run_is() {
-        let parent = tempfile::tempdir().unwrap();
-        let at = |name: &str| parent.path().join(name);
-        for name in ["first", "hopper/s0", "hopper/s1", "first/before_1"] {
-            store(&at(name));
-        }
-        fs::write(at("notes.txt"), "mine").unwrap();
-        let runs = find_runs(&[parent.path().to_owned()]).unwrap();
-        let folders: Vec<String> = runs.into_iter().map(|run| run.folder).collect();
-        assert_eq!(
-            folders,
-            ["first", "hopper/s0", "hopper/s1"].map(|name| at(name).display().to_string())
-        );
-        let text = find_runs(&[at("notes.txt")]).unwrap_err().to_string();
-        assert!(
-            text.contains("notes.txt") && text.contains("expected the folder"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_run_that_was_not_measured_yet_keeps_no_other_from_being_drawn() {
-        let parent = tempfile::tempdir().unwrap();
-        let at = |name: &str| parent.path().join(name);
-        store(&at("new"));
-        fs::write(at("new/metrics.jsonl"), "").unwrap();
-        let text = find_runs(&[at("new")]).unwrap_err().to_string();
-        assert!(
-            text.contains("was not measured yet; wait for its first evaluation"),
-            "{text}"
-        );
-        let text = find_runs(&[parent.path().to_owned()]).unwrap_err().to_string();
-        assert!(text.contains("no run was measured yet"), "{text}");
-        store(&at("old"));
-        assert_eq!(find_runs(&[parent.path().to_owned()]).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_line_that_no_run_writes_is_named() {
-        let parent = tempfile::tempdir().unwrap();
-        store(parent.path());
-        let path = parent.path().join("metrics.jsonl");
-        fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"kind\"").unwrap();
-        let text = find_runs(&[parent.path().to_owned()]).unwrap_err().to_string();
-        assert!(text.starts_with("line 2 of "), "{text}");
-    }
-
-    #[test]
-    fn a_run_that_is_named_twice_is_one() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("one");
-        store(&folder);
-        let roundabout = folder.join("..").join("one");
-        let named = [folder.clone(), parent.path().to_owned(), roundabout, folder];
-        assert_eq!(find_runs(&named).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_folder_that_is_no_run_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = find_runs(&[folder.path().to_owned()]).unwrap_err().to_string();
-        assert!(text.contains("is no run and holds none"), "{text}");
-    }
-}
+mod tests;

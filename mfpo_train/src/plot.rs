@@ -58,13 +58,21 @@ pub fn check_format(path: &Path) -> Result<(), PlotError> {
     })
 }
 
-/// Draws `curve` to `path`; a picture that was there is replaced by a whole one, or stays.
+/// Draws `curve` to `path`.
 pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
+    replace(path, |temporary| draw_chart(curve, temporary))
+}
+
+/// Puts what `draw` makes beside `path` in its place; a picture that was there is replaced by a whole one, or stays.
+pub(crate) fn replace(
+    path: &Path,
+    draw: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<(), PlotError> {
     register_font();
     // The ending says which format is drawn.
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     let temporary = path.with_extension(format!("tmp.{ending}"));
-    let drawn = draw_chart(curve, &temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
+    let drawn = draw(&temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
     drawn.map_err(|error| {
         // What cannot be removed is in nobody's way.
         let _ = fs::remove_file(&temporary);
@@ -76,7 +84,7 @@ pub fn draw(curve: &LearningCurve, path: &Path) -> Result<(), PlotError> {
 }
 
 /// plotters draws text only with a font that the program brings along.
-pub(crate) fn register_font() {
+fn register_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let font = epaint_default_fonts::UBUNTU_LIGHT;

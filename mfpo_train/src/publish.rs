@@ -1,6 +1,8 @@
 //! A trained weight leaves the trainer: seal, write to the run folder (temporary file, then rename, so that a reader
-//! never sees half a bundle), and hand to the topic. Versions rise by one within a run; version 0 is untrained.
+//! never sees half a bundle), and hand to the topic. Versions rise by one within a run, and by more
+//! where it goes on with other numbers; version 0 is untrained.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -151,8 +153,7 @@ impl Publisher {
     /// # Errors
     /// When it cannot be sent.
     pub fn publish(&mut self, bundle: &SealedBundle) -> anyhow::Result<()> {
-        let name = format!("bundles/v{:06}.safetensors", bundle.version);
-        let (file, last) = (self.folder.join(name), self.last());
+        let (file, last) = (self.file(bundle.version), self.last());
         // One that still waits is older.
         self.newest = None;
         for path in [&file, &last] {
@@ -198,10 +199,41 @@ impl Publisher {
         }
     }
 
-    /// The file of a bundle that still waits for the disk.
-    pub fn unwritten(&self) -> Option<&'static str> {
-        let newest = self.newest.as_ref().map(|_| "last.safetensors");
-        newest.or(self.best.as_ref().map(|_| "best.safetensors"))
+    /// What the disk has not taken, a clause a file. No run that goes on makes an old best bundle again.
+    pub fn unwritten(&self) -> Vec<String> {
+        let newest = self.newest.as_ref();
+        let newest = newest.map(|_| "last.safetensors is an older one".to_owned());
+        let best = self.best.as_ref().map(|bundle| {
+            let file = self.file(bundle.version);
+            if file.exists() {
+                format!(
+                    "best.safetensors is an older one (the best is {}: copy it)",
+                    file.display()
+                )
+            } else {
+                format!("best.safetensors is an older one than version {}", bundle.version)
+            }
+        });
+        newest.into_iter().chain(best).collect()
+    }
+
+    /// The highest version that the run folder holds.
+    pub fn highest_version(&self) -> Option<u64> {
+        let bundles = fs::read_dir(self.folder.join("bundles"));
+        let names = bundles
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        let version = |name: OsString| -> Option<u64> {
+            let number = name.to_str()?.strip_prefix('v')?.strip_suffix(".safetensors")?;
+            number.parse().ok()
+        };
+        names.filter_map(version).max()
+    }
+
+    fn file(&self, version: u64) -> PathBuf {
+        self.folder.join(format!("bundles/v{version:06}.safetensors"))
     }
 
     /// The file that always holds the last bundle.
@@ -309,6 +341,10 @@ mod tests {
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+        for other in ["v000009.tmp", "notes.txt"] {
+            fs::write(folder.path().join("bundles").join(other), "").unwrap();
+        }
+        assert_eq!(publisher.highest_version(), Some(1));
     }
 
     #[test]
@@ -318,7 +354,7 @@ mod tests {
         let mut publisher = Publisher::new(folder.path(), Some(Box::new(Log(sent.clone())))).unwrap();
         publisher.publish(&bundle(0)).unwrap();
         publisher.keep_best(&bundle(0));
-        assert_eq!(publisher.unwritten(), None);
+        assert!(publisher.unwritten().is_empty());
         // Folders in the places of the files that are being written.
         let obstacles = ["last.tmp", "best.tmp"].map(|name| folder.path().join(name));
         for path in &obstacles {
@@ -333,13 +369,19 @@ mod tests {
             assert_eq!(fs::read(path).unwrap(), bundle(0).bytes);
         }
         assert_eq!(*sent.lock().unwrap(), [0]);
-        assert_eq!(publisher.unwritten(), Some("last.safetensors"));
+        let unwritten = publisher.unwritten();
+        assert_eq!(unwritten[0], "last.safetensors is an older one");
+        // Its own file was written, before `last.safetensors` could not be.
+        assert!(
+            unwritten[1].contains("bundles/v000002.safetensors: copy it"),
+            "{unwritten:?}"
+        );
 
         for path in &obstacles {
             fs::remove_dir(path).unwrap();
         }
         publisher.try_again().unwrap();
-        assert_eq!(publisher.unwritten(), None);
+        assert!(publisher.unwritten().is_empty());
         for path in [&publisher.last(), &best] {
             assert_eq!(fs::read(path).unwrap(), bundle(2).bytes);
         }

@@ -52,6 +52,8 @@ pub struct Recorder {
     /// The last update that was not written yet.
     last_update: Option<UpdateMetrics>,
     successes_in_a_row: u32,
+    /// The newest measurement and its step.
+    measured: Option<(u64, Evaluation)>,
     collapse: CollapseWatch,
     /// Of the steps with updates; none while actions are random, which are over in no time.
     pace: Option<Pace>,
@@ -78,7 +80,8 @@ pub struct Record {
     pub seconds: f64,
     /// Updates so far.
     pub updates: u64,
-    /// Evaluations in a row that had enough successes.
+    /// Evaluations in a row that had enough successes. A run that goes on counts them anew in `metrics.jsonl`: it may be asked
+    /// for another share, or for none.
     pub successes_in_a_row: u32,
 }
 
@@ -111,16 +114,15 @@ impl Recorder {
         let now = Instant::now();
         recorder.update_rate = Rate::new(record.updates, now);
         recorder.pace = (record.updates > 0).then(|| Pace::new(step, now));
-        recorder.successes_in_a_row = record.successes_in_a_row;
         Ok(recorder)
     }
 
-    /// Takes a line of `metrics.jsonl` into the learning curve and the events.
+    /// Takes a line of `metrics.jsonl` into the learning curve, the events and what is known of the last evaluations.
     fn recall(&mut self, line: Recalled) -> anyhow::Result<()> {
         self.events.line(&line.fields)?;
         match line.measured {
             Measured::Episode(episode) => self.draw_episode(line.step, &episode),
-            Measured::Evaluation(evaluation) => self.draw_evaluation(line.step, &evaluation),
+            Measured::Evaluation(evaluation) => self.take_evaluation(line.step, &evaluation),
             Measured::Other => {}
         }
         Ok(())
@@ -154,6 +156,7 @@ impl Recorder {
             update_rate: Rate::new(0, now),
             last_update: None,
             successes_in_a_row: 0,
+            measured: None,
             collapse: CollapseWatch::default(),
             pace: None,
             is_unread: false,
@@ -205,13 +208,7 @@ impl Recorder {
     /// The policy was measured.
     pub fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> anyhow::Result<()> {
         self.write("evaluation", step, evaluation)?;
-        self.draw_evaluation(step, evaluation);
-        let enough = self
-            .setup
-            .until_success
-            .zip(evaluation.success)
-            .is_some_and(|(goal, share)| share >= goal);
-        self.successes_in_a_row = if enough { self.successes_in_a_row + 1 } else { 0 };
+        self.take_evaluation(step, evaluation);
         let success = evaluation
             .success
             .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share));
@@ -226,7 +223,15 @@ impl Recorder {
         Ok(())
     }
 
-    fn draw_evaluation(&mut self, step: u64, evaluation: &Evaluation) {
+    /// Draws a measurement, and counts it where it had enough successes.
+    fn take_evaluation(&mut self, step: u64, evaluation: &Evaluation) {
+        let enough = self
+            .setup
+            .until_success
+            .zip(evaluation.success)
+            .is_some_and(|(goal, share)| share >= goal);
+        self.successes_in_a_row = if enough { self.successes_in_a_row + 1 } else { 0 };
+        self.measured = Some((step, evaluation.clone()));
         self.curve
             .evaluations
             .push((step, evaluation.mean_return, evaluation.std_return));
@@ -292,11 +297,15 @@ impl Recorder {
         self.learnt() || self.is_unread
     }
 
-    /// Ends the progress, draws the learning curve and hands the last lines to the disk.
+    /// Ends the progress at `step`, draws the learning curve and hands the last lines to the disk.
     ///
     /// # Errors
     /// What the disk does not take; the rest is there.
-    pub fn finish(&mut self) -> anyhow::Result<()> {
+    pub fn finish(&mut self, step: u64) -> anyhow::Result<()> {
+        // A run that had nothing left to do tells where it is all the same.
+        if self.report.step != step {
+            self.tell(step);
+        }
         self.progress.finish();
         let drawn = plot::draw(&self.curve, &self.curve_path());
         let path = metrics_path(&self.setup);
@@ -315,6 +324,11 @@ impl Recorder {
     pub fn best_return(&self) -> Option<f64> {
         let returns = self.curve.evaluations.iter().map(|(_, mean, _)| *mean);
         returns.reduce(f64::max)
+    }
+
+    /// The newest measurement and its step, also where a program before this one made it.
+    pub fn measured(&self) -> Option<&(u64, Evaluation)> {
+        self.measured.as_ref()
     }
 
     /// Seconds since the start.

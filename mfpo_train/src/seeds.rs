@@ -11,7 +11,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -105,7 +104,6 @@ struct Run {
     before: anyhow::Result<Option<Saved>>,
     bar: ProgressBar,
     child: Option<Child>,
-    last: Report,
     failure: Option<String>,
 }
 
@@ -163,7 +161,7 @@ pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
 fn take(news: &Receiver<News>, runs: &mut [Run]) -> usize {
     match news.recv_timeout(LOOK) {
         Ok(News::Report(index, report)) => {
-            runs[index].show(*report);
+            runs[index].show(&report);
             0
         }
         Ok(News::Ended(index)) => {
@@ -182,21 +180,13 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
         .collect();
     let curve = plan.folder.join("curve.png");
     // A run that failed may have measured nothing; the others are drawn.
-    let measured = folders.iter().map(|folder| overlay::find_runs(from_ref(folder)));
-    let measured: Vec<RunCurve> = measured.filter_map(Result::ok).flatten().collect();
-    if !measured.is_empty() {
-        overlay::draw(&measured, Along::Steps, &curve)?;
-    }
-    let returns: Vec<f64> = runs.iter().filter_map(|run| run.last.mean_return).collect();
-    if !returns.is_empty() {
-        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
-        tracing::info!(
-            "{} of {} seeds measured, mean return {mean:.1}; {}",
-            returns.len(),
-            runs.len(),
-            curve.display()
-        );
-    }
+    let measured: Vec<RunCurve> = folders.iter().flat_map(|folder| drawable(folder)).collect();
+    let drawn = if measured.is_empty() {
+        Ok(())
+    } else {
+        overlay::draw(&measured, Along::Steps, &curve)
+    };
+    tell_mean(&measured, runs.len(), &curve);
     let failed: Vec<String> = runs
         .iter()
         .filter_map(|run| Some(format!("seed {}: {}", run.seed, run.failure.as_ref()?)))
@@ -212,7 +202,29 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
     if stopped {
         tracing::info!("stopped; the same command goes on with every seed");
     }
-    Ok(())
+    Ok(drawn?)
+}
+
+/// Tells the mean of the last returns, also of runs that were done before, where any was measured.
+fn tell_mean(measured: &[RunCurve], seeds: usize, curve: &Path) {
+    let returns: Vec<f64> = measured.iter().filter_map(RunCurve::last_return).collect();
+    if !returns.is_empty() {
+        let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+        tracing::info!(
+            "{} of {seeds} seeds measured, mean return {mean:.1}; {}",
+            returns.len(),
+            curve.display()
+        );
+    }
+}
+
+/// The run in `folder`, where it can be drawn; where it cannot, that is told.
+fn drawable(folder: &Path) -> Vec<RunCurve> {
+    let found = overlay::find_runs(&[folder.to_owned()]);
+    found.unwrap_or_else(|error| {
+        tracing::warn!("{} is not drawn: {error:#}", folder.display());
+        Vec::new()
+    })
 }
 
 impl Saved {
@@ -231,7 +243,7 @@ impl Saved {
         }))
     }
 
-    /// Is it a run of `plan`? Lengths and intervals may differ.
+    /// Is it a run of `plan`? Lengths, intervals and the number of measured episodes may differ.
     fn check(&self, folder: &Path, plan: &Plan) -> anyhow::Result<()> {
         let place = folder.display();
         let differences = if self.task == plan.task {
@@ -263,7 +275,7 @@ fn differences(stored: &TrainConfig, asked: &TrainConfig) -> Vec<String> {
     let alike = stored.run.algorithm == asked.run.algorithm;
     let in_words =
         |value: Option<Value>| value.map_or_else(|| "left out".to_owned(), |value| value.to_string());
-    let changes = stored.changed(asked).into_iter();
+    let changes = stored.differing(asked).into_iter();
     let changes = changes.filter(|change| alike || change.key == "run.algorithm");
     changes
         .map(|change| {
@@ -286,7 +298,6 @@ impl Run {
             before,
             bar,
             child: None,
-            last: Report::default(),
             failure: None,
         }
     }
@@ -333,11 +344,10 @@ impl Run {
         Ok(true)
     }
 
-    fn show(&mut self, report: Report) {
+    fn show(&self, report: &Report) {
         self.bar.set_length(report.steps);
         self.bar.set_position(report.step);
-        self.bar.set_message(message(&report));
-        self.last = report;
+        self.bar.set_message(message(report));
     }
 
     fn interrupt(&self) {
@@ -413,6 +423,15 @@ mod tests {
                 "learner.tau: 0.01 there, 0.02 asked for",
                 "task.frame_skip: left out there, 4 asked for"
             ]
+        );
+        let choosing = config(&[
+            "learner.tau=0.01",
+            "evaluation.candidates=8",
+            "evaluation.episodes=3",
+        ]);
+        assert_eq!(
+            differences(&stored, &choosing),
+            ["evaluation.candidates: 1 there, 8 asked for"]
         );
         let peer = config(&["run.algorithm=sac", "sac.tau=0.02"]);
         let told = differences(&stored, &peer);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mfpo_policy::device::DeviceName;
 use mfpo_policy::gradient::Team;
 use mfpo_policy::signature::SigningKey;
 use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
@@ -178,7 +179,7 @@ impl Run {
         let mut episodes = Episodes::new(envs);
         let lock = match &checkpoint {
             None => folder::begin(&folder)?,
-            Some(_) => folder::lock(&folder)?,
+            Some((header, _)) => folder::go_on(&folder, header)?,
         };
         // Before the files: a checkpoint that does not fit leaves them as they are.
         let header = match checkpoint {
@@ -273,11 +274,14 @@ impl Run {
     /// Where the checkpoint was written, whose state is taken up already.
     fn go_on(&mut self, header: &Header) -> anyhow::Result<()> {
         self.checkpoints.remove_unfinished();
-        (self.step, self.version) = (header.step, header.version);
+        (self.step, self.version) = (header.step, self.newest_version(header)?);
         (self.saved, self.tried) = (Some(self.step), Some(self.step));
-        if let Some(version) = header.version {
+        // Where it was measured at this very step, that stands: a second line of the same step would be one too many.
+        self.evaluated = self.recorder.measured().cloned();
+        if let Some(version) = self.version {
             self.recorder.published(version);
         }
+        contradictions::warn_where_signing_ends(&self.publisher.last(), self.signing_key.is_some());
         tracing::info!(
             "going on with {} at step {} in {}",
             self.name,
@@ -289,6 +293,18 @@ impl Run {
             self.measure_untrained()?;
         }
         Ok(())
+    }
+
+    /// The version that the next one rises above. A run that goes on bit by bit publishes again what it has published since its
+    /// checkpoint. Any other leaves those bundles as they are: a robot may have run one, and takes no second of its version.
+    fn newest_version(&self, header: &Header) -> anyhow::Result<Option<u64>> {
+        let before = TrainConfig::parse(&header.config, &[])?;
+        let is_same = before == self.config && self.config.run.device == DeviceName::Cpu;
+        Ok(if is_same {
+            header.version
+        } else {
+            header.version.max(self.publisher.highest_version())
+        })
     }
 
     /// The bundle and the measurement before any update, and the checkpoint that knows of them.
@@ -471,7 +487,7 @@ impl Run {
             self.save()?;
         }
         let evaluation = self.evaluate()?;
-        let recorded = self.recorder.finish();
+        let recorded = self.recorder.finish(self.step);
         self.save()?;
         self.check_written(recorded)?;
         Ok(evaluation)

@@ -249,8 +249,12 @@ fn a_run_goes_on_with_the_temperature_that_is_set_and_learns_it_on() {
         last["temperature"].as_f64().unwrap()
     };
     assert!(temperature() < 0.2);
+    // Published after the checkpoint, version 1, and maybe run by a robot.
+    let published = run.join("bundles/v000004.safetensors");
+    fs::write(&published, "as it was").unwrap();
     let mut hotter = resume(&run);
     hotter.args(["--steps", "121", "--set", "learner.temperature=0.5"]);
+    hotter.args(["--set", "evaluation.candidates=2"]);
     let output = hotter.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
@@ -258,6 +262,13 @@ fn a_run_goes_on_with_the_temperature_that_is_set_and_learns_it_on() {
         text.contains("the run goes on with learner.initial_temperature = 0.5"),
         "{text}"
     );
+    // The curve before was measured without a choice.
+    assert!(
+        text.contains("the run goes on with evaluation.candidates = 2"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(published).unwrap(), "as it was");
+    assert_eq!(Checkpoints::new(&run).load().unwrap().0.version, Some(5));
     // One update moves it by the learning rate, 1e-3 of itself.
     assert!((temperature() - 0.5).abs() < 1e-3, "{}", temperature());
     // Said again it changes nothing: the checkpoint knows of it, and the second update goes on from the first.

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::{IN_TIME, SIGNALS, Signal};
-use crate::plot::{FONT, PlotError, SIZE, register_font};
+use crate::plot::{FONT, PlotError, SIZE, replace};
 
 const COLOURS: [RGBColor; SIGNALS.len()] = [
     RGBColor(31, 98, 168),
@@ -17,11 +17,7 @@ const NONE_AT: f64 = 0.1;
 
 /// Draws the signals of `results` to `path`.
 pub(super) fn draw(title: &str, results: &[Signal], path: &Path) -> Result<(), PlotError> {
-    register_font();
-    draw_chart(title, results, path).map_err(|error| PlotError {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    })
+    replace(path, |temporary| draw_chart(title, results, temporary))
 }
 
 fn draw_chart(title: &str, results: &[Signal], path: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,11 @@
-//! What is asked of a run and cannot be: refused before its folder is touched. A run that would learn nothing is told.
+//! What is asked of a run and cannot be: refused before its folder is touched. A run that would learn nothing, or no longer
+//! signs, is told.
+
+use std::fs;
+use std::path::Path;
 
 use anyhow::ensure;
+use mfpo_policy::bundle;
 use mfpo_sim::EnvSpec;
 
 use crate::algorithm::AlgorithmKind;
@@ -53,6 +58,21 @@ pub(super) fn warn_where_nothing_is_learnt(run: &RunConfig) {
         tracing::warn!(
             "nothing is learnt: the run has {steps} steps, and the first {random} are random and without updates; give more \
              --steps, or fewer random ones with --set run.random_steps=N"
+        );
+    }
+}
+
+/// A run that goes on does not know with which key it signed; nodes that trust that key refuse what is not signed.
+pub(super) fn warn_where_signing_ends(last: &Path, signs: bool) {
+    let was_signed = || -> Option<bool> {
+        let bytes = fs::read(last).ok()?;
+        let opened = bundle::open(&bytes).ok()?;
+        Some(opened.signer().is_some())
+    };
+    if !signs && was_signed() == Some(true) {
+        tracing::warn!(
+            "the bundles of this run were signed, and no more will be: nodes that ask for a signature refuse those; give \
+             --sign-key again"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::publish::write_atomically;
 
@@ -39,6 +39,21 @@ pub(super) fn begin(folder: &Path) -> anyhow::Result<File> {
     if let Ok(metrics) = fs::metadata(folder.join("metrics.jsonl")) {
         make_room(folder, metrics.len() > 0)?;
     }
+    Ok(lock)
+}
+
+/// Locks the folder of a run that goes on from the checkpoint of `header`, which was read before.
+///
+/// # Errors
+/// When another program trains there, or did since then: its steps would be lost.
+pub(super) fn go_on(folder: &Path, header: &Header) -> anyhow::Result<File> {
+    let lock = lock(folder)?;
+    ensure!(
+        Checkpoints::new(folder).holds(header)?,
+        "another program has trained in {} since its checkpoint was read; give the same command again, to go on from the \
+         newer one",
+        folder.display()
+    );
     Ok(lock)
 }
 
@@ -80,7 +95,7 @@ pub(super) fn store_configuration(folder: &Path, config: &TrainConfig) -> anyhow
 }
 
 /// Keeps other programs out of the run folder; the lock falls with the program, however it ends.
-pub(super) fn lock(folder: &Path) -> anyhow::Result<File> {
+fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     match file.try_lock() {
@@ -100,6 +115,9 @@ pub(super) fn lock(folder: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint;
+    use crate::recorder::Record;
+    use crate::state::State;
 
     #[test]
     fn a_folder_with_a_checkpoint_is_taken() {
@@ -129,6 +147,35 @@ mod tests {
             let kept = folder.path().join(format!("before_{count}/metrics.jsonl"));
             assert_eq!(fs::read_to_string(kept).unwrap(), "{}\n");
         }
+    }
+
+    #[test]
+    fn a_run_that_went_on_meanwhile_is_not_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path());
+        let save = |step| {
+            let header = Header {
+                format: checkpoint::FORMAT,
+                program: String::new(),
+                run: "run".to_owned(),
+                task: "task".to_owned(),
+                seed: 3,
+                step,
+                config: String::new(),
+                version: None,
+                record: Record::default(),
+                digest: String::new(),
+            };
+            let mut state = State::default();
+            state.put("a", vec![1.0_f64]);
+            checkpoints.save(header, &state).unwrap();
+        };
+        save(40);
+        let (read, _) = checkpoints.load().unwrap();
+        drop(go_on(folder.path(), &read).unwrap());
+        save(60);
+        let text = go_on(folder.path(), &read).unwrap_err().to_string();
+        assert!(text.contains("since its checkpoint was read"), "{text}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn restore(
     replay.restore(state.take_part("replay"))?;
     episodes.restore(state.take_part("episodes"))?;
     learner.adopt(&ByHand::of(&before, config))?;
-    for change in before.changes(config) {
+    for change in before.differences(config) {
         tracing::warn!("the run goes on with {change}: it is no longer the run that was started");
     }
     Ok(ChaCha12Rng::at(state.take_u64("generator")?))
@@ -109,13 +109,15 @@ impl Run {
 
     /// The end of a run whose disk is full is an error, though the run went on: what is missing is named.
     pub(super) fn check_written(&self, recorded: anyhow::Result<()>) -> anyhow::Result<()> {
-        let bundle = self.publisher.unwritten();
-        let missing = [
-            self.unsaved.clone(),
-            bundle.map(|file| format!("{file} is an older one")),
-            recorded.err().map(|error| format!("{error:#}")),
-        ];
-        let missing: Vec<String> = missing.into_iter().flatten().collect();
+        let recorded = recorded.err().map(|error| format!("{error:#}"));
+        let bundles = self.publisher.unwritten();
+        let missing: Vec<String> = self
+            .unsaved
+            .clone()
+            .into_iter()
+            .chain(bundles)
+            .chain(recorded)
+            .collect();
         let done = self.unsaved.is_none() && self.step >= self.config.run.steps;
         ensure!(
             missing.is_empty(),

@@ -118,3 +118,23 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
         "a public key signs nothing"
     );
 }
+
+#[test]
+fn a_run_that_goes_on_without_its_key_is_told() {
+    let mut training = Training::new(110);
+    let key = training.folder.path().join("key");
+    told(&["keygen", text(&key)]);
+    training.args.push(format!("--sign-key={}", key.display()));
+    assert!(training.spawn().wait_with_output().unwrap().status.success());
+    let run = training.path("");
+    let go_on = ["train", "--quiet", "--resume", text(&run)];
+    for (more, is_told) in [
+        (["--steps=112", "--sign-key", text(&key)], false),
+        (["--steps=114", "--min-seconds", "0"], true),
+    ] {
+        let output = output(&[&go_on[..], &more[..]].concat());
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.contains("give --sign-key again"), is_told, "{text}");
+    }
+}

@@ -3,6 +3,7 @@
 mod bundles;
 mod rollout;
 mod seeds;
+mod success;
 mod unread;
 
 use std::io::{BufRead, BufReader};

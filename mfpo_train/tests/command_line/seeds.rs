@@ -45,6 +45,13 @@ fn several_seeds_are_runs_of_their_own_that_go_on_when_asked_again() {
         assert_eq!(checkpoint_step(&out.join(format!("s{seed}"))), 140, "seed {seed}");
     }
     assert!(out.join("curve.png").exists());
+    let mut one_more = several_seeds(&out, "0..4", 140, &[]);
+    let output = one_more.env("RUST_LOG", "info").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("5 of 5 seeds measured"),
+        "also those done before: {text}"
+    );
     let metrics = |seed| std::fs::read_to_string(out.join(format!("s{seed}/metrics.jsonl"))).unwrap();
     assert_ne!(metrics(0), metrics(1));
 }
