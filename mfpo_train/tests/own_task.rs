@@ -1,6 +1,8 @@
 //! The README's task of one's own: it is the file in `examples/`, it obeys the laws of an environment, and it trains.
 
-use mfpo_sim::{EnvOptions, registry};
+use mfpo_sim::physics::Physics;
+use mfpo_sim::tasks::Benchmark;
+use mfpo_sim::{EnvOptions, SimError, TaskOptions, registry};
 
 #[path = "../examples/ball_on_beam.rs"]
 #[allow(dead_code)]
@@ -36,4 +38,46 @@ fn an_added_task_is_known_everywhere_and_repeats_under_a_seed() {
     };
     assert_eq!(episode(3), episode(3));
     assert_ne!(episode(3), episode(4));
+}
+
+/// A beam whose motor is `motor`, or that has none.
+fn with_motor(motor: &str, options: &TaskOptions) -> Result<Benchmark, SimError> {
+    let model = format!(
+        r#"<mujoco>
+          <worldbody>
+            <body>
+              <joint name="tilt" axis="0 1 0"/>
+              <geom type="box" size="0.5 0.05 0.01" mass="0.5"/>
+              <body pos="0 0 0.05">
+                <joint name="roll" type="slide" axis="1 0 0"/>
+                <geom type="sphere" size="0.04" mass="0.1"/>
+              </body>
+            </body>
+          </worldbody>
+          <actuator>{motor}</actuator>
+        </mujoco>"#
+    );
+    Ok(Benchmark {
+        physics: Physics::from_xml(&model)?,
+        ..ball_on_beam::make(options)?
+    })
+}
+
+#[test]
+fn a_task_whose_actions_would_do_nothing_is_refused() {
+    registry::register("unlimited", |options| {
+        with_motor(r#"<motor joint="tilt"/>"#, options)
+    });
+    registry::register("motorless", |options| with_motor("", options));
+    for (task, got) in [
+        ("unlimited", "(number 0, from 0) with the range 0 to 0"),
+        ("motorless", "no actuator"),
+    ] {
+        let Err(error) = registry::make(task, &EnvOptions::train()) else {
+            panic!("'{task}' was accepted");
+        };
+        let text = error.to_string();
+        assert!(text.contains(task) && text.contains(got), "{text}");
+        assert!(text.contains("a ctrlrange that rises"), "{text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The environment of any [`super::BenchmarkTask`].
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use mfpo_policy::subject::{Subject, TaskSpec};
@@ -34,14 +35,10 @@ impl BenchmarkEnv {
     /// An environment of the task called `name`.
     ///
     /// # Errors
-    /// A [`SimError`] for an option outside its range or an actuator without limits.
+    /// A [`SimError`] for an option outside its range, no actuator, or one without limits.
     pub fn new(name: &str, mut benchmark: Benchmark, options: &EnvOptions) -> Result<Self, SimError> {
         let randomization = checked(&options.randomization, &benchmark)?;
-        let ranges = benchmark.physics.actuator_ctrlrange();
-        let action_scale: Vec<_> = ranges
-            .iter()
-            .map(|[low, high]| (0.5 * (low + high), 0.5 * (high - low)))
-            .collect();
+        let action_scale = action_scale(name, benchmark.physics.actuator_ctrlrange())?;
         let max_episode_steps = options.max_episode_steps.unwrap_or(benchmark.episode_steps);
         if max_episode_steps == 0 {
             let (what, expected) = ("max_episode_steps", "1 or more");
@@ -153,6 +150,27 @@ impl BenchmarkEnv {
             truncated: steps >= self.spec.max_episode_steps,
         })
     }
+}
+
+/// Middle and half width of each action. An actuator without limits has the range `(0, 0)`, in which every action would be
+/// none.
+fn action_scale(task: &str, ranges: &[[f64; 2]]) -> Result<Vec<(f64, f64)>, SimError> {
+    let refused = |got: String| {
+        let task = task.to_owned();
+        Err(SimError::Actuators { task, got })
+    };
+    if ranges.is_empty() {
+        return refused("no actuator".to_owned());
+    }
+    let rises = |[low, high]: &[f64; 2]| low.partial_cmp(high) == Some(Ordering::Less);
+    if let Some(index) = ranges.iter().position(|range| !rises(range)) {
+        let [low, high] = ranges[index];
+        return refused(format!(
+            "an actuator (number {index}, from 0) with the range {low} to {high}"
+        ));
+    }
+    let scaled = |[low, high]: &[f64; 2]| (0.5 * (low + high), 0.5 * (high - low));
+    Ok(ranges.iter().map(scaled).collect())
 }
 
 /// What was asked for, in a benchmark, whose own episodes have no delay.
