@@ -1,5 +1,8 @@
 //! `rollout`: a task driven from outside.
 
+use std::io::Write;
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -40,6 +43,37 @@ fn a_rollout_starts_where_the_file_says_and_prints_every_step() {
     };
     assert_eq!(start("4"), start("4"));
     assert_ne!(start("4"), start("5"));
+}
+
+#[test]
+fn a_rollout_answers_each_action_before_it_reads_the_next() {
+    let mut child = command(&["rollout", "swing_arm", "--actions", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut actions = child.stdin.take().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (sender, answers) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        for line in out.lines() {
+            sender.send(line.unwrap()).unwrap();
+        }
+    });
+    let answer = || -> Value {
+        let line = answers.recv_timeout(Duration::from_secs(60));
+        serde_json::from_str(&line.expect("an answer while the input is open")).unwrap()
+    };
+    let mut told = answer();
+    for _ in 0..3 {
+        // A damper, which has to know the velocity of now.
+        let torque = -0.01 * told["qvel"][0].as_f64().unwrap();
+        writeln!(actions, "[{torque}]").unwrap();
+        told = answer();
+    }
+    drop(actions);
+    assert!(child.wait().unwrap().success());
+    reading.join().unwrap();
 }
 
 #[test]
