@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use mfpo_policy::subject::{Subject, TaskSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tracing::warn;
 
 use super::benchmark::Benchmark;
 use super::rollout::{FullState, Outcome, Rollout, copy_part};
@@ -29,6 +30,8 @@ pub struct BenchmarkEnv {
     /// Actions on their way, where an episode drew a delay.
     waiting: VecDeque<Vec<f64>>,
     effort: f64,
+    /// Has it been told that the physics diverged?
+    is_told: bool,
 }
 
 impl BenchmarkEnv {
@@ -82,6 +85,7 @@ impl BenchmarkEnv {
             observation,
             waiting: VecDeque::new(),
             effort: 1.0,
+            is_told: false,
         })
     }
 
@@ -133,6 +137,21 @@ impl BenchmarkEnv {
 
     fn rounded(&self) -> Vec<f32> {
         self.observation.iter().map(|o| *o as f32).collect()
+    }
+
+    /// The originals go on from the rest pose that MuJoCo puts a model into, and so does this; who looks at returns alone
+    /// would never know.
+    fn tell_of_divergence(&mut self) {
+        if self.is_told || !self.benchmark.physics.has_diverged() {
+            return;
+        }
+        self.is_told = true;
+        warn!(
+            "task '{}': the physics diverged by step {} of an episode, and MuJoCo put the model back to its rest pose; it goes on \
+             from there, as the originals do. A shorter physics step or smaller commands prevent it (told once an environment)",
+            self.spec.name,
+            self.steps.unwrap_or(0)
+        );
     }
 
     /// One control period with `self.action`.
@@ -233,6 +252,7 @@ impl Env for BenchmarkEnv {
             self.action = self.waiting.pop_front().unwrap_or_default();
         }
         let outcome = self.advance()?;
+        self.tell_of_divergence();
         // Physics that diverged cannot go on: the next step needs a reset.
         self.benchmark.physics.check().inspect_err(|_| self.over = true)?;
         self.over = outcome.terminated || outcome.truncated;
