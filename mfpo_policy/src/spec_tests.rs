@@ -1,3 +1,5 @@
+//! Laws of the spec: what is wrong is refused with expected and got, and the hash tells every change.
+
 use super::*;
 use crate::testing::one_joint_robot;
 
