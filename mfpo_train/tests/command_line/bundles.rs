@@ -103,6 +103,19 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
     assert!(told(&["verify", plain]).contains("signed by nobody"));
     assert!(refusal(&["verify", plain, "--trust", text(&ours)]).contains("the bundle is not signed"));
     told(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+    let resign = || {
+        let output = output(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(resign().is_empty());
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o640);
+    std::fs::set_permissions(&key, open).unwrap();
+    let said = resign();
+    assert!(
+        said.contains("others can read") && said.contains("chmod 600"),
+        "{said}"
+    );
     let public = told(&["verify", text(&signed), "--trust", text(&ours)]);
     assert!(told(&["inspect", text(&signed)]).contains("signed by"));
     let hexadecimal = public.trim_end().rsplit(' ').next().unwrap();
