@@ -34,6 +34,13 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
         "{words}"
     );
     assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
+    let most = mfpo_policy::bundle::MOST_BYTES as u64;
+    std::fs::File::create(&bad).unwrap().set_len(most + 1).unwrap();
+    let words = refusal(&["inspect", text(&bad)]);
+    assert!(
+        words.contains(&format!("bad.safetensors is {} bytes large", most + 1)),
+        "{words}"
+    );
 }
 
 #[test]
