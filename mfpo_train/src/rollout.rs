@@ -49,6 +49,7 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     };
     let mut rollout = registry::rollout(&plan.task, &options)?;
     let state = plan.state.as_deref().map(read_state).transpose()?;
+    let actions = lines(&plan.actions)?;
     let start = rollout.begin(&state.unwrap_or_default(), plan.seed);
     start.with_context(|| match &plan.state {
         Some(path) => path.display().to_string(),
@@ -64,7 +65,7 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     if is_answered {
         out.flush()?;
     }
-    for (number, line) in lines(&plan.actions)?.enumerate() {
+    for (number, line) in actions.enumerate() {
         let place = || format!("{}, line {}", plan.actions.display(), number + 1);
         let line = line.with_context(|| format!("cannot read {}", place()))?;
         if line.trim().is_empty() {

@@ -111,6 +111,8 @@ fn a_rollout_refuses_what_does_not_fit() {
         ]);
         assert!(text.contains(expected), "{text}");
     }
+    let text = refusal(&["rollout", "swing_arm", "--actions", "/nowhere.jsonl"]);
+    assert!(text.contains("cannot read /nowhere.jsonl"), "{text}");
     let text = refusal(&["rollout", "InvertedPendulum", "--actions", &none]);
     assert!(text.contains("did you mean 'InvertedPendulum-v5'?"), "{text}");
     let text = refusal(&["rollout", "Ant-v5", "--option", "frame_skp=3", "--actions", &none]);
