@@ -22,7 +22,7 @@ pub trait Env: Send {
     ///
     /// # Errors
     /// [`SimError::NotReset`], [`SimError::EpisodeOver`], an action of the wrong length or with a number that is
-    /// not finite, or a state that is no longer finite.
+    /// not finite, or a state, an observation or a reward that is not finite.
     fn step(&mut self, action: &[f32]) -> Result<Step, SimError>;
 
     /// Model and state, to be drawn.

@@ -98,7 +98,7 @@ pub enum SimError {
     /// A vector of the wrong length.
     #[error("{what} has {got} components; expected {expected}")]
     Size {
-        /// Action, command or pose.
+        /// Action, command, pose, observation or reward.
         what: &'static str,
         /// The length that was expected.
         expected: usize,
@@ -108,7 +108,7 @@ pub enum SimError {
     /// A number that is NaN or infinite.
     #[error("component {index} of the {what} is {got}; expected a finite number")]
     NotFinite {
-        /// Action, command or pose.
+        /// Action, command, pose, observation or reward.
         what: &'static str,
         /// Which component.
         index: usize,

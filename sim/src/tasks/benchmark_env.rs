@@ -135,6 +135,13 @@ impl BenchmarkEnv {
             .observe(&self.benchmark.physics, &mut self.observation);
     }
 
+    /// Refuses an observation or a reward that a task of one's own must not give: whoever learns from it would only be told
+    /// of its own numbers.
+    fn check_told(&self, reward: f64) -> Result<(), SimError> {
+        check_vector("observation", &self.observation, self.spec.observation_size)?;
+        check_vector("reward", &[reward], 1)
+    }
+
     fn rounded(&self) -> Vec<f32> {
         self.observation.iter().map(|o| *o as f32).collect()
     }
@@ -235,6 +242,7 @@ impl Env for BenchmarkEnv {
         let randomization = self.randomization.clone();
         self.start(seed, &randomization)?;
         self.observe();
+        self.check_told(0.0).inspect_err(|_| self.over = true)?;
         Ok(self.rounded())
     }
 
@@ -255,6 +263,8 @@ impl Env for BenchmarkEnv {
         self.tell_of_divergence();
         // Physics that diverged cannot go on: the next step needs a reset.
         self.benchmark.physics.check().inspect_err(|_| self.over = true)?;
+        self.check_told(outcome.reward)
+            .inspect_err(|_| self.over = true)?;
         self.over = outcome.terminated || outcome.truncated;
         Ok(Step {
             observation: self.rounded(),
