@@ -237,6 +237,19 @@ fn other_sizes_are_refused_with_expected_and_got() {
     assert!(message.contains("observation size is 4; expected 3"), "{message}");
     let message = refusal(&changed(true, |_, t| drop(t.remove("actor/MLP_0/Dense_1/bias"))));
     assert!(message.contains("'MLP_0/Dense_1/bias' is missing"), "{message}");
+    // One more input than the embedder's frequencies have cosines and sines.
+    let message = refusal(&changed(true, |_, t| {
+        let kernel = t
+            .get_mut("actor/TimestepEmbedder_0/MLP_0/Dense_0/kernel")
+            .unwrap();
+        let row = kernel.bytes[..4 * kernel.shape[1]].to_vec();
+        kernel.shape[0] += 1;
+        kernel.bytes.extend(row);
+    }));
+    assert!(
+        message.contains("TimestepEmbedder_0/MLP_0/Dense_0/kernel") && message.contains("[129, 64]"),
+        "{message}"
+    );
     let message = refusal(&changed(true, |_, t| {
         let copy = t["actor/MLP_0/Dense_1/bias"].clone();
         t.insert("actor/extra".into(), copy);

@@ -103,7 +103,10 @@ impl TimeEmbedder {
         let output = Linear::load(p, &format!("{name}/MLP_0/Dense_1"))?;
         expect_input(&output, hidden.output_size(), name)?;
         let frequencies = format!("{name}/FourierFeatures_0/kernel");
-        let frequencies = p.shaped(&frequencies, &[hidden.input_size() / 2, 1])?.clone();
+        let count = hidden.input_size() / 2;
+        let frequencies = p.shaped(&frequencies, &[count, 1])?.clone();
+        // A cosine and a sine of each.
+        expect_input(&hidden, 2 * count, &format!("{name}/MLP_0/Dense_0"))?;
         Ok(Self {
             frequencies,
             hidden,

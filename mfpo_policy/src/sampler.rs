@@ -127,6 +127,16 @@ pub enum SampleError {
         /// The value.
         value: f32,
     },
+    /// A critic produced a number that is not finite, so that no candidate can be told to be the best.
+    #[error(
+        "a critic's value of candidate {candidate} is {value}; the observation or the weights are damaged"
+    )]
+    NotFiniteValue {
+        /// Index of the candidate.
+        candidate: usize,
+        /// The value.
+        value: f32,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -288,7 +298,7 @@ impl ActionSampler {
     /// `None` for one candidate.
     ///
     /// # Errors
-    /// When a length does not fit, critics are missing, or a component is not finite (`action` is then untouched).
+    /// When a length does not fit, critics are missing, or a component or a value is not finite (`action` is then untouched).
     pub fn sample_into(
         &mut self,
         observation: &[f32],
@@ -435,6 +445,10 @@ impl ActionSampler {
         )?;
         for i in from..to {
             let (a, b) = (first[i], second[i]);
+            // `min` would drop a NaN, and the other critic alone would decide.
+            if let Some(value) = [a, b].into_iter().find(|value| !value.is_finite()) {
+                return Err(SampleError::NotFiniteValue { candidate: i, value });
+            }
             first[i] = if self.clipped_double_q {
                 a.min(b)
             } else {

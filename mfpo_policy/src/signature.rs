@@ -22,7 +22,7 @@ const CONTEXT: &str = "mfpo policy bundle, digest ";
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignatureError {
     /// The metadata's entry cannot be read.
-    #[error("the signature in the file cannot be read: {0}; sign the bundle again with `mfpo_train sign`")]
+    #[error("the signature in the file cannot be read: {0}; copy the bundle again from where it was signed")]
     Unreadable(String),
     /// The signature is not of this content.
     #[error("the signature does not fit the bundle; it was made for another one, or by another key than {0}")]
@@ -239,6 +239,13 @@ mod tests {
             ..signature
         };
         assert_eq!(forged.check("abc"), Err(SignatureError::Wrong(key(2).public())));
+    }
+
+    #[test]
+    fn a_signature_that_cannot_be_read_is_not_to_be_mended_by_signing() {
+        // `sign` opens the bundle first, and would refuse it for the same reason.
+        let error = Signature::parse("{").unwrap_err().to_string();
+        assert!(error.contains("copy the bundle again"), "{error}");
     }
 
     #[test]

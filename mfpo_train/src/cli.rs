@@ -83,7 +83,8 @@ struct RolloutArgs {
     /// what is left out is drawn at random
     #[arg(long, value_name = "FILE.json")]
     state: Option<PathBuf>,
-    /// One action a line as a JSON array, in the actuators' own units; - reads standard input
+    /// One action a line as a JSON array, in the actuators' own units; - reads standard input, and each line is answered
+    /// before the next is read
     #[arg(long, value_name = "FILE.jsonl")]
     actions: PathBuf,
     /// Draws what the state leaves out

@@ -1,10 +1,12 @@
 //! `eval`: measures a bundle on the task that it was trained for, or on another that it fits, and films it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
-use mfpo_policy::bundle::{self, VerifiedBundle};
+use mfpo_policy::bundle::{self, MOST_BYTES, VerifiedBundle};
 use mfpo_policy::sampler::ActionSampler;
 use mfpo_policy::subject::{Subject, TaskSpec};
 use mfpo_sim::{Env, EnvOptions, registry};
@@ -143,7 +145,8 @@ pub fn open_bundle(file: &Path) -> anyhow::Result<VerifiedBundle> {
 /// The bytes of a bundle, unopened.
 ///
 /// # Errors
-/// When the file cannot be read; it is named, and where it is a folder, so is the bundle that a run leaves there.
+/// When the file cannot be read, or is larger than a bundle may be, before it is read; it is named, and where it is a folder,
+/// so is the bundle that a run leaves there.
 pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
     ensure!(
         !file.is_dir(),
@@ -151,7 +154,24 @@ pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
         file.display(),
         file.join("last.safetensors").display()
     );
-    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+    let cannot_read = || format!("cannot read {}", file.display());
+    let opened = File::open(file).with_context(cannot_read)?;
+    let (got, most) = (
+        opened.metadata().with_context(cannot_read)?.len(),
+        MOST_BYTES as u64,
+    );
+    ensure!(
+        got <= most,
+        "{} is {got} bytes large; expected a policy bundle, of at most {most} bytes: give another file",
+        file.display()
+    );
+    let mut bytes = Vec::new();
+    // A device or a pipe states no size; with one byte too many it is refused like any other.
+    opened
+        .take(most + 1)
+        .read_to_end(&mut bytes)
+        .with_context(cannot_read)?;
+    Ok(bytes)
 }
 
 /// The task called `name` that a bundle is measured on; the bundle's own has the options that it was trained with.

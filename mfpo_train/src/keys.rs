@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -13,6 +13,9 @@ use rand::Rng;
 use crate::cli::print;
 use crate::eval::{open_bundle, read_bundle};
 use crate::publish::write_atomically;
+
+/// Permission of group and others to read a file.
+const READ_BY_OTHERS: u32 = 0o044;
 
 /// Where a new key goes.
 #[derive(clap::Args)]
@@ -107,13 +110,21 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     ))
 }
 
-/// Reads a private key.
+/// Reads a private key, and warns where others can read it as well: they can sign for a robot, too.
 ///
 /// # Errors
 /// When the file cannot be read or holds no key.
 pub fn read_key(file: &Path) -> anyhow::Result<SigningKey> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read the key {}", file.display()))?;
-    SigningKey::from_pem(&text).with_context(|| format!("{} is refused", file.display()))
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read the key {shown}"))?;
+    let key = SigningKey::from_pem(&text).with_context(|| format!("{shown} is refused"))?;
+    let mode = fs::metadata(file).map_or(0, |data| data.permissions().mode());
+    if mode & READ_BY_OTHERS != 0 {
+        tracing::warn!(
+            "others can read the private key {shown}, and sign with it; keep it to yourself: chmod 600 {shown}"
+        );
+    }
+    Ok(key)
 }
 
 /// A public key in words, or in a file.

@@ -11,6 +11,9 @@ use mfpo_sim::{EnvOptions, FullState, Outcome, Rollout, TaskOptions, registry};
 use serde::Serialize;
 use serde_json::Value;
 
+/// In place of the file with the actions.
+const STANDARD_INPUT: &str = "-";
+
 /// What to drive, and with what.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -37,7 +40,8 @@ struct Line<'a> {
     qvel: &'a [f64],
 }
 
-/// Runs `plan` and writes one JSON object a line to `out`: the reset, then every step; it goes on past an end.
+/// Runs `plan` and writes one JSON object a line to `out`: the reset, then every step; it goes on past an end. Where the
+/// actions come from standard input, each line is out before the next action is read.
 pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     let options = EnvOptions {
         task: task_options(&plan.options)?,
@@ -45,6 +49,7 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
     };
     let mut rollout = registry::rollout(&plan.task, &options)?;
     let state = plan.state.as_deref().map(read_state).transpose()?;
+    let actions = lines(&plan.actions)?;
     let start = rollout.begin(&state.unwrap_or_default(), plan.seed);
     start.with_context(|| match &plan.state {
         Some(path) => path.display().to_string(),
@@ -55,8 +60,12 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
         terminated: false,
         truncated: false,
     };
+    let is_answered = plan.actions == Path::new(STANDARD_INPUT);
     tell(rollout.as_ref(), nothing, out)?;
-    for (number, line) in lines(&plan.actions)?.enumerate() {
+    if is_answered {
+        out.flush()?;
+    }
+    for (number, line) in actions.enumerate() {
         let place = || format!("{}, line {}", plan.actions.display(), number + 1);
         let line = line.with_context(|| format!("cannot read {}", place()))?;
         if line.trim().is_empty() {
@@ -66,6 +75,10 @@ pub fn run(plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
             .with_context(|| format!("{}: expected an action as [number, ...]", place()))?;
         let outcome = rollout.apply(&action).with_context(place)?;
         tell(rollout.as_ref(), outcome, out)?;
+        // A program that chooses the next action by what it is told would wait for ever.
+        if is_answered {
+            out.flush()?;
+        }
     }
     Ok(())
 }
@@ -95,7 +108,7 @@ fn read_state(path: &Path) -> anyhow::Result<FullState> {
 }
 
 fn lines(path: &Path) -> anyhow::Result<Box<dyn Iterator<Item = std::io::Result<String>>>> {
-    if path == Path::new("-") {
+    if path == Path::new(STANDARD_INPUT) {
         return Ok(Box::new(std::io::stdin().lines()));
     }
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;

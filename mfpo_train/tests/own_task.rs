@@ -1,6 +1,9 @@
 //! The README's task of one's own: it is the file in `examples/`, it obeys the laws of an environment, and it trains.
 
-use mfpo_sim::{EnvOptions, registry};
+use mfpo_sim::physics::Physics;
+use mfpo_sim::tasks::{Benchmark, BenchmarkTask};
+use mfpo_sim::{EnvOptions, SimError, TaskOptions, registry};
+use rand_chacha::ChaCha8Rng;
 
 #[path = "../examples/ball_on_beam.rs"]
 #[allow(dead_code)]
@@ -36,4 +39,104 @@ fn an_added_task_is_known_everywhere_and_repeats_under_a_seed() {
     };
     assert_eq!(episode(3), episode(3));
     assert_ne!(episode(3), episode(4));
+}
+
+/// A beam whose motor is `motor`, or that has none.
+fn with_motor(motor: &str, options: &TaskOptions) -> Result<Benchmark, SimError> {
+    let model = format!(
+        r#"<mujoco>
+          <worldbody>
+            <body>
+              <joint name="tilt" axis="0 1 0"/>
+              <geom type="box" size="0.5 0.05 0.01" mass="0.5"/>
+              <body pos="0 0 0.05">
+                <joint name="roll" type="slide" axis="1 0 0"/>
+                <geom type="sphere" size="0.04" mass="0.1"/>
+              </body>
+            </body>
+          </worldbody>
+          <actuator>{motor}</actuator>
+        </mujoco>"#
+    );
+    Ok(Benchmark {
+        physics: Physics::from_xml(&model)?,
+        ..ball_on_beam::make(options)?
+    })
+}
+
+#[test]
+fn a_task_whose_actions_would_do_nothing_is_refused() {
+    registry::register("unlimited", |options| {
+        with_motor(r#"<motor joint="tilt"/>"#, options)
+    });
+    registry::register("motorless", |options| with_motor("", options));
+    for (task, got) in [
+        ("unlimited", "(number 0, from 0) with the range 0 to 0"),
+        ("motorless", "no actuator"),
+    ] {
+        let Err(error) = registry::make(task, &EnvOptions::train()) else {
+            panic!("'{task}' was accepted");
+        };
+        let text = error.to_string();
+        assert!(text.contains(task) && text.contains(got), "{text}");
+        assert!(text.contains("a ctrlrange that rises"), "{text}");
+    }
+}
+
+/// The example, with one thing wrong from the first step on.
+struct Wrong(Box<dyn BenchmarkTask>, &'static str);
+
+impl BenchmarkTask for Wrong {
+    fn initialize_episode(&mut self, physics: &mut Physics, rng: &mut ChaCha8Rng) -> Result<(), SimError> {
+        self.0.initialize_episode(physics, rng)
+    }
+
+    fn step(&mut self, physics: &mut Physics, action: &[f64]) -> Result<(), SimError> {
+        self.0.step(physics, action)
+    }
+
+    fn observe(&self, physics: &Physics, out: &mut Vec<f64>) {
+        self.0.observe(physics, out);
+        match self.1 {
+            "longer" if physics.time() > 0.0 => out.push(0.0),
+            "damaged" if physics.time() > 0.0 => out[2] = f64::NAN,
+            _ => {}
+        }
+    }
+
+    fn reward(&mut self, physics: &Physics, action: &[f64]) -> f64 {
+        match self.1 {
+            "priceless" => f64::INFINITY,
+            _ => self.0.reward(physics, action),
+        }
+    }
+
+    fn terminated(&self, physics: &Physics) -> bool {
+        self.0.terminated(physics)
+    }
+}
+
+fn wrong(what: &'static str, options: &TaskOptions) -> Result<Benchmark, SimError> {
+    let example = ball_on_beam::make(options)?;
+    Ok(Benchmark {
+        task: Box::new(Wrong(example.task, what)),
+        ..example
+    })
+}
+
+#[test]
+fn what_a_task_must_not_tell_is_an_error_that_names_it() {
+    registry::register("longer", |options| wrong("longer", options));
+    registry::register("damaged", |options| wrong("damaged", options));
+    registry::register("priceless", |options| wrong("priceless", options));
+    for (task, expected) in [
+        ("longer", "observation has 5 components; expected 4"),
+        ("damaged", "component 2 of the observation is NaN"),
+        ("priceless", "component 0 of the reward is inf"),
+    ] {
+        let mut env = registry::make(task, &EnvOptions::train()).unwrap();
+        env.reset(3).unwrap();
+        let text = env.step(&[0.0]).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
 }

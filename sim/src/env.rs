@@ -17,11 +17,12 @@ pub trait Env: Send {
     /// A [`SimError`] when the physics does not start.
     fn reset(&mut self, seed: u64) -> Result<Vec<f32>, SimError>;
 
-    /// Applies `action` for one control period.
+    /// Applies `action` for one control period. Where MuJoCo puts a benchmark's model that diverged back to its rest pose, the
+    /// episode goes on from there, as the originals' do, and a warning is logged.
     ///
     /// # Errors
     /// [`SimError::NotReset`], [`SimError::EpisodeOver`], an action of the wrong length or with a number that is
-    /// not finite, or physics that diverged.
+    /// not finite, or a state, an observation or a reward that is not finite.
     fn step(&mut self, action: &[f32]) -> Result<Step, SimError>;
 
     /// Model and state, to be drawn.

@@ -42,6 +42,17 @@ pub enum SimError {
         /// Where it was looked for.
         path: String,
     },
+    /// A task without actuators, or with one that actions cannot be scaled to.
+    #[error(
+        "task '{task}' has {got}; expected one actuator or more, each with a ctrlrange that rises: actions in [-1, 1] are \
+         scaled to it"
+    )]
+    Actuators {
+        /// The task.
+        task: String,
+        /// What it has.
+        got: String,
+    },
     /// An option of a task that does not exist or has a value of another type.
     #[error("task '{task}': {reason}")]
     TaskOption {
@@ -87,7 +98,7 @@ pub enum SimError {
     /// A vector of the wrong length.
     #[error("{what} has {got} components; expected {expected}")]
     Size {
-        /// Action, command or pose.
+        /// Action, command, pose, observation or reward.
         what: &'static str,
         /// The length that was expected.
         expected: usize,
@@ -97,7 +108,7 @@ pub enum SimError {
     /// A number that is NaN or infinite.
     #[error("component {index} of the {what} is {got}; expected a finite number")]
     NotFinite {
-        /// Action, command or pose.
+        /// Action, command, pose, observation or reward.
         what: &'static str,
         /// Which component.
         index: usize,

@@ -1,14 +1,10 @@
 //! The simulated robot on ROS 2; the only file of this crate that names r2r. Topics are relative: `joint_states`
 //! and `robot/episode` out, `goal` where the robot has goals, `commands` in.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
 
 use mfpo_ros::r2r::{self, Publisher};
-use mfpo_ros::{Inbox, RosError, create_node, qos, time};
+use mfpo_ros::{Inbox, RosError, SpinThread, create_node, qos, time};
 use r2r::geometry_msgs::msg::PointStamped;
 use r2r::mfpo_msgs::msg::EpisodeResult as EpisodeMessage;
 use r2r::sensor_msgs::msg::JointState;
@@ -17,12 +13,11 @@ use tracing::warn;
 
 use crate::robot::{EpisodeResult, JointStates, Robot, RobotLink};
 
-/// Nothing can wake a `spin_once` that waits, so that this is also the longest that stopping takes.
-const SPIN_WAIT: Duration = Duration::from_millis(20);
-
-/// The robot's link over ROS 2. Commands are received on a thread of their own, states are published by the thread
-/// that steps the physics.
+/// The robot's link over ROS 2. Commands are received on a thread of their own, whose panic ends the process: a robot that
+/// no longer hears commands must not look as if it did. States are published by the thread that steps the physics.
 pub struct RosLink {
+    /// Held for its drop alone, which ends the thread, before anything else of the link is gone.
+    _receives: SpinThread,
     commands: Receiver<Vec<f64>>,
     states: Publisher<JointState>,
     episodes: Publisher<EpisodeMessage>,
@@ -31,8 +26,6 @@ pub struct RosLink {
     /// Reused from one publication to the next; holds the joint names.
     message: JointState,
     on_episode: Box<dyn FnMut(&EpisodeResult)>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl RosLink {
@@ -51,43 +44,38 @@ impl RosLink {
             .map_err(publishing("robot/episode"))?;
         let goals = robot.has_goal().then(|| node.create_publisher("goal", qos::GOAL));
         let goals = goals.transpose().map_err(publishing("goal"))?;
-        let inbox = Inbox::subscribe(&mut node, "commands", qos::COMMANDS)?;
-        let (sender, commands) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || receive_commands(node, inbox, &sender, &stopped));
+        let (receives, commands) = receive_commands(node)?;
         let message = JointState {
             name: robot.joints().iter().map(|joint| joint.name.clone()).collect(),
             ..JointState::default()
         };
         Ok(Self {
+            _receives: receives,
             commands,
             states,
             episodes,
             goals,
             message,
             on_episode,
-            stop,
-            thread: Some(thread),
         })
     }
 }
 
-/// Spins the node and passes every command on.
-fn receive_commands(
-    mut node: r2r::Node,
-    mut inbox: Inbox<Float64MultiArray>,
-    sender: &Sender<Vec<f64>>,
-    stop: &AtomicBool,
-) {
-    while !stop.load(Ordering::Relaxed) {
-        node.spin_once(SPIN_WAIT);
+/// Spins the node, and passes every command on.
+fn receive_commands(mut node: r2r::Node) -> Result<(SpinThread, Receiver<Vec<f64>>), RosError> {
+    let mut inbox: Inbox<Float64MultiArray> = Inbox::subscribe(&mut node, "commands", qos::COMMANDS)?;
+    let (sender, commands) = channel();
+    let thread = SpinThread::start_showing(node, "commands", move |_| {
         while let Some(message) = inbox.pop() {
-            if sender.send(message.data).is_err() {
-                return;
-            }
+            // The robot takes no more only while it ends.
+            let _ = sender.send(message.data);
         }
-    }
+    });
+    let thread = thread.map_err(|error| RosError::Rcl {
+        doing: "starting the thread that receives commands",
+        reason: error.to_string(),
+    })?;
+    Ok((thread, commands))
 }
 
 impl RobotLink for RosLink {
@@ -132,15 +120,5 @@ impl RobotLink for RosLink {
             warn!("result of episode {} not published: {error}", result.index);
         }
         (self.on_episode)(result);
-    }
-}
-
-impl Drop for RosLink {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread has already been printed.
-            let _ = thread.join();
-        }
     }
 }

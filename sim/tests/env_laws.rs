@@ -260,6 +260,27 @@ fn a_delay_that_a_benchmark_would_round_to_none_is_refused() {
 }
 
 #[test]
+fn physics_that_diverges_is_an_error_of_a_robot_and_seen_in_a_benchmark() {
+    let mut robot = registry::make("swing_arm", &EnvOptions::default()).unwrap();
+    robot.reset(3).unwrap();
+    robot.physics().qvel_mut()[0] = f64::NAN;
+    assert!(matches!(robot.step(&[0.0]), Err(SimError::Unstable { .. })));
+    robot.reset(3).unwrap();
+    robot.step(&[0.0]).unwrap();
+
+    let mut hopper = registry::make("Hopper-v5", &EnvOptions::default()).unwrap();
+    for velocity in [1e11, f64::NAN] {
+        hopper.reset(3).unwrap();
+        assert!(!hopper.physics().has_diverged());
+        hopper.physics().qvel_mut()[0] = velocity;
+        // MuJoCo hides it: the state is finite again.
+        let step = hopper.step(&[0.0; 3]).unwrap();
+        assert!(step.observation.iter().all(|o| o.is_finite()));
+        assert!(hopper.physics().has_diverged());
+    }
+}
+
+#[test]
 fn an_environment_step_is_cheap() {
     const STEPS: u32 = 10_000;
     let mut env = registry::make("swing_arm", &EnvOptions::default()).unwrap();

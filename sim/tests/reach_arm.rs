@@ -1,9 +1,10 @@
 //! `reach_arm`: whoever knows the arm brings its tip to every goal, and whoever does not look at the goal fails.
 
+use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use mfpo_sim::env::evaluation_seed;
-use mfpo_sim::{EnvOptions, registry};
+use mfpo_sim::{EnvOptions, FullState, registry};
 
 const LINKS: (f64, f64) = (0.3, 0.25);
 const STARTS: u64 = 100;
@@ -65,4 +66,31 @@ fn who_does_not_look_at_the_goal_fails() {
     let blind = successes(blind);
     println!("standing still {still}, always to the same place {blind}");
     assert!(still < 0.1 && blind < 0.1, "{still} {blind}");
+}
+
+#[test]
+fn a_rollout_has_the_goal_that_its_state_gives() {
+    let with = |name: &str, values: &[f64]| FullState {
+        model: BTreeMap::from([(name.to_owned(), values.to_vec())]),
+        ..FullState::default()
+    };
+    let mut arm = registry::rollout("reach_arm", &EnvOptions::evaluate()).unwrap();
+    arm.begin(&with("goal", &[0.2, -0.1, 0.1]), 3).unwrap();
+    for (seen, expected) in arm.observation()[6..8].iter().zip([0.6, -0.3]) {
+        assert!((seen - expected).abs() < 1e-6, "{seen}, expected {expected}");
+    }
+    for (state, expected) in [
+        (with("goal", &[0.2, -0.1]), "3 finite numbers"),
+        (with("goal", &[0.2, f64::NAN, 0.1]), "3 finite numbers"),
+        (with("target", &[0.2, -0.1, 0.1]), "'goal', its x, y and z"),
+    ] {
+        let text = arm.begin(&state, 3).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+    let mut without = registry::rollout("swing_arm", &EnvOptions::evaluate()).unwrap();
+    let text = without
+        .begin(&with("goal", &[0.0; 3]), 3)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("keeps nothing in the model"), "{text}");
 }

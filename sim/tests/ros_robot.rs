@@ -138,6 +138,25 @@ fn a_robot_without_commands_ends_cleanly_too() {
 }
 
 #[test]
+fn a_robot_whose_episodes_nobody_reads_ends_with_the_reason() {
+    let (reader, nobody) = std::io::pipe().unwrap();
+    drop(reader);
+    let namespace = format!("__ns:=/robot_unread_{}", std::process::id());
+    let output = Command::new(env!("CARGO_BIN_EXE_robot"))
+        .args(["--no-wait", "--episode-seconds", "0.2", "--json"])
+        .args(["--ros-args", "-r", &namespace])
+        .stdout(nobody)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("episode 0 cannot be told on standard output") && !said.contains("panicked"),
+        "{said}"
+    );
+}
+
+#[test]
 fn wrong_arguments_are_answered_with_the_closest_valid_ones() {
     let output = robot(&["--task", "swingarm"]);
     assert!(!output.status.success());

@@ -1,5 +1,5 @@
 //! Parameters of the node, as the values that they say: [`declared()`] declares them with default, description, range
-//! and check, [`Config::read`] reads them.
+//! and check, [`Config::read`] reads them, and [`trusted_keys`] the files that one of them names.
 
 mod checks;
 mod declared;
@@ -7,8 +7,6 @@ mod doubts;
 mod read;
 
 use std::path::PathBuf;
-
-use mfpo_policy::signature::TrustedKeys;
 
 use crate::control_loop::Settings;
 use crate::diagnostics::Thresholds;
@@ -18,6 +16,7 @@ use crate::recording;
 use crate::schedule::Trigger;
 
 pub use declared::declared;
+pub use read::trusted_keys;
 
 /// How commands are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +62,6 @@ pub struct Config {
     pub accept_runs: Vec<String>,
     /// Need versions not rise within a run?
     pub allow_downgrade: bool,
-    /// Whose signatures count.
-    pub trusted_keys: TrustedKeys,
     /// How commands are published.
     pub command_topic: CommandTopic,
     /// The robot that a bundle must be for; empty is any.

@@ -34,7 +34,6 @@ impl Config {
             accept_bundles: read.flag("accept_bundles")?,
             accept_runs: texts(read.get("accept_runs")?),
             allow_downgrade: read.flag("allow_downgrade")?,
-            trusted_keys: read_keys(read.get("trusted_keys")?).unwrap_or_default(),
             command_topic: read.named("command_topic_type", |name| match name {
                 "float64_multi_array" => Some(CommandTopic::Float64MultiArray),
                 "joint_trajectory" => Some(CommandTopic::JointTrajectory),
@@ -67,6 +66,16 @@ impl Config {
         })
     }
 }
+/// Whose signatures count. Read once, at the start, and not with the rest: the keys may lie in files, and one that is gone
+/// later must neither keep an operator from changing another parameter nor leave everybody trusted.
+///
+/// # Errors
+/// A key that cannot be read, also where it could when the parameter was checked.
+pub fn trusted_keys(parameters: &Parameters) -> Result<TrustedKeys, ParameterError> {
+    const NAME: &str = "trusted_keys";
+    read_keys(Read(parameters).get(NAME)?).map_err(|reason| bad(NAME, &reason))
+}
+
 struct Read<'a>(&'a Parameters);
 
 impl Read<'_> {

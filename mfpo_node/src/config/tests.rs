@@ -149,3 +149,23 @@ fn a_trajectory_without_positions_is_doubted_with_what_to_take_instead() {
     }
     assert!(doubts("command_topic_type", trajectory(), CommandInterface::Position).is_empty());
 }
+
+#[test]
+fn a_trusted_key_that_is_gone_since_it_was_checked_is_an_error_and_not_trust_in_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lab.pub");
+    let key = mfpo_policy::signature::SigningKey::from_seed(&[1; 32]).public();
+    std::fs::write(&file, key.to_string()).unwrap();
+    let mut parameters = Parameters::new(declared());
+    let value = Value::StringArray(vec![file.display().to_string()]);
+    parameters.set("trusted_keys", &value).unwrap();
+    assert_eq!(trusted_keys(&parameters).unwrap().0, [key]);
+    std::fs::remove_file(&file).unwrap();
+    let error = trusted_keys(&parameters).unwrap_err().to_string();
+    assert!(
+        error.contains("parameter 'trusted_keys'") && error.contains("lab.pub"),
+        "{error}"
+    );
+    // What else the parameters say can still be read.
+    Config::read(&parameters).unwrap();
+}

@@ -38,7 +38,7 @@ use r2r::mfpo_msgs::srv::LoadPolicy;
 use r2r::std_msgs::msg::String as StringMessage;
 use r2r::std_srvs::srv::Trigger;
 
-use crate::config::Config;
+use crate::config::{Config, trusted_keys};
 use crate::control_loop::Tuning;
 use crate::diagnostics::{Sources, diagnose};
 use crate::lifecycle::Lifecycle;
@@ -161,7 +161,7 @@ impl Service {
     /// Reads what the parameters say; nothing runs yet.
     ///
     /// # Errors
-    /// When the device cannot be had.
+    /// When the device cannot be had, or a trusted key cannot be read.
     pub fn new(
         config: Config,
         parameters: Parameters,
@@ -175,7 +175,7 @@ impl Service {
             config.accept_runs.clone(),
         );
         expected.is_budgeted = config.settings.compute_budget > 0;
-        expected.trusted_keys = config.trusted_keys.clone();
+        expected.trusted_keys = trusted_keys(&parameters)?;
         expected.allow_downgrade = config.allow_downgrade;
         expected.device = config.device.parse::<DeviceName>()?.open()?;
         expected.keeps_bundles = outputs.recording.is_some();

@@ -12,7 +12,7 @@ fn drawn(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// A policy of two steps with random weights and critics.
-fn sampler() -> ActionSampler {
+fn networks() -> PolicyNetworks {
     let (observation, action) = SIZES;
     let actor = MeanFlow::initialize(1, (observation, action, action), &[32, 32], &Device::Cpu).unwrap();
     let support = ValueSupport {
@@ -25,14 +25,17 @@ fn sampler() -> ActionSampler {
         let parameters = Critic::initialize(seed, sizes, &[32, 32], &Device::Cpu).unwrap();
         Critic::load(&parameters, support).unwrap()
     });
-    let networks = PolicyNetworks {
+    PolicyNetworks {
         actor: MeanFlow::load(&actor, action).unwrap(),
         critics: Some(critics),
         clipped_double_q: true,
         steps: 2,
         normalizer: None,
-    };
-    ActionSampler::new(&networks, &Device::Cpu).unwrap()
+    }
+}
+
+fn sampler() -> ActionSampler {
+    ActionSampler::new(&networks(), &Device::Cpu).unwrap()
 }
 
 /// An action, how far the sampler was asked to go for it, and the value.
@@ -114,4 +117,31 @@ fn a_depth_that_the_policy_does_not_have_is_refused_by_name() {
         error.to_string(),
         "3 steps and 1 candidates were asked for; expected 1 step and 1 candidate, or 2 steps"
     );
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_an_error_and_chooses_no_action() {
+    for (damaged, is_clipped) in [(0, true), (1, true), (0, false), (1, false)] {
+        let mut networks = networks();
+        networks.clipped_double_q = is_clipped;
+        if let Some(critics) = &mut networks.critics {
+            let bias = &mut critics[damaged].trunk.head.bias;
+            *bias = Tensor::full(f32::NAN, bias.dims().to_vec(), &Device::Cpu).unwrap();
+        }
+        let mut sampler = ActionSampler::new(&networks, &Device::Cpu).unwrap();
+        let (observation, noise) = (drawn(5, SIZES.0), drawn(6, 4 * SIZES.1));
+        let mut action = [7.0; SIZES.1];
+        let error = sampler
+            .sample_into(&observation, &noise, 4, &mut action)
+            .unwrap_err();
+        assert!(
+            matches!(error, SampleError::NotFiniteValue { candidate: 0, .. }),
+            "{error}"
+        );
+        assert_eq!(action, [7.0; SIZES.1]);
+        // One candidate needs no critic.
+        sampler
+            .sample_into(&observation, &noise[..SIZES.1], 1, &mut action)
+            .unwrap();
+    }
 }

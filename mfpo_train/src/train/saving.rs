@@ -165,12 +165,19 @@ impl Run {
 
 /// Does the error say that a number is not finite?
 fn is_not_finite(error: &anyhow::Error) -> bool {
-    let learner = matches!(
-        error.downcast_ref(),
-        Some(LearnerError::NotFinite { .. } | LearnerError::Sample(SampleError::NotFinite { .. }))
-    );
+    let of_sampler = |error: &SampleError| {
+        matches!(
+            error,
+            SampleError::NotFinite { .. } | SampleError::NotFiniteValue { .. }
+        )
+    };
+    let learner = match error.downcast_ref() {
+        Some(LearnerError::NotFinite { .. }) => true,
+        Some(LearnerError::Sample(error)) => of_sampler(error),
+        _ => false,
+    };
     let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
-    let sample = matches!(error.downcast_ref(), Some(SampleError::NotFinite { .. }));
+    let sample = error.downcast_ref::<SampleError>().is_some_and(of_sampler);
     let action = matches!(error.downcast_ref(), Some(SimError::NotFinite { .. }));
     learner || metric || sample || action
 }

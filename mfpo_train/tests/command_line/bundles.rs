@@ -34,6 +34,13 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
         "{words}"
     );
     assert!(refusal(&["inspect", "/nowhere.safetensors"]).contains("cannot read /nowhere.safetensors"));
+    let most = mfpo_policy::bundle::MOST_BYTES as u64;
+    std::fs::File::create(&bad).unwrap().set_len(most + 1).unwrap();
+    let words = refusal(&["inspect", text(&bad)]);
+    assert!(
+        words.contains(&format!("bad.safetensors is {} bytes large", most + 1)),
+        "{words}"
+    );
 }
 
 #[test]
@@ -103,6 +110,19 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
     assert!(told(&["verify", plain]).contains("signed by nobody"));
     assert!(refusal(&["verify", plain, "--trust", text(&ours)]).contains("the bundle is not signed"));
     told(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+    let resign = || {
+        let output = output(&["sign", plain, "--key", text(&key), "--out", text(&signed)]);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(resign().is_empty());
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o640);
+    std::fs::set_permissions(&key, open).unwrap();
+    let said = resign();
+    assert!(
+        said.contains("others can read") && said.contains("chmod 600"),
+        "{said}"
+    );
     let public = told(&["verify", text(&signed), "--trust", text(&ours)]);
     assert!(told(&["inspect", text(&signed)]).contains("signed by"));
     let hexadecimal = public.trim_end().rsplit(' ').next().unwrap();

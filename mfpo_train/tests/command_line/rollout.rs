@@ -1,5 +1,8 @@
 //! `rollout`: a task driven from outside.
 
+use std::io::Write;
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -43,6 +46,37 @@ fn a_rollout_starts_where_the_file_says_and_prints_every_step() {
 }
 
 #[test]
+fn a_rollout_answers_each_action_before_it_reads_the_next() {
+    let mut child = command(&["rollout", "swing_arm", "--actions", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut actions = child.stdin.take().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (sender, answers) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        for line in out.lines() {
+            sender.send(line.unwrap()).unwrap();
+        }
+    });
+    let answer = || -> Value {
+        let line = answers.recv_timeout(Duration::from_secs(60));
+        serde_json::from_str(&line.expect("an answer while the input is open")).unwrap()
+    };
+    let mut told = answer();
+    for _ in 0..3 {
+        // A damper, which has to know the velocity of now.
+        let torque = -0.01 * told["qvel"][0].as_f64().unwrap();
+        writeln!(actions, "[{torque}]").unwrap();
+        told = answer();
+    }
+    drop(actions);
+    assert!(child.wait().unwrap().success());
+    reading.join().unwrap();
+}
+
+#[test]
 fn a_rollout_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -77,6 +111,8 @@ fn a_rollout_refuses_what_does_not_fit() {
         ]);
         assert!(text.contains(expected), "{text}");
     }
+    let text = refusal(&["rollout", "swing_arm", "--actions", "/nowhere.jsonl"]);
+    assert!(text.contains("cannot read /nowhere.jsonl"), "{text}");
     let text = refusal(&["rollout", "InvertedPendulum", "--actions", &none]);
     assert!(text.contains("did you mean 'InvertedPendulum-v5'?"), "{text}");
     let text = refusal(&["rollout", "Ant-v5", "--option", "frame_skp=3", "--actions", &none]);

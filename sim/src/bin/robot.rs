@@ -1,8 +1,9 @@
 //! `robot`: a simulated robot on ROS 2, in real time.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use mfpo_ros::{args, log, shutdown};
 use mfpo_sim::robot::{EpisodeResult, Robot, RobotOptions};
@@ -78,13 +79,23 @@ fn run(arguments: Arguments) -> Result<()> {
         "stopped after {} episodes, {} successful; real-time factor {:.3}",
         summary.episodes, summary.successes, summary.real_time_factor
     );
-    Ok(())
+    match shutdown::failure() {
+        Some(why) => bail!("{why}"),
+        None => Ok(()),
+    }
 }
 
 fn report(result: &EpisodeResult, json: bool) {
     if json {
         // Numbers and booleans only, so that this cannot fail.
-        println!("{}", serde_json::to_string(result).unwrap_or_default());
+        let line = serde_json::to_string(result).unwrap_or_default();
+        // Not println, which panics where nobody reads it; a robot that is to report and cannot ends instead.
+        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+            shutdown::fail(format!(
+                "episode {} cannot be told on standard output: {error}",
+                result.index
+            ));
+        }
         return;
     }
     let outcome = if result.success { "success" } else { "no success" };

@@ -1,10 +1,12 @@
 //! The environment of any [`super::BenchmarkTask`].
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use mfpo_policy::subject::{Subject, TaskSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tracing::warn;
 
 use super::benchmark::Benchmark;
 use super::rollout::{FullState, Outcome, Rollout, copy_part};
@@ -28,20 +30,18 @@ pub struct BenchmarkEnv {
     /// Actions on their way, where an episode drew a delay.
     waiting: VecDeque<Vec<f64>>,
     effort: f64,
+    /// Has it been told that the physics diverged?
+    is_told: bool,
 }
 
 impl BenchmarkEnv {
     /// An environment of the task called `name`.
     ///
     /// # Errors
-    /// A [`SimError`] for an option outside its range or an actuator without limits.
+    /// A [`SimError`] for an option outside its range, no actuator, or one without limits.
     pub fn new(name: &str, mut benchmark: Benchmark, options: &EnvOptions) -> Result<Self, SimError> {
         let randomization = checked(&options.randomization, &benchmark)?;
-        let ranges = benchmark.physics.actuator_ctrlrange();
-        let action_scale: Vec<_> = ranges
-            .iter()
-            .map(|[low, high]| (0.5 * (low + high), 0.5 * (high - low)))
-            .collect();
+        let action_scale = action_scale(name, benchmark.physics.actuator_ctrlrange())?;
         let max_episode_steps = options.max_episode_steps.unwrap_or(benchmark.episode_steps);
         if max_episode_steps == 0 {
             let (what, expected) = ("max_episode_steps", "1 or more");
@@ -85,6 +85,7 @@ impl BenchmarkEnv {
             observation,
             waiting: VecDeque::new(),
             effort: 1.0,
+            is_told: false,
         })
     }
 
@@ -134,8 +135,30 @@ impl BenchmarkEnv {
             .observe(&self.benchmark.physics, &mut self.observation);
     }
 
+    /// Refuses an observation or a reward that a task of one's own must not give: whoever learns from it would only be told
+    /// of its own numbers.
+    fn check_told(&self, reward: f64) -> Result<(), SimError> {
+        check_vector("observation", &self.observation, self.spec.observation_size)?;
+        check_vector("reward", &[reward], 1)
+    }
+
     fn rounded(&self) -> Vec<f32> {
         self.observation.iter().map(|o| *o as f32).collect()
+    }
+
+    /// The originals go on from the rest pose that MuJoCo puts a model into, and so does this; who looks at returns alone
+    /// would never know.
+    fn tell_of_divergence(&mut self) {
+        if self.is_told || !self.benchmark.physics.has_diverged() {
+            return;
+        }
+        self.is_told = true;
+        warn!(
+            "task '{}': the physics diverged by step {} of an episode, and MuJoCo put the model back to its rest pose; it goes on \
+             from there, as the originals do. A shorter physics step or smaller commands prevent it (told once an environment)",
+            self.spec.name,
+            self.steps.unwrap_or(0)
+        );
     }
 
     /// One control period with `self.action`.
@@ -153,6 +176,27 @@ impl BenchmarkEnv {
             truncated: steps >= self.spec.max_episode_steps,
         })
     }
+}
+
+/// Middle and half width of each action. An actuator without limits has the range `(0, 0)`, in which every action would be
+/// none.
+fn action_scale(task: &str, ranges: &[[f64; 2]]) -> Result<Vec<(f64, f64)>, SimError> {
+    let refused = |got: String| {
+        let task = task.to_owned();
+        Err(SimError::Actuators { task, got })
+    };
+    if ranges.is_empty() {
+        return refused("no actuator".to_owned());
+    }
+    let rises = |[low, high]: &[f64; 2]| low.partial_cmp(high) == Some(Ordering::Less);
+    if let Some(index) = ranges.iter().position(|range| !rises(range)) {
+        let [low, high] = ranges[index];
+        return refused(format!(
+            "an actuator (number {index}, from 0) with the range {low} to {high}"
+        ));
+    }
+    let scaled = |[low, high]: &[f64; 2]| (0.5 * (low + high), 0.5 * (high - low));
+    Ok(ranges.iter().map(scaled).collect())
 }
 
 /// What was asked for, in a benchmark, whose own episodes have no delay.
@@ -198,6 +242,7 @@ impl Env for BenchmarkEnv {
         let randomization = self.randomization.clone();
         self.start(seed, &randomization)?;
         self.observe();
+        self.check_told(0.0).inspect_err(|_| self.over = true)?;
         Ok(self.rounded())
     }
 
@@ -215,8 +260,11 @@ impl Env for BenchmarkEnv {
             self.action = self.waiting.pop_front().unwrap_or_default();
         }
         let outcome = self.advance()?;
+        self.tell_of_divergence();
         // Physics that diverged cannot go on: the next step needs a reset.
         self.benchmark.physics.check().inspect_err(|_| self.over = true)?;
+        self.check_told(outcome.reward)
+            .inspect_err(|_| self.over = true)?;
         self.over = outcome.terminated || outcome.truncated;
         Ok(Step {
             observation: self.rounded(),

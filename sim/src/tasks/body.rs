@@ -60,15 +60,20 @@ impl Body {
         for (joint, (position, velocity)) in self.joints.iter().zip(values) {
             self.physics.place(*joint, *position, *velocity);
         }
-        self.state.goal = start.goal;
-        for (axis, coordinate) in start.goal.into_iter().enumerate() {
+        self.set_goal(start.goal);
+        self.physics.forward();
+        self.delay = DelayLine::new(draw.delay, acting);
+        self.read_state();
+    }
+
+    /// Puts the goal somewhere, m, and with it the site that shows it.
+    pub(crate) fn set_goal(&mut self, goal: [f64; 3]) {
+        self.state.goal = goal;
+        for (axis, coordinate) in goal.into_iter().enumerate() {
             if let Some(site) = self.goal_site {
                 self.physics.set_site_position(site, axis, coordinate);
             }
         }
-        self.physics.forward();
-        self.delay = DelayLine::new(draw.delay, acting);
-        self.read_state();
     }
 
     /// Sends a command, in the unit of the robot's interface, `[A]`. It acts after the delay, until the next one.

@@ -1,5 +1,6 @@
 //! The environment of a [`RobotTask`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mfpo_policy::observation::{ActionMap, ObservationBuilder};
@@ -10,11 +11,14 @@ use rand_chacha::ChaCha8Rng;
 use super::body::Body;
 use super::options::NoOptions;
 use super::robot_task::{Hold, RobotTask};
-use super::rollout::{FullState, Outcome, Rollout};
+use super::rollout::{FullState, Outcome, Rollout, copy_part};
 use crate::error::check_vector;
 use crate::physics::Physics;
 use crate::randomize::{Draw, add_noise};
 use crate::{Camera, Env, EnvOptions, EnvSpec, Info, Mode, Randomization, SimError, Step};
+
+/// Name of the goal among the model values of a rollout's state.
+const GOAL: &str = "goal";
 
 /// A robot task as the trainer sees it.
 pub struct RobotEnv {
@@ -93,6 +97,27 @@ impl RobotEnv {
                 Mode::Evaluate => 0.0,
             })
             .collect()
+    }
+
+    /// Takes the goal of a rollout's state over; a robot has no other value that belongs to its model.
+    fn set_goal(&mut self, values: &BTreeMap<String, Vec<f64>>) -> Result<(), SimError> {
+        let has_goal = self.task.spec().observes_goal();
+        if let Some(name) = values.keys().find(|name| !has_goal || *name != GOAL) {
+            let expected = if has_goal {
+                "'goal', its x, y and z in m, and no other"
+            } else {
+                "none: the task keeps nothing in the model"
+            };
+            return Err(SimError::StartState {
+                what: "model value".into(),
+                expected: expected.into(),
+                got: format!("'{name}'"),
+            });
+        }
+        let mut goal = self.body.state().goal;
+        copy_part(GOAL, values.get(GOAL), &mut goal)?;
+        self.body.set_goal(goal);
+        Ok(())
     }
 
     /// What the policy sees, `[S]`.
@@ -179,14 +204,8 @@ impl Env for RobotEnv {
 /// Actions are commands in the unit of the robot's interface; positions and velocities in the order of the model.
 impl Rollout for RobotEnv {
     fn begin(&mut self, state: &FullState, seed: u64) -> Result<(), SimError> {
-        if let Some(name) = state.model.keys().next() {
-            return Err(SimError::StartState {
-                what: "model value".into(),
-                expected: "none: the task keeps nothing in the model".into(),
-                got: format!("'{name}'"),
-            });
-        }
         self.reset(seed)?;
+        self.set_goal(&state.model)?;
         self.body.place(state)?;
         self.body.set_previous_action(&vec![0.0; self.spec.action_size]);
         self.precise = self.observe().iter().copied().map(f64::from).collect();
