@@ -29,10 +29,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// The time since another one, s: by the arrivals or by the stamps, whichever is longer.
+    /// The time between another one and this, s: by the arrivals or by the stamps, whichever is longer. A stamp that goes
+    /// back tells of where the joint was then: what a bridge or a relay passes on once more contradicts nobody.
     fn elapsed_since(&self, before: &Self) -> f64 {
         let by_stamp = if self.stamp > 0 && before.stamp > 0 {
-            self.stamp.saturating_sub(before.stamp).max(0).unsigned_abs()
+            self.stamp.abs_diff(before.stamp)
         } else {
             0
         };
@@ -151,6 +152,24 @@ mod tests {
             contradiction.see(told, FASTEST, |difference| difference);
         }
         assert!(!contradiction.is_certain(at));
+    }
+
+    #[test]
+    fn a_relay_that_tells_the_same_once_more_with_its_old_stamp_is_none() {
+        let swing = |ms: u64| 0.1 * (FASTEST / 0.1 * 1e-3 * ms as f64).sin();
+        let mut contradiction = Contradiction::default();
+        for ms in (100_u64..4_000).step_by(2) {
+            // What was sent 20 ms ago comes right behind what is sent now.
+            for (late, behind) in [(0_u64, 0), (20, MS / 10)] {
+                let told = Told {
+                    position: swing(ms - late),
+                    stamp: ((ms - late) * MS).cast_signed(),
+                    at: MonoTime::from_nanos(ms * MS + behind),
+                };
+                contradiction.see(told, FASTEST, |difference| difference);
+                assert!(!contradiction.is_certain(told.at), "{ms} ms");
+            }
+        }
     }
 
     #[test]
