@@ -143,15 +143,15 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     };
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
-    let control = thread::spawn("control_loop", move || control.run());
-    let control = control.context("starting the control thread")?;
-
     let spin = SpinThread::start_showing(node, "service", move |node| publishers.look(node))
         .context("starting the service thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .context("starting the service runtime")?;
+    // Nothing may fail any more once this one commands the robot: nobody would bring it to its last command.
+    let control = thread::spawn("control_loop", move || control.run());
+    let control = control.context("starting the control thread")?;
     let served = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(service.serve(inputs, &control))
     }));
