@@ -209,8 +209,9 @@ fn wait_for(control: JoinHandle<()>, pulse: &Pulse) -> Option<std::thread::Resul
 fn give_up(recorder: Recorded) -> ! {
     let why = "the control thread stands still and does not end: the robot was not stopped, its own command timeout has to \
                act";
-    end_recording(recorder, why);
+    // Told first: a recorder whose disk hangs may not end either.
     tracing::error!("{why}");
+    end_recording(recorder, why);
     // SAFETY: `_exit` takes a number and does not return. What `exit` would run needs what that thread may hold.
     unsafe { libc::_exit(1) }
 }
