@@ -10,7 +10,8 @@
 //! - Only differences of both are looked at, so that the robot's clock may be any clock.
 //! - The least is forgotten by 200 us a second: twice what two bad clocks drift apart (100 ppm), which therefore never seems
 //!   a delay. Nor does a clock that is slewed by 500 ppm to make up for up to a sixth of a second, where `stale_timeout` is
-//!   0.1 s. A delay that grows by 1 ms a second is then told after 125 s; one that grows by less than 12 ms a minute never is.
+//!   0.1 s. One that is slowed down faster, and by more than that, does, until the node is configured anew. A delay that grows
+//!   by 1 ms a second is then told after 125 s; one that grows by less than 12 ms a minute never is.
 //! - A single stamp that is ahead sets no least: two in a row have to be as fast.
 //! - A stamp that goes back is a clock that was set, and so is a delay that came at once and that nothing caught up
 //!   ([`Backlog::forgive`]): what was over before stays.

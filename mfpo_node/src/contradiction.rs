@@ -29,10 +29,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// The time since another one, s: by the arrivals or by the stamps, whichever is longer.
+    /// The time between another one and this, s: by the arrivals or by the stamps, whichever is longer. A stamp that goes
+    /// back tells of where the joint was then: what a bridge or a relay passes on once more contradicts nobody.
     fn elapsed_since(&self, before: &Self) -> f64 {
         let by_stamp = if self.stamp > 0 && before.stamp > 0 {
-            self.stamp.saturating_sub(before.stamp).max(0).unsigned_abs()
+            self.stamp.abs_diff(before.stamp)
         } else {
             0
         };
@@ -44,6 +45,8 @@ impl Told {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Contradiction {
     last: Option<Told>,
+    /// How the last message leapt, where it did, rad (m).
+    stride: Option<f64>,
     /// The last leap that was not undone, rad (m), and when it was.
     leap: Option<(f64, MonoTime)>,
     returns: u32,
@@ -58,7 +61,14 @@ impl Contradiction {
             return;
         };
         let by = way(told.position - last.position);
-        if by.abs() <= fastest * told.elapsed_since(&last) + NOISE {
+        let leaps = by.abs() > fastest * told.elapsed_since(&last) + NOISE;
+        let before = std::mem::replace(&mut self.stride, leaps.then_some(by));
+        if !leaps {
+            return;
+        }
+        // Two publishers that take turns leap to and fro; twice in one direction is a joint above its velocity limit.
+        if before.is_some_and(|before| before * by > 0.0) {
+            self.leap = None;
             return;
         }
         let is_undone = |(leap, at): (f64, MonoTime)| {
@@ -151,6 +161,33 @@ mod tests {
             contradiction.see(told, FASTEST, |difference| difference);
         }
         assert!(!contradiction.is_certain(at));
+    }
+
+    #[test]
+    fn a_joint_that_swings_above_its_velocity_limit_is_none() {
+        // 3.5 rad/s, told of 50 times a second: its way back follows within 200 ms.
+        let swing = |k: usize| (20.0 * k as f64, 0.4375 * (8.0 * 0.02 * k as f64).sin());
+        for k in 2..300 {
+            assert!(!is_certain((0..k).map(swing)), "{k}");
+        }
+    }
+
+    #[test]
+    fn a_relay_that_tells_the_same_once_more_with_its_old_stamp_is_none() {
+        let swing = |ms: u64| 0.1 * (FASTEST / 0.1 * 1e-3 * ms as f64).sin();
+        let mut contradiction = Contradiction::default();
+        for ms in (100_u64..4_000).step_by(2) {
+            // What was sent 20 ms ago comes right behind what is sent now.
+            for (late, behind) in [(0_u64, 0), (20, MS / 10)] {
+                let told = Told {
+                    position: swing(ms - late),
+                    stamp: ((ms - late) * MS).cast_signed(),
+                    at: MonoTime::from_nanos(ms * MS + behind),
+                };
+                contradiction.see(told, FASTEST, |difference| difference);
+                assert!(!contradiction.is_certain(told.at), "{ms} ms");
+            }
+        }
     }
 
     #[test]

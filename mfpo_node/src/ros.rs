@@ -143,15 +143,15 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     };
     let mut service = Service::new(config, parameters, (to_loop, from_loop), outputs)?;
     service.begin()?;
-    let control = thread::spawn("control_loop", move || control.run());
-    let control = control.context("starting the control thread")?;
-
     let spin = SpinThread::start_showing(node, "service", move |node| publishers.look(node))
         .context("starting the service thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .context("starting the service runtime")?;
+    // Nothing may fail any more once this one commands the robot: nobody would bring it to its last command.
+    let control = thread::spawn("control_loop", move || control.run());
+    let control = control.context("starting the control thread")?;
     let served = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(service.serve(inputs, &control))
     }));
@@ -209,8 +209,9 @@ fn wait_for(control: JoinHandle<()>, pulse: &Pulse) -> Option<std::thread::Resul
 fn give_up(recorder: Recorded) -> ! {
     let why = "the control thread stands still and does not end: the robot was not stopped, its own command timeout has to \
                act";
-    end_recording(recorder, why);
+    // Told first: a recorder whose disk hangs may not end either.
     tracing::error!("{why}");
+    end_recording(recorder, why);
     // SAFETY: `_exit` takes a number and does not return. What `exit` would run needs what that thread may hold.
     unsafe { libc::_exit(1) }
 }

@@ -1,6 +1,7 @@
 //! The control thread: it spins its node inline, drains the joint states at every wake-up, and ticks. What it has to
 //! tell goes into rings that it never waits on; policies arrive in a ring and leave in one, to be freed elsewhere.
 
+mod ending;
 mod goals;
 mod probing;
 mod rings;
@@ -44,8 +45,6 @@ const MARGIN: u64 = 400_000;
 const MOST_MESSAGES: usize = 64;
 /// A stop that has not ended by then is cut, ns: whoever ends this process waits no longer than 5 s.
 const LONGEST_STOP: u64 = 4_000_000_000;
-/// The middleware has this long to deliver the last command.
-const FLUSH: Duration = Duration::from_millis(150);
 
 /// Everything that a robot needs; made off the control thread when its first policy is accepted.
 pub struct Robot {
@@ -168,8 +167,8 @@ impl ControlThread {
                 self.tick_if_due();
             }
         }));
-        self.stop(ended.is_err());
-        if let Err(panic) = ended {
+        let stopped = self.stop(ended.is_err());
+        if let Err(panic) = ended.and(stopped) {
             // To destroy the node needs what the panic may have left locked; a second one would end the process at once.
             std::mem::forget(self);
             resume_unwind(panic);
@@ -465,30 +464,6 @@ impl ControlThread {
         let context = other_context(&self.action, now);
         running.robot.record_other(STOPPING, None, context);
         there
-    }
-
-    /// Brings the robot to its last safe command and gives the middleware time to deliver it. States are listened to on
-    /// the way, unless that `can_fail`.
-    fn stop(&mut self, can_fail: bool) {
-        let began = MonoTime::now();
-        let commanding = self
-            .running
-            .as_ref()
-            .filter(|running| running.mode.is_commanding() && running.robot.control.commanded().is_some());
-        let has_commanded = commanding.is_some();
-        if let Some(period) = commanding.map(|running| running.robot.period) {
-            let (mut next, mut is_deaf) = (began, can_fail);
-            while !self.send_stop(next, began) {
-                self.rings.pulse.beat(MonoTime::now());
-                next = next.plus(period);
-                is_deaf = is_deaf || catch_unwind(AssertUnwindSafe(|| self.drain())).is_err();
-                next.sleep_until();
-            }
-            std::thread::sleep(FLUSH);
-        }
-        if let Some(running) = &mut self.running {
-            running.end(has_commanded, &mut self.rings.tell);
-        }
     }
 }
 

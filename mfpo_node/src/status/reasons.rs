@@ -199,7 +199,8 @@ impl Status {
             Verdict::Behind { joint, by } => {
                 format!(
                     "joint '{}' reports later and later: its states take {:.0} ms longer on their way than at best; its \
-                     publisher, a bridge or the network falls behind (or it is a simulator slower than real time: set use_sim_time)",
+                     publisher, a bridge or the network falls behind (or it is a simulator slower than real time: set use_sim_time; or \
+                     the robot's clock was slowed down to be set right: deactivate, clean up and configure the node when it is)",
                     self.name(*joint),
                     *by as f64 * 1e-6
                 )

@@ -85,7 +85,7 @@ impl Status {
     pub(super) fn explain_contradiction(&self, joint: usize) -> String {
         format!(
             "publishers contradict each other about joint '{}': {}; end the wrong one (several are right where each reports \
-             joints of its own)",
+             joints of its own: then a sensor of this joint jumps to and fro)",
             self.name(joint),
             self.reporters.in_words()
         )

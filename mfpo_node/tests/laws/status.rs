@@ -107,6 +107,7 @@ fn a_joint_that_falls_behind_is_named_with_what_may_be_behind_it() {
         "joint 'a' reports later and later",
         "205 ms longer",
         "use_sim_time",
+        "clock was slowed down to be set right: deactivate, clean up and configure",
     ] {
         assert!(text.contains(part), "{text}");
     }
@@ -240,6 +241,7 @@ fn publishers_that_contradict_each_other_are_named_with_what_to_do() {
         "contradict each other about joint 'b'",
         "/left/joint_states has 2 publishers (node '/driver', node '/mock')",
         "end the wrong one",
+        "then a sensor of this joint jumps",
     ] {
         assert!(text.contains(part), "{text}");
     }
