@@ -3,6 +3,7 @@
 
 pub mod backlog;
 pub mod budget;
+pub mod causes;
 pub mod config;
 pub mod contradiction;
 pub mod control_loop;

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match mfpo_node::ros::run(log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", mfpo_node::causes::in_words(&error));
             ExitCode::FAILURE
         }
     }

@@ -15,6 +15,7 @@ use super::service::Service;
 use r2r::ServiceRequest;
 use r2r::mfpo_msgs::srv::LoadPolicy;
 
+use crate::causes;
 use crate::control_loop::ControlLoop;
 use crate::joint_states::JointStates;
 use crate::lifecycle::{Outcome, State};
@@ -118,7 +119,7 @@ impl Service {
     /// When it cannot be read or is refused.
     pub fn start_with(&mut self, path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
-        let bytes = file::read(path).with_context(|| format!("reading the policy '{shown}'"))?;
+        let bytes = file::read(path).context("parameter policy")?;
         let policy = self
             .expected
             .validate(&bytes)
@@ -227,7 +228,7 @@ impl Service {
                 let identity = Arc::clone(policy.identity());
                 self.install(policy)
                     .map(|()| Some(identity))
-                    .map_err(|error| format!("{error:#}"))
+                    .map_err(|error| causes::in_words(&error))
             }
             Ok(Checked::AlreadyLive) => Ok(None),
             Ok(Checked::Refused { reason, curable }) => {

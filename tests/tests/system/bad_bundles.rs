@@ -302,6 +302,11 @@ fn a_bad_policy_to_start_with_is_refused_with_its_name_and_the_reason() {
         let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
         let mut control = env.control(&parameters);
         assert_eq!(control.ended().code(), Some(1), "{parameters:?}");
-        assert_says(&control.log(), &words);
+        let log = control.log();
+        assert_says(&log, &words);
+        assert!(
+            words.iter().all(|word| log.matches(word).count() == 1),
+            "a reason is told once: {log}"
+        );
     }
 }
