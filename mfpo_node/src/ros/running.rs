@@ -53,6 +53,15 @@ impl Mode {
     pub fn is_probing(self) -> bool {
         matches!(self, Self::Probing { .. })
     }
+
+    /// What follows when it is to stop; `None` where nothing is commanded that could be stopped. A stop that is under way goes
+    /// on: whoever asks for it again does not put off the moment at which it is cut.
+    fn stopped(self, now: MonoTime) -> Option<Self> {
+        match self {
+            Self::Stopping { .. } => Some(self),
+            _ => self.is_commanding().then_some(Self::Stopping { began: now }),
+        }
+    }
 }
 
 /// What the status says of the loop, and why.
@@ -176,12 +185,12 @@ impl Running {
 
     /// Begins to stop; `false` where nothing is commanded that could be stopped.
     pub fn begin_stop(&mut self, now: MonoTime) -> bool {
-        if self.mode.is_commanding() {
-            self.mode = Mode::Stopping { began: now };
-            return true;
-        }
-        self.rest();
-        false
+        let Some(stopping) = self.mode.stopped(now) else {
+            self.rest();
+            return false;
+        };
+        self.mode = stopping;
+        true
     }
 
     /// Begins a probe at the next deadline.
@@ -323,6 +332,20 @@ mod tests {
     fn silent(joint: usize) -> Reason {
         let age = 300_000_000;
         Reason::States(Verdict::Stale { joint, age })
+    }
+
+    #[test]
+    fn a_stop_that_is_asked_for_again_is_cut_no_later() {
+        let at = |ms: u64| MonoTime::from_nanos(1_000_000 * ms);
+        let stopping = Mode::Active.stopped(at(1_000));
+        assert_eq!(stopping, Some(Mode::Stopping { began: at(1_000) }));
+        let again = stopping.and_then(|mode| mode.stopped(at(4_500)));
+        assert_eq!(again, stopping, "it began when it began");
+        let by_probe = Mode::Probing { moves: true }.stopped(at(0));
+        assert_eq!(by_probe, Some(Mode::Stopping { began: at(0) }));
+        for idle in [Mode::Inactive, Mode::Starting, Mode::Probing { moves: false }] {
+            assert_eq!(idle.stopped(at(0)), None, "{idle:?}");
+        }
     }
 
     #[test]
