@@ -20,6 +20,8 @@ use crate::time::MonoTime;
 
 /// How often the graph is looked at, ns.
 const LOOK_EVERY: u64 = Duration::from_millis(500).as_nanos() as u64;
+/// How long after a look that has failed it is looked again, ns.
+const LOOK_AGAIN: u64 = Duration::from_secs(10).as_nanos() as u64;
 /// Publishers that are named at most.
 const MOST: usize = 16;
 /// The topic of the joint states, relative.
@@ -62,7 +64,10 @@ pub struct Publishers {
     nodes: Vec<Node>,
     come_and_gone: ComeAndGone,
     several_sources: SeveralSources,
-    is_broken: bool,
+    /// The last look has failed.
+    has_failed: bool,
+    /// That looks fail has been told.
+    is_told: bool,
 }
 
 /// The topics that only one node may publish on, and which.
@@ -121,7 +126,8 @@ impl Publishers {
             nodes: Vec::new(),
             come_and_gone: ComeAndGone::default(),
             several_sources: SeveralSources::default(),
-            is_broken: false,
+            has_failed: false,
+            is_told: false,
         };
         (publishers, found)
     }
@@ -138,20 +144,30 @@ impl Publishers {
 
     /// Looks again, where it is time; `node` is any node of this process.
     pub fn look(&mut self, node: &r2r::Node) {
-        let now = MonoTime::now();
-        let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_EVERY);
-        if self.is_broken || !is_due {
+        self.look_by(|publishers| (publishers.find(node), nodes(node)), MonoTime::now());
+    }
+
+    fn look_by(&mut self, find: impl FnOnce(&Self) -> (Others, Vec<Node>), now: MonoTime) {
+        let pause = if self.has_failed { LOOK_AGAIN } else { LOOK_EVERY };
+        if self.looked_at.is_some_and(|at| now.since(at) < pause) {
             return;
         }
         self.looked_at = Some(now);
         // r2r asserts on what other programs have announced; that must not end the services of this one.
-        let Ok((found, nodes)) = catch_unwind(AssertUnwindSafe(|| (self.find(node), nodes(node)))) else {
-            tracing::warn!(
-                "the publishers cannot be looked at; one whose quality of service does not fit is not named"
-            );
-            self.is_broken = true;
-            return;
-        };
+        let looked = catch_unwind(AssertUnwindSafe(|| find(self)));
+        self.has_failed = looked.is_err();
+        match looked {
+            Ok((found, nodes)) => self.take_over(found, nodes),
+            Err(_) if std::mem::replace(&mut self.is_told, true) => {}
+            Err(_) => tracing::warn!(
+                "the publishers cannot be looked at, and it is tried again every {} s: until then one whose quality of service \
+                 does not fit is not named, and what was known of who reports joint states stays",
+                LOOK_AGAIN / 1_000_000_000
+            ),
+        }
+    }
+
+    fn take_over(&mut self, found: Others, nodes: Vec<Node>) {
         if found == self.seen {
             self.told.send_if_modified(|told| {
                 told != &found && {
@@ -323,6 +339,39 @@ impl Listened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_that_panics_is_tried_again_and_several_publishers_are_found_after_all() {
+        let (mut publishers, mut told) = Publishers::new(Vec::new(), Commands::default());
+        let several = publishers.several_sources();
+        let at = |ms: u64| MonoTime::from_nanos(1_000_000 * (5_000 + ms));
+        let mut looks = 0;
+        let mut fails = |publishers: &mut Publishers, ms: u64| {
+            let find = |_: &Publishers| -> (Others, Vec<Node>) {
+                looks += 1;
+                panic!("r2r does not know what was announced")
+            };
+            publishers.look_by(find, at(ms));
+            looks
+        };
+        assert_eq!((fails(&mut publishers, 0), fails(&mut publishers, 9_990)), (1, 1));
+        assert_eq!(fails(&mut publishers, 10_000), 2);
+        let both = Reporters {
+            heard: vec!["node '/driver'".to_owned(), "node '/mock'".to_owned()],
+            ..Reporters::default()
+        };
+        let mut succeeds = |ms: u64| {
+            let found = Others {
+                reporters: both.clone(),
+                ..Others::default()
+            };
+            publishers.look_by(|_| (found, Vec::new()), at(ms));
+            several.are_there()
+        };
+        assert!(!succeeds(20_000), "the graph may know half of it yet");
+        assert!(succeeds(20_500), "as often as ever once a look is through");
+        assert_eq!(told.borrow_and_update().reporters, both);
+    }
 
     #[test]
     fn whoever_else_publishes_commands_is_named() {
