@@ -1,7 +1,7 @@
 //! Does the control thread still come round? It says so each time, at least 100 times a second; the service, on a thread of
 //! its own, sees where it has not: it is stuck in the middleware, in a driver, or gets no processor.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::time::MonoTime;
 
@@ -13,12 +13,25 @@ const STEP: u64 = 100_000_000;
 pub struct Pulse {
     /// ns of the monotonic clock; 0 before the first time.
     last: AtomicU64,
+    has_finished: AtomicBool,
 }
 
 impl Pulse {
     /// It has come round; only the control thread says so.
     pub fn beat(&self, now: MonoTime) {
         self.last.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    /// It has sent its last command, and comes round no more; only the control thread says so.
+    pub fn finish(&self, now: MonoTime) {
+        self.beat(now);
+        // What it has told until now is there for whoever sees this.
+        self.has_finished.store(true, Ordering::Release);
+    }
+
+    /// Has it sent its last command?
+    pub fn has_finished(&self) -> bool {
+        self.has_finished.load(Ordering::Acquire)
     }
 
     /// Time since, ns; 0 before the first time.

@@ -5,6 +5,7 @@
 mod bundles;
 mod control_thread;
 mod description;
+mod end;
 mod life;
 mod messages;
 mod policies;
@@ -21,8 +22,6 @@ mod swaps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use mfpo_policy::kernel::InstructionSet;
@@ -36,13 +35,13 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, declared};
 use crate::metrics::TickRecord;
-use crate::pulse::{Pulse, Standstill};
-use crate::recording::{Note, Recorder, Recording};
+use crate::pulse::Pulse;
+use crate::recording::Recorder;
 use crate::status::LoopEvent;
-use crate::time::MonoTime;
 
 use bundles::{Arrived, BundleThread, BundleTopics};
 use control_thread::{ControlThread, MOST_ORDERS, MOST_RETIRED};
+use end::{end_recording, give_up, wait_for};
 use messages::{Receivers, Stamps};
 use publishers::{ComeAndGone, Commands, Publishers};
 use qos_overrides::{End, Overrides};
@@ -60,8 +59,6 @@ const NODE: &str = "control";
 const BUNDLE_NODE: &str = "control_bundles";
 /// Name of the node that the control thread spins.
 const LOOP_NODE: &str = "control_loop";
-/// How often it is looked whether the control thread has ended.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the node until SIGINT or SIGTERM; what `log` holds goes to `/rosout`.
 ///
@@ -157,8 +154,8 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     }));
     // Whatever has happened here: the robot gets its last safe command.
     shutdown::request();
-    let Some(controlled) = wait_for(control, &pulse) else {
-        give_up(recorder);
+    let Some(controlled) = wait_for(control, &pulse, LONGEST_END) else {
+        give_up(recorder, &pulse);
     };
     drop(spin);
     drop(takes_bundles);
@@ -177,43 +174,6 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
         .map_or("the node was asked to end", String::as_str);
     end_recording(recorder, why);
     ended.map_err(anyhow::Error::msg)
-}
-
-/// What is recorded, and by which thread.
-type Recorded = Option<(Recording, JoinHandle<()>)>;
-
-/// Ends the recording, and says why.
-fn end_recording(recorder: Recorded, why: &str) {
-    let Some((recording, thread)) = recorder else {
-        return;
-    };
-    recording.note(Note::End(why.to_owned()));
-    if thread.join().is_err() {
-        tracing::warn!("the recorder panicked; its last recording may be unfinished");
-    }
-}
-
-/// Waits for the control thread to end; `None` where it stands still.
-fn wait_for(control: JoinHandle<()>, pulse: &Pulse) -> Option<std::thread::Result<()>> {
-    let mut standstill = Standstill::default();
-    while !control.is_finished() {
-        if standstill.look(pulse, LONGEST_END, MonoTime::now()).is_some() {
-            return None;
-        }
-        std::thread::sleep(LOOK);
-    }
-    Some(control.join())
-}
-
-/// Ends the process without its control thread, which nothing brings to an end.
-fn give_up(recorder: Recorded) -> ! {
-    let why = "the control thread stands still and does not end: the robot was not stopped, its own command timeout has to \
-               act";
-    // Told first: a recorder whose disk hangs may not end either.
-    tracing::error!("{why}");
-    end_recording(recorder, why);
-    // SAFETY: `_exit` takes a number and does not return. What `exit` would run needs what that thread may hold.
-    unsafe { libc::_exit(1) }
 }
 
 /// Begins to take bundles.

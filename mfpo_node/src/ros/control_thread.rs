@@ -168,6 +168,10 @@ impl ControlThread {
             }
         }));
         let stopped = self.stop(ended.is_err());
+        if stopped.is_ok() {
+            // The robot has what it is to have; to destroy the node may take any time.
+            self.rings.pulse.finish(MonoTime::now());
+        }
         if let Err(panic) = ended.and(stopped) {
             // To destroy the node needs what the panic may have left locked; a second one would end the process at once.
             std::mem::forget(self);

@@ -240,7 +240,7 @@ impl Service {
         }
     }
 
-    /// Serves until the control thread has ended, or cannot.
+    /// Serves until the control thread has ended, has sent its last command, or cannot end.
     pub async fn serve(&mut self, inputs: Inputs, control: &JoinHandle<()>) {
         let Inputs {
             mut bundles,
@@ -264,7 +264,7 @@ impl Service {
                 checked = finished(&mut self.check) => self.concluded(checked),
                 _ = look.tick() => {
                     self.look();
-                    if control.is_finished() || self.is_stuck_at_its_end() {
+                    if control.is_finished() || self.pulse.has_finished() || self.is_stuck_at_its_end() {
                         break;
                     }
                 }
