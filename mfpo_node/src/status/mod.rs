@@ -11,6 +11,7 @@ use crate::time::MonoTime;
 use crate::weights::{Compared, PolicyIdentity, Stage, Why};
 
 mod reasons;
+mod refused;
 mod reporters;
 mod swap;
 mod unheard;
@@ -188,6 +189,8 @@ pub struct Status {
     not_ready: String,
     /// No bundle has gone live since one was refused.
     just_rejected: bool,
+    /// That joints of a single publisher jump is in the log.
+    knows_jumps: bool,
 }
 
 impl Status {
@@ -246,10 +249,9 @@ impl Status {
             }
             LoopEvent::State(state, cause) => self.enter(state, &cause),
             LoopEvent::Reason(cause) => self.refresh_reason(cause),
-            LoopEvent::Refused { refusal, untold } if untold > 0 => {
-                tracing::warn!("{refusal} ({untold} more like it since the last line)");
+            LoopEvent::Refused { refusal, untold } => {
+                self.log_refused(&refusal, untold);
             }
-            LoopEvent::Refused { refusal, .. } => tracing::warn!("{refusal}"),
             LoopEvent::GoalGiven([x, y, z]) => tracing::info!("goal: x {x:.3}, y {y:.3}, z {z:.3} m"),
             LoopEvent::GoalRefused(refusal) => tracing::warn!("{refusal}"),
             LoopEvent::UnknownJoints(names) => self.explain_unknown(&names),

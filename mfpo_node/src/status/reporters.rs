@@ -23,6 +23,11 @@ impl Reporters {
         self.heard.len() > 1
     }
 
+    /// Is there one publisher, and no other that is heard?
+    pub(super) fn is_one(&self) -> bool {
+        self.heard.len() == 1
+    }
+
     /// The topic and its publishers.
     pub(super) fn in_words(&self) -> String {
         if self.heard.is_empty() {
