@@ -10,11 +10,13 @@
 //! - Only differences of both are looked at, so that the robot's clock may be any clock.
 //! - The least is forgotten by 200 us a second: twice what two bad clocks drift apart (100 ppm), which therefore never seems
 //!   a delay. Nor does a clock that is slewed by 500 ppm to make up for up to a sixth of a second, where `stale_timeout` is
-//!   0.1 s. One that is slowed down faster, and by more than that, does, until the node is configured anew. A delay that grows
-//!   by 1 ms a second is then told after 125 s; one that grows by less than 12 ms a minute never is.
+//!   0.1 s. One that is slowed down faster, and by more than that, does, until it has agreed with this machine's for some
+//!   minutes ([`crate::agreement`]), or as much is forgotten: 40 minutes for half a second. Nothing else tells it from a queue
+//!   that fills up. A delay that grows by 1 ms a second is told after 125 s; one that grows by less than 12 ms a minute never
+//!   is.
 //! - A single stamp that is ahead sets no least: two in a row have to be as fast.
-//! - A stamp that goes back is a clock that was set, and so is a delay that came at once and that nothing caught up
-//!   ([`Backlog::forgive`]): what was over before stays.
+//! - A stamp that goes back is a clock that was set: what was over before stays.
+//! - What came at once, behind a silence, and is not caught up is over as well.
 //! - It is long from `stale_timeout` on, until it is half of that: an input at the limit does not come and go with each state.
 //!
 //! A queue that was full before the first state came is not seen: nothing tells how fast the way could be.
@@ -22,7 +24,7 @@
 use crate::lateness::Gap;
 
 /// The least time is forgotten by one part in so many of the time that passes: 200 ppm.
-const FORGOTTEN: u64 = 5_000;
+pub const FORGOTTEN: u64 = 5_000;
 
 /// How much longer than the fastest ones the newest state of one joint took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,11 +58,6 @@ impl Backlog {
         // The least is what two in a row have reached.
         let least = over.max(self.over).min(0);
         self.over = over.saturating_sub(least);
-    }
-
-    /// So much of it (ns) came at once and is no delay.
-    pub const fn forgive(&mut self, delay: u64) {
-        self.over = self.over.saturating_sub_unsigned(delay);
     }
 
     /// Judges what has arrived: too long is above `stale_after` (ns).

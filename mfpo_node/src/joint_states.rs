@@ -4,10 +4,11 @@
 //! - A message that is wrong is refused whole; nothing of it is applied.
 //! - Each joint has its own age: the time since its newest position arrived, on the node's own clock, and what that was
 //!   late by where it was held up on its way ([`crate::lateness`]); one whose states are late a little more each time is known
-//!   by its backlog ([`crate::backlog`]), unless they come from a simulator, whose time may pass as it likes. Stamps order messages: one older than what a joint
-//!   already has is refused, unless that joint has gone stale (a robot that restarts may restart its clock). One that
-//!   jumps ahead of the time that has passed is refused, unless the next one confirms it: then the robot's clock was set,
-//!   and not a single stamp wrong.
+//!   by its backlog ([`crate::backlog`]), unless they come from a simulator, whose time may pass as it likes. A robot's clock that
+//!   was set right or slowed down looks the same, until it agrees with this machine's ([`crate::agreement`]).
+//! - Stamps order messages: one older than what a joint already has is refused, unless that joint has gone stale (a robot that
+//!   restarts may restart its clock). One that jumps ahead of the time that has passed is refused, unless the next one
+//!   confirms it: then the robot's clock was set, and not a single stamp wrong.
 //! - A position that is further from the last one than the joint can have moved is refused, unless the next message
 //!   confirms it: then the robot was set elsewhere (a simulator's reset), and it is not two publishers that contradict
 //!   each other. Two that take turns, at whatever rates, are found by [`crate::contradiction`]: where there are several
@@ -28,7 +29,7 @@ use mfpo_policy::spec::RobotSpec;
 pub use refusal::Refusal;
 
 use crate::contradiction::{Contradiction, Told};
-use crate::lateness::{Gap, Lateness};
+use crate::lateness::{Gap, Lateness, Terms};
 use crate::time::MonoTime;
 
 /// Two positions closer in time than this give no velocity: the noise of the sensor would be all there is.
@@ -84,6 +85,8 @@ pub struct JointStates {
     has_several_sources: bool,
     /// Do stamps tell of a simulator's time, which need not pass as fast as ours?
     is_simulated: bool,
+    /// By how much the system's clock is ahead of ours, ns.
+    system_ahead: Option<i64>,
     /// The stamp that was refused last because it was ahead, ns.
     ahead: Option<i64>,
     /// The joint and its position that were refused last because of a jump.
@@ -109,6 +112,7 @@ impl JointStates {
             stale_after,
             has_several_sources: false,
             is_simulated: false,
+            system_ahead: None,
             ahead: None,
             jumped: None,
         }
@@ -123,6 +127,11 @@ impl JointStates {
     /// Changes the age at which a state is stale, ns.
     pub fn set_stale_after(&mut self, stale_after: u64) {
         self.stale_after = stale_after;
+    }
+
+    /// Takes over by how much the system's clock, which a robot's may agree with, is ahead of ours, ns.
+    pub fn set_system_ahead(&mut self, ahead: i64) {
+        self.system_ahead = Some(ahead);
     }
 
     /// Takes over whether the graph shows several publishers of joint states.
@@ -153,12 +162,13 @@ impl JointStates {
         self.check_order(&message, now)?;
         self.check_stamp(&message, now)?;
         self.check_jump(&message, now)?;
+        let terms = self.terms(message.stamp, now);
         for (i, target) in self.targets.iter().enumerate() {
             let Some(joint) = target.and_then(|t| self.joints.get_mut(t)) else {
                 continue;
             };
             if let Some(position) = message.positions.get(i) {
-                let is_news = joint.take_position(*position, message.stamp, now, self.stale_after);
+                let is_news = joint.take_position(*position, message.stamp, now, terms);
                 if let Some(collected) = target.and_then(|t| self.collected.get_mut(t)) {
                     *collected |= is_news;
                 }
@@ -244,6 +254,15 @@ impl JointStates {
     /// The names of a message that the policy does not know.
     pub fn unknown<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a String> {
         names.iter().filter(|name| !self.index.contains_key(*name))
+    }
+
+    fn terms(&self, stamp: i64, now: MonoTime) -> Terms {
+        let ahead = self.system_ahead.filter(|_| stamp > 0);
+        Terms {
+            stale_after: self.stale_after,
+            is_simulated: self.is_simulated,
+            age: ahead.map(|ahead| now.nanos().cast_signed() + ahead - stamp),
+        }
     }
 
     fn check_shape(&self, message: &JointStateMessage<'_>) -> Result<(), Refusal> {
@@ -436,11 +455,11 @@ impl Joint {
     }
 
     /// `false` when it is what is known already.
-    fn take_position(&mut self, position: f64, stamp: i64, now: MonoTime, stale_after: u64) -> bool {
+    fn take_position(&mut self, position: f64, stamp: i64, now: MonoTime, terms: Terms) -> bool {
         if stamp != 0 && stamp == self.stamp && position == self.position && self.received.is_some() {
             return false;
         }
-        if self.is_stale(now, stale_after) {
+        if self.is_stale(now, terms.stale_after) {
             // The first sample, or the first after a gap: there is nothing to difference with.
             self.differenced_velocity = None;
         } else if let Some(previous) = self.received {
@@ -461,7 +480,7 @@ impl Joint {
                 arrivals: now.since(previous),
                 stamps: (stamp > 0 && self.stamp > 0).then(|| stamp.saturating_sub(self.stamp)),
             };
-            self.lateness.arrived(now, gap, stale_after);
+            self.lateness.arrived(now, gap, terms);
         }
         self.position = position;
         self.stamp = stamp;

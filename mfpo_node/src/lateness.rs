@@ -6,15 +6,18 @@
 //! - A state is late where there was silence before it, longer than a state is good for, and its stamp tells of less time
 //!   than the silence has lasted. Those that follow are late by that, less what they catch up. (What a shorter silence held
 //!   up is younger than that, and a slow simulator is not late.)
-//! - A delay that no state catches up is not one: a simulator was paused, or a clock set. It is forgiven after a while.
+//! - A delay that no state catches up is none in a simulator's time: the simulator was paused. Any other is a queue that stays
+//!   full, and what comes out of it stays old. It may be a clock, too, that was set back by less than the silence: that is
+//!   forgotten once the clock agrees with this machine's ([`crate::agreement`]), or by 200 ppm, as clocks drift.
 //! - A stamp that goes back is a clock that was set: queues keep the order.
 //! - What is held up a little more with each state, without any silence, is the [`Backlog`].
 //! - Without stamps nothing tells how old a state is: those that come right behind such a silence count as late.
 
-use crate::backlog::Backlog;
+use crate::agreement::Agreement;
+use crate::backlog::{Backlog, FORGOTTEN};
 use crate::time::MonoTime;
 
-/// A delay that is not caught up in this time, by half of it at least, is none, ns.
+/// A delay that is not caught up in this time, by half of it at least, stays, ns; in a simulator's time it is none.
 const PATIENCE: u64 = 500_000_000;
 /// States without stamps are late for this time behind a gap, ns; queues are read faster than that.
 const SETTLING: u64 = 50_000_000;
@@ -28,6 +31,17 @@ pub struct Gap {
     pub stamps: Option<i64>,
 }
 
+/// What else a state is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Silence is a gap above this, ns.
+    pub stale_after: u64,
+    /// Do stamps tell of a simulator's time?
+    pub is_simulated: bool,
+    /// How old the state is by the system's clock, ns, negative where it is ahead; `None` where that cannot be told.
+    pub age: Option<i64>,
+}
+
 /// How late the newest state of one joint was when it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lateness {
@@ -36,6 +50,7 @@ pub struct Lateness {
     since: MonoTime,
     then: u64,
     backlog: Backlog,
+    agreement: Agreement,
 }
 
 impl Default for Lateness {
@@ -45,6 +60,7 @@ impl Default for Lateness {
             since: MonoTime::from_nanos(0),
             then: 0,
             backlog: Backlog::default(),
+            agreement: Agreement::default(),
         }
     }
 }
@@ -60,15 +76,19 @@ impl Lateness {
         self.backlog
     }
 
-    /// A state has arrived, `gap` after the one before. Silence is a gap above `stale_after` (ns).
-    pub fn arrived(&mut self, now: MonoTime, gap: Gap, stale_after: u64) {
+    /// A state has arrived, `gap` after the one before.
+    pub fn arrived(&mut self, now: MonoTime, gap: Gap, terms: Terms) {
         self.backlog.arrived(gap);
         match gap.stamps {
-            None => self.arrived_unstamped(now, gap.arrivals, stale_after),
+            None => self.arrived_unstamped(now, gap.arrivals, terms.stale_after),
             Some(stamps) if stamps < 0 => self.lag = 0,
-            Some(stamps) => self.arrived_stamped(now, (gap.arrivals, stamps), stale_after),
+            Some(stamps) => self.arrived_stamped(now, (gap.arrivals, stamps), terms),
         }
-        self.backlog.judge(stale_after);
+        self.backlog.judge(terms.stale_after);
+        let is_right = self.agreement.holds(now, terms.age, terms.stale_after);
+        if is_right && (self.lag > 0 || self.backlog.is_long()) {
+            (self.lag, self.backlog) = (0, Backlog::default());
+        }
     }
 
     fn arrived_unstamped(&mut self, now: MonoTime, arrivals: u64, stale_after: u64) {
@@ -79,15 +99,15 @@ impl Lateness {
         }
     }
 
-    fn arrived_stamped(&mut self, now: MonoTime, (arrivals, stamps): (u64, i64), stale_after: u64) {
-        let was_silent = arrivals > stale_after;
-        let slack = stale_after / 4;
+    fn arrived_stamped(&mut self, now: MonoTime, (arrivals, stamps): (u64, i64), terms: Terms) {
+        let was_silent = arrivals > terms.stale_after;
+        let slack = terms.stale_after / 4;
         let later = i64::try_from(arrivals).unwrap_or(i64::MAX) - stamps;
         let lag = self.lag.saturating_add_signed(later);
         if was_silent && later > slack.cast_signed() {
             self.begin(now, lag);
         } else if self.lag > 0 {
-            self.follow(now, lag, slack);
+            self.follow(now, lag, slack, terms.is_simulated);
         }
     }
 
@@ -95,18 +115,19 @@ impl Lateness {
         (self.lag, self.since, self.then) = (lag, now, lag);
     }
 
-    fn follow(&mut self, now: MonoTime, lag: u64, slack: u64) {
+    fn follow(&mut self, now: MonoTime, lag: u64, slack: u64, is_simulated: bool) {
+        let waited = now.since(self.since);
         self.lag = lag;
         if lag <= slack {
             self.lag = 0;
-        } else if now.since(self.since) >= PATIENCE {
-            let caught_up = self.then.saturating_sub(lag);
-            if caught_up < PATIENCE / 2 {
-                self.backlog.forgive(lag);
-                self.begin(now, 0);
-            } else {
-                self.begin(now, lag);
-            }
+        } else if waited >= PATIENCE {
+            let is_caught_up = self.then.saturating_sub(lag) >= PATIENCE / 2;
+            let stays = match (is_caught_up, is_simulated) {
+                (true, _) => lag,
+                (false, true) => 0,
+                (false, false) => lag.saturating_sub(waited / FORGOTTEN),
+            };
+            self.begin(now, stays);
         }
     }
 }
@@ -121,35 +142,45 @@ mod tests {
     const STALE: u64 = 200 * MS;
 
     /// A robot whose states arrive at some times, by some clock; what is thought of the last one, ms.
+    #[derive(Default)]
     struct Robot {
         lateness: Lateness,
         last: Option<(u64, i64)>,
+        is_simulated: bool,
+        /// By how much the system's clock is ahead of the times, where that is known, ms.
+        system: Option<i64>,
     }
 
     impl Robot {
-        fn new() -> Self {
-            Self {
-                lateness: Lateness::default(),
-                last: None,
-            }
-        }
-
         fn arrives(&mut self, at: u64, stamp: Option<i64>) -> u64 {
             if let Some((before, stamped)) = self.last {
                 let gap = Gap {
                     arrivals: (at - before) * MS,
                     stamps: stamp.map(|stamp| (stamp - stamped) * MS.cast_signed()),
                 };
-                self.lateness.arrived(MonoTime::from_nanos(at * MS), gap, STALE);
+                let age = self.system.zip(stamp);
+                let age = age.map(|(ahead, stamp)| (at.cast_signed() + ahead - stamp) * MS.cast_signed());
+                let terms = Terms {
+                    stale_after: STALE,
+                    is_simulated: self.is_simulated,
+                    age,
+                };
+                self.lateness.arrived(MonoTime::from_nanos(at * MS), gap, terms);
             }
             self.last = Some((at, stamp.unwrap_or(0)));
             self.lateness.lag() / MS
+        }
+
+        /// States 20 times a second through these seconds, each with the stamp of its time; is every one of them late?
+        fn is_late_throughout(&mut self, seconds: std::ops::Range<u64>, stamp: impl Fn(u64) -> i64) -> bool {
+            let times = (1_000 * seconds.start..1_000 * seconds.end).step_by(50);
+            times.fold(true, |late, at| self.arrives(at, Some(stamp(at))) > 0 && late)
         }
     }
 
     #[test]
     fn what_waited_in_a_queue_is_as_old_as_its_stamps_say() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         assert_eq!(robot.arrives(0, Some(7_000)), 0);
         // The node stood still for a second; the queue is read within a few milliseconds.
         assert_eq!(robot.arrives(1_000, Some(7_010)), 990);
@@ -161,14 +192,17 @@ mod tests {
 
     #[test]
     fn a_robot_that_was_silent_is_not_late() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         robot.arrives(0, Some(100));
         assert_eq!(robot.arrives(5_000, Some(5_100)), 0);
     }
 
     #[test]
     fn a_simulator_that_was_paused_is_believed_after_a_while() {
-        let mut robot = Robot::new();
+        let mut robot = Robot {
+            is_simulated: true,
+            ..Robot::default()
+        };
         robot.arrives(0, Some(0));
         assert_eq!(robot.arrives(5_000, Some(10)), 4_990);
         for n in 1..50 {
@@ -181,31 +215,60 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgiven_is_no_backlog_but_what_had_piled_up_before_is() {
-        let mut robot = Robot::new();
-        let mut now = 0_u64;
-        // A state in ten is a millisecond later than the one before.
-        for n in 0..1_000_u64 {
-            now = 10 * n + n / 10;
-            robot.arrives(now, Some(10 * n.cast_signed()));
+    fn a_queue_that_stays_full_stays_late_until_it_is_empty() {
+        // By the system's clock they are as old, or nobody knows.
+        for system in [None, Some(0)] {
+            let mut robot = Robot {
+                system,
+                ..Robot::default()
+            };
+            robot.arrives(1_000, Some(1_000));
+            assert!(robot.is_late_throughout(6..1_806, |at| at.cast_signed() - 5_000));
+            let (lag, over) = (robot.lateness.lag() / MS, robot.lateness.backlog().over() / MS);
+            assert!((4_620..4_650).contains(&lag), "200 ppm of half an hour: {lag} ms");
+            assert!((4_620..4_650).contains(&over), "{over} ms");
+            assert!(robot.lateness.backlog().is_long());
+            assert_eq!(robot.arrives(1_806_000, Some(1_805_999)), 0);
+            assert!(!robot.lateness.backlog().is_long());
         }
-        let piled_up = robot.lateness.backlog().over() / MS;
-        assert!((95..100).contains(&piled_up), "{piled_up} ms");
-        let paused = |n: u64| (now + 5_000 + 10 * n, Some(10_000 + 10 * n.cast_signed()));
-        for (at, stamp) in (0..100_u64).map(paused) {
-            robot.arrives(at, stamp);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_in_a_silence_is_believed_once_it_agrees_for_minutes() {
+        let mut robot = Robot {
+            system: Some(70_000),
+            ..Robot::default()
+        };
+        // 3 s ahead, and set right in a silence of 8 s.
+        robot.arrives(1_000, Some(74_000));
+        let right = |at: u64| at.cast_signed() + 70_000;
+        assert!(robot.is_late_throughout(9..508, right));
+        assert!(!robot.is_late_throughout(508..510, right));
+        assert_eq!(robot.lateness.lag(), 0);
+        assert!(!robot.lateness.backlog().is_long());
+    }
+
+    #[test]
+    fn a_clock_that_was_slowed_down_until_it_is_right_is_believed_once_it_agrees_for_minutes() {
+        // Half a second ahead, and slowed down by a twelfth until it is right.
+        let stamp = |at: u64| at.cast_signed() + (500 - at.cast_signed() / 12).max(0);
+        for (system, expected) in [(Some(0), 8), (None, 33)] {
+            let mut robot = Robot {
+                system,
+                ..Robot::default()
+            };
+            let believed = (0..3_600).find(|second| {
+                robot.is_late_throughout(*second..second + 1, stamp);
+                *second > 10 && !robot.lateness.backlog().is_long()
+            });
+            let minutes = believed.map(|second| second / 60);
+            assert_eq!(minutes, Some(expected), "{system:?}");
         }
-        assert_eq!(robot.lateness.lag(), 0, "forgiven");
-        let left = robot.lateness.backlog();
-        assert!(
-            !left.is_long() && left.over() / MS + 3 >= piled_up,
-            "{left:?} of {piled_up} ms"
-        );
     }
 
     #[test]
     fn a_queue_that_is_read_slowly_is_late_until_it_is_empty() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         robot.arrives(0, Some(0));
         robot.arrives(4_000, Some(10));
         // Twice as fast as they were sent, for four seconds.
@@ -218,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_is_not_a_delay() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         robot.arrives(0, Some(10_000));
         assert_eq!(robot.arrives(300, Some(300)), 0, "set back");
         assert_eq!(robot.arrives(310, Some(90_000)), 0, "set ahead");
@@ -226,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_slow_simulator_is_not_late() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         for n in 0..1_000 {
             assert_eq!(
                 robot.arrives(150 * n, Some(30 * n.cast_signed())),
@@ -238,7 +301,7 @@ mod tests {
 
     #[test]
     fn without_stamps_what_comes_right_behind_a_gap_is_late() {
-        let mut robot = Robot::new();
+        let mut robot = Robot::default();
         robot.arrives(0, None);
         assert!(robot.arrives(1_000, None) > 0);
         assert!(robot.arrives(1_010, None) > 0);
@@ -254,7 +317,7 @@ mod tests {
             period in 1_u64..50,
             offset in -100_000_i64..100_000,
         ) {
-            let mut robot = Robot::new();
+            let mut robot = Robot::default();
             for sent in (0..1_000).map(|n| n * period) {
                 let arrives = if sent < 200 { sent } else { sent.max(200 + hold) };
                 let lag = robot.arrives(arrives, Some(sent.cast_signed() + offset));

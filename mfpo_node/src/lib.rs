@@ -1,6 +1,7 @@
 //! The ROS 2 control node. A joint state becomes a command in [`control_loop`]; a trained weight becomes the live
 //! policy in [`weights`]; [`ros`] is the only part that knows ROS.
 
+pub mod agreement;
 pub mod backlog;
 pub mod budget;
 pub mod causes;

@@ -224,8 +224,9 @@ impl ControlThread {
             let Some(running) = &mut self.running else {
                 continue;
             };
-            let several = self.several_sources.are_there();
-            running.robot.states.set_several_sources(several);
+            let states = &mut running.robot.states;
+            states.set_several_sources(self.several_sources.are_there());
+            states.set_system_ahead(time::system_nanoseconds().saturating_sub(now.nanos().cast_signed()));
             if let Err(refusal) = running.take_state(&message, now, &mut self.rings.tell) {
                 add(&running.robot.live.refused_states, 1);
                 self.refusals.tell(refusal, now, &mut self.rings.tell);

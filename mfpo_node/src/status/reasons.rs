@@ -18,6 +18,9 @@ const LOG_EVERY: u64 = 5_000_000_000;
 const NO_GOAL: &str =
     "the policy needs a goal: publish one on topic goal (geometry_msgs/PointStamped, in the robot's base)";
 
+/// What becomes of a delay that is none, but a robot's clock that was set or slowed down.
+const CLOCK: &str = "it is believed some minutes after it agrees with this machine's; where it never does, start the node anew";
+
 /// Why the loop is in its state.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Cause {
@@ -191,7 +194,8 @@ impl Status {
             }
             Verdict::Late { joint, age } => {
                 format!(
-                    "joint '{}' reports late: what came last was held up on its way and is {:.0} ms old",
+                    "joint '{}' reports late: what came last was held up on its way and is {:.0} ms old (where that stays so, a \
+                     queue stays full; or a simulator was paused: set use_sim_time; or the robot's clock was set back: {CLOCK})",
                     self.name(*joint),
                     *age as f64 * 1e-6
                 )
@@ -200,7 +204,7 @@ impl Status {
                 format!(
                     "joint '{}' reports later and later: its states take {:.0} ms longer on their way than at best; its \
                      publisher, a bridge or the network falls behind (or it is a simulator slower than real time: set use_sim_time; or \
-                     the robot's clock was slowed down to be set right: deactivate, clean up and configure the node when it is)",
+                     the robot's clock was slowed down to be set right: {CLOCK})",
                     self.name(*joint),
                     *by as f64 * 1e-6
                 )

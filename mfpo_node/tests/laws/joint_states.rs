@@ -282,6 +282,67 @@ fn a_delay_that_grows_without_any_silence_is_told_unless_a_simulator_is_slow() {
     assert_eq!(verdict_after(6_000, true).0, Verdict::Fresh);
 }
 
+/// The verdict a number of seconds after a silence of 8 s. Before it the robot's clock was `before` ahead of the system's,
+/// behind it `after` (ms, less is late).
+fn verdict_after_a_silence(seconds: u32, (before, after): (i64, i64), is_simulated: bool) -> Verdict {
+    const SYSTEM: i64 = 1_700_000_000_000_000_000;
+    let mut states = states().in_simulated_time(is_simulated);
+    states.set_system_ahead(SYSTEM);
+    let names = ["a".to_owned(), "b".to_owned()];
+    let mut watchdog = Watchdog::new(2, STALE_AFTER);
+    let mut state = RobotState::zeros(&robot(CommandInterface::Effort));
+    let mut verdict = Verdict::Fresh;
+    let since = (8_000..=8_000 + 1_000 * seconds).step_by(20);
+    for ms in std::iter::once(0).chain(since) {
+        let now = at(f64::from(ms));
+        let ahead = if ms == 0 { before } else { after };
+        let message = JointStateMessage {
+            stamp: now.nanos().cast_signed() + SYSTEM + ahead * MS.cast_signed(),
+            names: &names,
+            positions: &[0.0, 0.0],
+            velocities: &[0.0, 0.0],
+        };
+        states.apply(message, now).unwrap();
+        verdict = watchdog.check(&states, now, &mut state);
+    }
+    verdict
+}
+
+#[test]
+fn states_of_a_queue_that_stays_full_stay_old_and_a_paused_simulator_is_believed() {
+    for seconds in [1, 10, 600] {
+        let verdict = verdict_after_a_silence(seconds, (0, -7_000), false);
+        assert!(
+            matches!(verdict, Verdict::Late { .. }),
+            "{seconds} s: {verdict:?}"
+        );
+    }
+    assert!(matches!(
+        verdict_after_a_silence(0, (0, -7_000), true),
+        Verdict::Late { .. }
+    ));
+    assert_eq!(verdict_after_a_silence(1, (0, -7_000), true), Verdict::Fresh);
+}
+
+#[test]
+fn a_robots_clock_that_was_set_right_in_a_silence_is_believed_once_it_agrees_with_this_machines() {
+    // stale_timeout is 50 ms: 125 s.
+    let late = verdict_after_a_silence(120, (5_000, 0), false);
+    assert!(matches!(late, Verdict::Late { .. }), "{late:?}");
+    assert_eq!(verdict_after_a_silence(130, (5_000, 0), false), Verdict::Fresh);
+    let wrong = verdict_after_a_silence(130, (7_000, 2_000), false);
+    assert!(
+        matches!(wrong, Verdict::Late { .. }),
+        "it agrees with nobody's: {wrong:?}"
+    );
+    let set_back_by_more = verdict_after_a_silence(1, (60_000, 0), false);
+    assert_eq!(
+        set_back_by_more,
+        Verdict::Fresh,
+        "queues keep the order, so that it can only be the clock"
+    );
+}
+
 #[test]
 fn a_stamp_in_the_future_is_refused_once_and_then_taken_as_a_clock_that_was_set() {
     let mut states = states();
