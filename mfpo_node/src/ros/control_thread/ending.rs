@@ -39,7 +39,8 @@ impl ControlThread {
                 return true;
             }
             control.rings.pulse.beat(MonoTime::now());
-            next = next.plus(period);
+            // What was held up is not made up for: the rest of a ramp at once would be none.
+            next = next.plus(period).max(MonoTime::now());
             is_deaf = is_deaf || catch_unwind(AssertUnwindSafe(|| control.drain())).is_err();
             next.sleep_until();
             false
