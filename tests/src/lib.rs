@@ -7,6 +7,7 @@
 pub mod bundles;
 mod environment;
 pub mod faults;
+mod held;
 mod network;
 pub mod peer;
 mod process;
@@ -16,6 +17,7 @@ mod turn;
 mod witness;
 
 pub use environment::TestEnv;
+pub use held::Held;
 pub use network::Cut;
 pub use peer::{Peer, Qos};
 pub use process::Process;

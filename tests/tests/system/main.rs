@@ -19,6 +19,7 @@ mod parameters;
 mod probe;
 mod recordings;
 mod robot_description;
+mod standstill;
 mod stopping;
 mod swaps;
 mod three_ways;
