@@ -1,6 +1,7 @@
 //! What a run leaves on the disk to go on from, also where the disk is full or a number is not finite.
 
 use anyhow::{Context, anyhow, ensure};
+use mfpo_policy::bundle::BundleError;
 use mfpo_policy::sampler::SampleError;
 use mfpo_sim::SimError;
 use rand_chacha::ChaCha12Rng;
@@ -178,6 +179,7 @@ fn is_not_finite(error: &anyhow::Error) -> bool {
     };
     let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
     let sample = error.downcast_ref::<SampleError>().is_some_and(of_sampler);
+    let probe = matches!(error.downcast_ref(), Some(BundleError::Sample(error)) if of_sampler(error));
     let action = matches!(error.downcast_ref(), Some(SimError::NotFinite { .. }));
-    learner || metric || sample || action
+    learner || metric || sample || probe || action
 }
