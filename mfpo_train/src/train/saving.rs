@@ -53,12 +53,14 @@ pub(super) fn restore(
 }
 
 impl Run {
-    /// Writes a checkpoint, and tries again what else the disk did not take. A run whose disk is full goes on: its last
+    /// Tries again what the disk did not take, and writes a checkpoint. A run whose disk is full goes on: its last
     /// checkpoint is whole.
     ///
     /// # Errors
     /// When a number of the state is not finite; the last checkpoint stays the good one. When a bundle cannot be sent.
     pub(super) fn save(&mut self) -> anyhow::Result<()> {
+        // First: a run that goes on from this checkpoint makes no bundle again that came before it.
+        let sent = self.publisher.try_again();
         let header = self.header();
         let saved = match self.state() {
             Err(error) => Err(error),
@@ -79,7 +81,7 @@ impl Run {
                 self.unsaved = Some(format!("{error:#}"));
             }
         }
-        self.publisher.try_again()
+        sent
     }
 
     fn header(&mut self) -> anyhow::Result<Header> {
