@@ -85,8 +85,8 @@ pub struct ByHand {
 }
 
 impl ByHand {
-    /// What `after` changes of `before`. Where the returns no longer choose the support, it is the configuration's, as in a new
-    /// run: that of the state is nowhere else.
+    /// What `after` changes of `before`. Where the returns no longer choose the support, it is the configuration's, as
+    /// `config.toml` then says.
     pub fn of(before: &TrainConfig, after: &TrainConfig) -> Self {
         let changed = |before: f64, after: f64| (before != after).then_some(after);
         let (old, new) = (&before.learner, &after.learner);
