@@ -251,9 +251,11 @@ impl Conductor {
             return Ok(());
         };
         self.settling = Instant::now();
-        if status.success() {
+        // One that was asked to end tells that it was not done, as a shell does.
+        let is_cut = self.is_trainer_stopped && status.code() == Some(i32::from(crate::INTERRUPTED));
+        if status.success() || is_cut {
             self.story.parts[2].state = PartState::Finished;
-            let end = if self.is_trainer_stopped {
+            let end = if is_cut {
                 TrainerEnd::Stopped
             } else {
                 TrainerEnd::Finished

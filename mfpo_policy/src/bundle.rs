@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::bounds;
 use crate::contents::Contents;
-use crate::critic::Critic;
+use crate::critic::{Critic, ValueSupport};
 use crate::guard::GuardManifest;
 use crate::mean_flow::MeanFlow;
 use crate::noise::NormalNoise;
@@ -98,6 +98,22 @@ pub enum BundleError {
         got: f32,
         /// The tolerance.
         tolerance: f32,
+    },
+    /// A critic's answer differs from the recorded one.
+    #[error(
+        "golden probe {probe}: critic {critic} values the action at {got}; expected {expected} +- {tolerance}"
+    )]
+    Value {
+        /// Index of the probe.
+        probe: usize,
+        /// Which critic, from 1.
+        critic: usize,
+        /// The recorded value.
+        expected: f32,
+        /// The value computed here.
+        got: f32,
+        /// The tolerance.
+        tolerance: f64,
     },
     /// The weights in memory are not those of the bundle.
     #[error(
@@ -216,7 +232,7 @@ fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe
     }
     let networks = PolicyNetworks {
         actor: actor.clone(),
-        critics: None,
+        critics: critics(request)?,
         clipped_double_q: true,
         steps: request.sampling_steps,
         normalizer: request.normalizer.clone(),
@@ -226,13 +242,29 @@ fn probes(request: &SealRequest<'_>, actor: &MeanFlow) -> Result<Vec<GoldenProbe
         let (mut draw, mut action) = (vec![0.0; actor.action_size()], vec![0.0; actor.action_size()]);
         noise.fill(&mut draw);
         sampler.sample_into(&observation, &draw, 1, &mut action)?;
+        let values = sampler.values_of(&observation, &action)?;
         Ok(GoldenProbe {
             observation,
             noise: draw,
             action,
+            values,
         })
     };
     observations.into_iter().map(make).collect()
+}
+
+/// The critics that are to be sealed, where they fit.
+fn critics(request: &SealRequest<'_>) -> Result<Option<[Critic; 2]>, BundleError> {
+    let Some(([first, second], manifest)) = &request.critics else {
+        return Ok(None);
+    };
+    check_support(&manifest.support)?;
+    let load = |parameters: &Parameters| {
+        let critic = Critic::load(parameters, manifest.support)?;
+        check_input(&critic, request.subject)?;
+        Ok::<_, BundleError>(critic)
+    };
+    Ok(Some([load(first)?, load(second)?]))
 }
 
 /// A bundle whose structure, sizes, digest and weights have been checked. Only [`open`] makes one.
@@ -327,7 +359,7 @@ impl VerifiedBundle {
     /// Compares `sampler` with the golden probes: the computer that runs the policy computes what the trainer did.
     ///
     /// # Errors
-    /// [`BundleError::Probe`] with the first difference.
+    /// [`BundleError::Probe`] or [`BundleError::Value`] with the first difference.
     pub fn check_probes(&self, sampler: &mut ActionSampler) -> Result<(), BundleError> {
         let tolerance = self.manifest.probe_tolerance;
         let mut action = vec![0.0; sampler.action_size()];
@@ -343,6 +375,33 @@ impl VerifiedBundle {
                         tolerance,
                     });
                 }
+            }
+            self.check_values(number, sampler)?;
+        }
+        Ok(())
+    }
+
+    /// The same of what the critics say of a probe's action, where the bundle notes it. An action lies in a range of 2, and a
+    /// value, in that of the support, is held to the same part of it.
+    fn check_values(&self, number: usize, sampler: &mut ActionSampler) -> Result<(), BundleError> {
+        let probe = &self.manifest.probes[number];
+        let (Some(expected), Some(critics)) = (probe.values, &self.manifest.critics) else {
+            return Ok(());
+        };
+        let Some(got) = sampler.values_of(&probe.observation, &probe.action)? else {
+            return Ok(());
+        };
+        let half_width = 0.5 * (critics.support.maximum - critics.support.minimum);
+        let tolerance = f64::from(self.manifest.probe_tolerance) * half_width;
+        for (index, (got, expected)) in got.into_iter().zip(expected).enumerate() {
+            if (f64::from(got) - f64::from(expected)).abs() > tolerance {
+                return Err(BundleError::Value {
+                    probe: number,
+                    critic: index + 1,
+                    expected,
+                    got,
+                    tolerance,
+                });
             }
         }
         Ok(())
@@ -360,16 +419,7 @@ impl VerifiedBundle {
     fn check_networks(&self) -> Result<(), BundleError> {
         let (manifest, subject) = (&self.manifest, &self.manifest.subject);
         if let Some(critics) = &manifest.critics {
-            let s = &critics.support;
-            // They are computed with as 32-bit floats.
-            let is_finite = [s.minimum, s.maximum].iter().all(|v| (*v as f32).is_finite());
-            if !(is_finite && s.minimum < s.maximum && s.atoms >= 2) {
-                return Err(mismatch(
-                    "the critics' support",
-                    "finite, rising, 2 atoms or more",
-                    &format!("{s:?}"),
-                ));
-            }
+            check_support(&critics.support)?;
         }
         let networks = self.networks(&Device::Cpu)?;
         let (observation, action) = (subject.observation_size(), subject.action_size());
@@ -390,11 +440,7 @@ impl VerifiedBundle {
             &format!("{:?}", actor.trunk.mlp.hidden_sizes()),
         )?;
         for critic in networks.critics.iter().flatten() {
-            expect(
-                "a critic's input size",
-                &(observation + action),
-                &critic.trunk.mlp.input_size(),
-            )?;
+            check_input(critic, subject)?;
         }
         bounds::check_cost(&networks)?;
         let expected = Weights::of_networks(&networks);
@@ -454,9 +500,38 @@ impl VerifiedBundle {
             )?;
             expect("a probe's noise's length", &action, &probe.noise.len())?;
             expect("a probe's action's length", &action, &probe.action.len())?;
+            if probe.values.is_some() && manifest.critics.is_none() {
+                return Err(mismatch(
+                    "what critics say of a probe",
+                    "left out in a bundle without critics",
+                    "two values",
+                ));
+            }
         }
         Ok(())
     }
+}
+
+fn check_support(support: &ValueSupport) -> Result<(), BundleError> {
+    let ends = [support.minimum, support.maximum];
+    // They are computed with as 32-bit floats.
+    let is_finite = ends.iter().all(|end| (*end as f32).is_finite());
+    if is_finite && support.minimum < support.maximum && support.atoms >= 2 {
+        return Ok(());
+    }
+    Err(mismatch(
+        "the critics' support",
+        "finite, rising, 2 atoms or more",
+        &format!("{support:?}"),
+    ))
+}
+
+fn check_input(critic: &Critic, subject: &Subject) -> Result<(), BundleError> {
+    expect(
+        "a critic's input size",
+        &(subject.observation_size() + subject.action_size()),
+        &critic.trunk.mlp.input_size(),
+    )
 }
 
 fn mismatch(what: &'static str, expected: &str, got: &str) -> BundleError {

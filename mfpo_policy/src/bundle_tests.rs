@@ -275,6 +275,55 @@ fn a_wrong_probe_is_found() {
     assert!(message.contains("golden probe 1"), "{message}");
 }
 
+/// What a bundle's own sampler says to its probes.
+fn probed(bytes: &[u8]) -> Result<(), String> {
+    let bundle = open(bytes).unwrap();
+    let mut sampler = bundle.sampler(&Device::Cpu).unwrap();
+    bundle.check_probes(&mut sampler).map_err(|e| e.to_string())
+}
+
+#[test]
+fn critics_that_value_a_probe_otherwise_are_found() {
+    let noted = open(&sealed(1)).unwrap().manifest().probes[1].values.unwrap();
+    assert!(noted.iter().all(|value| (-10.0..=0.0).contains(value)));
+    // A thousandth of half the support, 0.005, is allowed.
+    for (difference, is_right) in [(0.004, true), (0.006, false)] {
+        let bytes = changed(true, |manifest, _| {
+            if let Some(values) = &mut manifest.probes[1].values {
+                values[1] += difference;
+            }
+        });
+        let told = probed(&bytes);
+        assert_eq!(told.is_ok(), is_right, "{told:?}");
+        let message = told.err().unwrap_or_default();
+        assert!(
+            is_right || message.contains("golden probe 1: critic 2 values"),
+            "{message}"
+        );
+    }
+    // The actions are as they were.
+    let message = probed(&changed(true, |_, tensors| {
+        let bias = tensors.get_mut("critic_1/Dense_0/bias").unwrap();
+        bias.bytes[..4].copy_from_slice(&9f32.to_le_bytes());
+    }));
+    let message = message.unwrap_err();
+    assert!(message.contains("golden probe 0: critic 1 values"), "{message}");
+}
+
+#[test]
+fn a_bundle_that_notes_no_values_of_its_probes_is_taken_as_before() {
+    let before = changed(true, |manifest, _| {
+        manifest.probes.iter_mut().for_each(|probe| probe.values = None);
+    });
+    assert!(json(&sealed(1)).contains("\"values\"") && !json(&before).contains("\"values\""));
+    probed(&before).unwrap();
+    let text = refusal(&changed(true, |manifest, tensors| {
+        manifest.critics = None;
+        tensors.retain(|name, _| name.starts_with("actor/"));
+    }));
+    assert!(text.contains("what critics say of a probe"), "{text}");
+}
+
 #[test]
 fn a_safetensors_file_of_another_program_is_refused() {
     let data = [0u8; 8];

@@ -9,7 +9,7 @@ use crate::sampler::Normalizer;
 use crate::spec::RobotSpec;
 use crate::subject::{Subject, TaskSpec};
 
-/// An input with the action that the policy gave when it was sealed.
+/// An input with the action that the policy gave when it was sealed, and with what its critics said of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenProbe {
@@ -19,6 +19,9 @@ pub struct GoldenProbe {
     pub noise: Vec<f32>,
     /// `[A]`, in `[-1, 1]`.
     pub action: Vec<f32>,
+    /// What each critic says of that action; none without critics, and in bundles of programs that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<[f32; 2]>,
 }
 
 /// The critics of a bundle.
@@ -53,9 +56,9 @@ pub struct Manifest {
     pub critics: Option<CriticManifest>,
     /// What observations are normalised with.
     pub normalizer: Option<Normalizer>,
-    /// Inputs and actions that the policy must reproduce.
+    /// Inputs, and the actions and values that the policy must reproduce.
     pub probes: Vec<GoldenProbe>,
-    /// Largest allowed difference of a probe's action.
+    /// Largest allowed difference of a probe's action, and of its values in halves of the critics' support.
     pub probe_tolerance: f32,
     /// When an observation is outside what the policy knows, where that was calibrated.
     pub guard: Option<GuardManifest>,

@@ -398,6 +398,33 @@ impl ActionSampler {
         Ok(Sampled { depth, value })
     }
 
+    /// What each critic says of `action` where `observation` is seen; `None` without critics.
+    ///
+    /// # Errors
+    /// When a length does not fit, or a value is not finite.
+    pub fn values_of(
+        &mut self,
+        observation: &[f32],
+        action: &[f32],
+    ) -> Result<Option<[f32; 2]>, SampleError> {
+        if !self.has_critics() {
+            return Ok(None);
+        }
+        // In the place of the noise, which actions are made in.
+        self.take_in(observation, action, 1, action)?;
+        let [first, second] = &mut self.values;
+        self.backend.values(
+            &self.observation,
+            &self.actions[..self.sizes.1],
+            (&mut first[..1], &mut second[..1]),
+        )?;
+        let values = [first[0], second[0]];
+        match values.into_iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(SampleError::NotFiniteValue { candidate: 0, value }),
+            None => Ok(Some(values)),
+        }
+    }
+
     /// Spread of the first `candidates` of those that the last call sampled in all steps, see [`guard::spread`].
     pub fn spread(&self, candidates: usize) -> f64 {
         let numbers = (candidates * self.sizes.1).min(self.actions.len());

@@ -49,6 +49,12 @@ impl AppendedFile {
         Ok(self.written)
     }
 
+    /// Writes into `file` from now on, and returns the one before.
+    #[cfg(test)]
+    pub(crate) fn redirect(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
     fn hand_over(&mut self) -> io::Result<()> {
         let mut taken = 0;
         let result = loop {
@@ -110,12 +116,12 @@ mod tests {
         line(&mut lines, "one\n");
         // Linux's own full disk.
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let real = std::mem::replace(&mut lines.file, full);
+        let real = lines.redirect(full);
         line(&mut lines, "two\n");
         line(&mut lines, "three\n");
         assert!(lines.sync().is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
-        lines.file = real;
+        lines.redirect(real);
         assert_eq!(lines.sync().unwrap(), 14);
         line(&mut lines, "four\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\nfour\n");

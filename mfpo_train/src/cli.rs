@@ -4,7 +4,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::algorithm::AlgorithmKind;
@@ -37,7 +37,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder
+    /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder. Ctrl-C stops it with a
+    /// checkpoint, and exit code 130
     Train(TrainArgs),
     /// Measure a bundle in simulation, and film it
     Eval(EvalArgs),
@@ -169,9 +170,11 @@ struct TrainArgs {
     json_progress: bool,
 }
 
+/// What a shell adds to a signal, where it tells how a program ended.
+const SIGNALLED: u8 = 128;
 /// Exit code where whoever reads standard output has seen enough (`| head`): what a shell tells of other programs then,
 /// which SIGPIPE ends.
-const UNREAD: u8 = 141;
+const UNREAD: u8 = SIGNALLED + 13;
 
 /// A whole number, also as 1e6.
 fn whole(text: &str) -> Result<u64, String> {
@@ -205,20 +208,21 @@ pub fn main() -> ExitCode {
         eprintln!("mfpo_train: {error}");
         return ExitCode::FAILURE;
     }
+    let done = |()| ExitCode::SUCCESS;
     let result = match cli.command {
         Command::Train(args) => run_train(args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Guard(args) => guard::run(&args),
-        Command::Inspect { file } => run_inspect(&file),
-        Command::Keygen(args) => keys::keygen(&args),
-        Command::Sign(args) => keys::sign(&args),
-        Command::Verify(args) => keys::verify(&args),
-        Command::Plot(args) => run_plot(&args),
-        Command::Rollout(args) => run_rollout(args),
-        Command::Tasks => list_tasks(),
+        Command::Eval(args) => eval::run(&args).map(done),
+        Command::Guard(args) => guard::run(&args).map(done),
+        Command::Inspect { file } => run_inspect(&file).map(done),
+        Command::Keygen(args) => keys::keygen(&args).map(done),
+        Command::Sign(args) => keys::sign(&args).map(done),
+        Command::Verify(args) => keys::verify(&args).map(done),
+        Command::Plot(args) => run_plot(&args).map(done),
+        Command::Rollout(args) => run_rollout(args).map(done),
+        Command::Tasks => list_tasks().map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
             // Not eprintln, which panics where nobody reads it.
@@ -258,17 +262,18 @@ fn init_log() {
         .init();
 }
 
-fn run_train(args: TrainArgs) -> anyhow::Result<()> {
+fn run_train(args: TrainArgs) -> anyhow::Result<ExitCode> {
     if let Some(nice) = args.nice {
         rustix::process::setpriority_process(None, nice)
             .context("cannot lower the priority of this process")?;
     }
     let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(&stop)?;
+    let signal = stop_on_signals(&stop)?;
     if let Some(seeds) = &args.seeds {
         let plan = several_seeds(&args, seeds)?;
         warn_of_idle(&plan.overrides, &plan.config);
-        return seeds::train(&plan, &stop);
+        let is_stopped = seeds::train(&plan, &stop)?;
+        return Ok(exit_code(is_stopped, &signal));
     }
     let start = match &args.resume {
         None => fresh_start(&args)?,
@@ -306,7 +311,17 @@ fn run_train(args: TrainArgs) -> anyhow::Result<()> {
             .as_ref()
             .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
     );
-    Ok(())
+    Ok(exit_code(outcome.interrupted, &signal))
+}
+
+/// A run that was stopped has left its checkpoint, but no script must take it for one that is done: its exit code is what a
+/// shell tells of a program that the signal has ended, or whose output nobody reads any more.
+fn exit_code(is_stopped: bool, signal: &AtomicUsize) -> ExitCode {
+    match u8::try_from(signal.load(Ordering::Relaxed)) {
+        _ if !is_stopped => ExitCode::SUCCESS,
+        Ok(0) | Err(_) => ExitCode::from(UNREAD),
+        Ok(signal) => ExitCode::from(SIGNALLED + signal),
+    }
 }
 
 fn warn_of_idle(overrides: &[String], config: &TrainConfig) {
@@ -441,14 +456,19 @@ fn progress_mode(args: &TrainArgs) -> ProgressMode {
     }
 }
 
-/// The first SIGINT or SIGTERM ends the run in good order, the second at once.
-fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+/// The first SIGINT or SIGTERM ends the run in good order, the second at once. Which of them came is what is returned; 0 is
+/// none.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
+    let which = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        let code = i32::from(SIGNALLED) + signal;
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(stop))?;
+        // Before the flag that is looked at.
+        signal_hook::flag::register_usize(signal, Arc::clone(&which), signal as usize)?;
         signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
-    Ok(())
+    Ok(which)
 }
 
 #[cfg(feature = "ros")]

@@ -222,9 +222,8 @@ pub fn environment(own: &Randomization, overrides: &[String]) -> Result<Randomiz
     }
     let changed: Randomization = section(&mut table, "environment")?;
     if let Some(other) = table.keys().next() {
-        return Err(ConfigError::UnknownSection {
+        return Err(ConfigError::OtherSection {
             section: other.clone(),
-            closest: Some("environment".to_owned()),
         });
     }
     changed.validate()?;

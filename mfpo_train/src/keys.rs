@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use mfpo_policy::bundle;
 use mfpo_policy::signature::{PublicKey, SigningKey, TrustedKeys};
 use rand::Rng;
@@ -50,7 +50,7 @@ pub struct VerifyArgs {
 /// Makes a key that did not exist before.
 ///
 /// # Errors
-/// When one of the files exists or cannot be written.
+/// When one of the files exists or cannot be written; no new file is left then.
 pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
@@ -64,8 +64,12 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
             file.display()
         );
     }
-    write_new(&args.file, &key.to_pem()?, 0o600)?;
-    write_new(&public, &key.public().to_pem()?, 0o644)?;
+    let (private_pem, public_pem) = (key.to_pem()?, key.public().to_pem()?);
+    write_new(&args.file, &private_pem, 0o600)?;
+    if let Err(error) = write_new(&public, &public_pem, 0o644) {
+        take_back(&args.file);
+        return Err(error.context("no key was made"));
+    }
     print(&format!(
         "private key  {} (keep it secret)\npublic key   {}\n             {}\n",
         args.file.display(),
@@ -146,11 +150,21 @@ fn public_file(private: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a file that must not exist.
+/// Removes a file that this program has just made; what cannot be removed is told.
+fn take_back(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!("cannot remove {}, which is of no use: {error}", path.display());
+    }
+}
+
+/// Writes a file that must not exist; where that fails, there is none.
 fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(mode).open(path);
     let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        take_back(path);
+        anyhow!(error).context(format!("cannot write {}", path.display()))
+    })
 }

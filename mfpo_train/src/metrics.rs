@@ -5,8 +5,8 @@
 //! does not take is none: it waits for room.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Take, Write};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Lines, Read, Seek, SeekFrom, Take, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -48,14 +48,38 @@ pub enum MetricsError {
         /// Bytes now.
         got: u64,
     },
+    /// The file cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The file cannot be written.
-    #[error("cannot write metrics: {0}")]
-    Io(#[from] std::io::Error),
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> MetricsError {
+    let path = path.to_owned();
+    move |source| MetricsError::Read { path, source }
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> MetricsError {
+    let path = path.to_owned();
+    move |source| MetricsError::Write { path, source }
 }
 
 /// Writes `metrics.jsonl`.
 pub struct Metrics {
     file: AppendedFile,
+    path: PathBuf,
     started: Instant,
     /// Seconds of the run before this program started.
     before: f64,
@@ -65,7 +89,8 @@ impl Metrics {
     /// Creates the file; seconds count from now.
     pub fn create(path: &Path) -> Result<Self, MetricsError> {
         Ok(Self {
-            file: AppendedFile::create(path)?,
+            file: AppendedFile::create(path).map_err(cannot_write(path))?,
+            path: path.to_owned(),
             started: Instant::now(),
             before: 0.0,
         })
@@ -76,8 +101,8 @@ impl Metrics {
     /// # Errors
     /// [`MetricsError::Short`] where there are fewer bytes.
     pub fn kept(path: &Path, bytes: u64) -> Result<Lines<BufReader<Take<File>>>, MetricsError> {
-        let file = File::open(path)?;
-        check_length(&file, bytes)?;
+        let file = File::open(path).map_err(cannot_read(path))?;
+        check_length(path, &file, bytes)?;
         Ok(BufReader::new(file.take(bytes)).lines())
     }
 
@@ -87,12 +112,14 @@ impl Metrics {
     /// # Errors
     /// [`MetricsError::Short`] where there are fewer bytes; the file is as it was then.
     pub fn resume(path: &Path, bytes: u64, seconds: f64) -> Result<Self, MetricsError> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        check_length(&file, bytes)?;
-        file.set_len(bytes)?;
-        file.seek(SeekFrom::End(0))?;
+        let opened = OpenOptions::new().write(true).open(path);
+        let mut file = opened.map_err(cannot_write(path))?;
+        check_length(path, &file, bytes)?;
+        let cut = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0)));
+        cut.map_err(cannot_write(path))?;
         Ok(Self {
             file: AppendedFile::after(file, path, bytes),
+            path: path.to_owned(),
             started: Instant::now(),
             before: seconds,
         })
@@ -101,7 +128,7 @@ impl Metrics {
     /// Bytes written so far, every line whole and on the disk: a checkpoint counts them, and must find them
     /// after a power cut.
     pub fn bytes(&mut self) -> Result<u64, MetricsError> {
-        Ok(self.file.sync()?)
+        self.file.sync().map_err(cannot_write(&self.path))
     }
 
     /// Seconds since the start of the run, without the time it lay still.
@@ -123,14 +150,14 @@ impl Metrics {
         line.extend(finite_fields(kind, step, measured)?);
         let mut text = serde_json::to_vec(&line).map_err(|source| MetricsError::Json { kind, source })?;
         text.push(b'\n');
-        self.file.write_all(&text)?;
-        self.file.flush()?;
+        let written = self.file.write_all(&text).and_then(|()| self.file.flush());
+        written.map_err(cannot_write(&self.path))?;
         Ok(line)
     }
 }
 
-fn check_length(file: &File, expected: u64) -> Result<(), MetricsError> {
-    let got = file.metadata()?.len();
+fn check_length(path: &Path, file: &File, expected: u64) -> Result<(), MetricsError> {
+    let got = file.metadata().map_err(cannot_read(path))?.len();
     if got < expected {
         return Err(MetricsError::Short { expected, got });
     }
@@ -214,6 +241,20 @@ mod tests {
             (&"update".into(), &7.into(), &0.25.into())
         );
         assert!(lines[0]["seconds"].as_f64().unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_had_is_named_with_what_was_tried() {
+        let nowhere = Path::new("/nowhere/metrics.jsonl");
+        let written = [
+            Metrics::create(nowhere).err(),
+            Metrics::resume(nowhere, 0, 0.0).err(),
+        ];
+        for error in written {
+            assert_eq!(error.unwrap().to_string(), "cannot write /nowhere/metrics.jsonl");
+        }
+        let read = Metrics::kept(nowhere, 0).err();
+        assert_eq!(read.unwrap().to_string(), "cannot read /nowhere/metrics.jsonl");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The learning curve as a PNG: return of every training episode and of every evaluation, and the success rate.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use plotters::prelude::*;
 use thiserror::Error;
+
+use crate::publish::unfinished;
 
 /// Why there is no picture.
 #[derive(Debug, Error)]
@@ -69,9 +71,11 @@ pub(crate) fn replace(
     draw: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
 ) -> Result<(), PlotError> {
     register_font();
+    let mut temporary = unfinished(path).into_os_string();
     // The ending says which format is drawn.
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_extension(format!("tmp.{ending}"));
+    temporary.push(".");
+    temporary.push(path.extension().unwrap_or_default());
+    let temporary = PathBuf::from(temporary);
     let drawn = draw(&temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
     drawn.map_err(|error| {
         // What cannot be removed is in nobody's way.

@@ -124,7 +124,8 @@ pub trait BundleSink: Send {
 }
 
 /// Writes bundles to `<run folder>/bundles` and `<run folder>/last.safetensors`, and sends them. What the disk does not
-/// take ends no run: the newest and the best bundle wait, and are tried again at the next saving.
+/// take ends no run: the newest and the best bundle wait, and are tried again at the next saving, before the checkpoint. A
+/// run that is killed meanwhile goes on from the checkpoint before, and makes them again.
 pub struct Publisher {
     folder: PathBuf,
     sink: Option<Box<dyn BundleSink>>,
@@ -250,13 +251,22 @@ fn tell_that_it_waits(path: &Path, error: &std::io::Error) {
     );
 }
 
+/// Where a file is until it is whole: beside its place, under a name that nobody gives to a file of their own, and that a
+/// node which watches the folder does not take for a bundle.
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".mfpo-unfinished");
+    path.with_file_name(name)
+}
+
 /// A file is written in parts of this size, bytes.
 const WRITTEN_AT_ONCE: usize = 256 << 10;
 
 /// Writes a file that is complete whenever it is there, also after a power cut; where that fails, the one that was there
 /// stays.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("tmp");
+    let temporary = unfinished(path);
     let written = write_whole(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Half a file takes room that others lack; one that cannot be removed is overwritten the next time.
@@ -341,10 +351,29 @@ mod tests {
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
-        for other in ["v000009.tmp", "notes.txt"] {
+        for other in [".v000009.safetensors.mfpo-unfinished", "notes.txt"] {
             fs::write(folder.path().join("bundles").join(other), "").unwrap();
         }
         assert_eq!(publisher.highest_version(), Some(1));
+    }
+
+    #[test]
+    fn files_of_a_similar_name_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let path = at("policy.safetensors");
+        let others = [at("policy.tmp"), at("policy.safetensors.tmp")];
+        for other in &others {
+            fs::write(other, "mine").unwrap();
+        }
+        // What a program that was killed has left is replaced.
+        fs::write(unfinished(&path), "half").unwrap();
+        write_atomically(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        for other in &others {
+            assert_eq!(fs::read(other).unwrap(), b"mine");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]
@@ -356,7 +385,8 @@ mod tests {
         publisher.keep_best(&bundle(0));
         assert!(publisher.unwritten().is_empty());
         // Folders in the places of the files that are being written.
-        let obstacles = ["last.tmp", "best.tmp"].map(|name| folder.path().join(name));
+        let obstacles = [publisher.last(), folder.path().join("best.safetensors")];
+        let obstacles = obstacles.map(|path| unfinished(&path));
         for path in &obstacles {
             fs::create_dir(path).unwrap();
         }

@@ -89,7 +89,7 @@ impl Recorder {
     /// Starts `metrics.jsonl` in the run folder; time counts from now.
     pub fn create(setup: Setup) -> anyhow::Result<Self> {
         let path = metrics_path(&setup);
-        let metrics = Metrics::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let metrics = Metrics::create(&path)?;
         Self::new(setup, metrics, 0)
     }
 
@@ -297,7 +297,7 @@ impl Recorder {
         self.learnt() || self.is_unread
     }
 
-    /// Ends the progress at `step`, draws the learning curve and hands the last lines to the disk.
+    /// Ends the progress at `step`, draws the learning curve and hands the last lines and events to the disk.
     ///
     /// # Errors
     /// What the disk does not take; the rest is there.
@@ -307,11 +307,12 @@ impl Recorder {
             self.tell(step);
         }
         self.progress.finish();
+        // All of them first: what one lacks keeps none of the others from the disk.
         let drawn = plot::draw(&self.curve, &self.curve_path());
-        let path = metrics_path(&self.setup);
-        self.metrics
-            .bytes()
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let lines = self.metrics.bytes();
+        let events = self.events.finish();
+        lines?;
+        events?;
         Ok(drawn?)
     }
 
@@ -393,4 +394,42 @@ fn recalled(path: &Path, bytes: u64) -> anyhow::Result<impl Iterator<Item = anyh
 
 fn metrics_path(setup: &Setup) -> PathBuf {
     setup.folder.join("metrics.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+
+    use super::*;
+
+    #[test]
+    fn events_that_a_full_disk_kept_waiting_are_there_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup {
+            folder: folder.path().to_owned(),
+            title: String::new(),
+            started: 0.0,
+            progress: ProgressMode::Quiet,
+            steps: 10,
+            report_every: 1,
+            until_success: None,
+        };
+        let mut recorder = Recorder::create(setup).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let real = recorder.events.redirect(full);
+        let episode = Finished {
+            total_reward: 1.0,
+            length: 3,
+        };
+        recorder.episode(3, episode).unwrap();
+        let text = recorder.finish(3).unwrap_err().to_string();
+        assert!(text.contains("cannot write the events for TensorBoard"), "{text}");
+        let events = folder.path().join("events.out.tfevents.mfpo");
+        assert_eq!(fs::metadata(&events).unwrap().len(), 0);
+
+        recorder.events.redirect(real);
+        recorder.finish(3).unwrap();
+        let bytes = fs::read(&events).unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains("episode/return"));
+    }
 }

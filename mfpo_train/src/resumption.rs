@@ -85,15 +85,18 @@ pub struct ByHand {
 }
 
 impl ByHand {
-    /// What `after` changes of `before`.
+    /// What `after` changes of `before`. Where the returns no longer choose the support, it is the configuration's, as
+    /// `config.toml` then says.
     pub fn of(before: &TrainConfig, after: &TrainConfig) -> Self {
         let changed = |before: f64, after: f64| (before != after).then_some(after);
         let (old, new) = (&before.learner, &after.learner);
+        let is_given_back = old.support_from_returns && !new.support_from_returns;
+        let end = |before, after| changed(before, after).or(is_given_back.then_some(after));
         match after.run.algorithm {
             AlgorithmKind::Mfpo => Self {
                 temperature: changed(old.initial_temperature, new.initial_temperature),
-                value_min: changed(old.value_min, new.value_min),
-                value_max: changed(old.value_max, new.value_max),
+                value_min: end(old.value_min, new.value_min),
+                value_max: end(old.value_max, new.value_max),
             },
             AlgorithmKind::Sac => Self {
                 temperature: changed(before.sac.initial_temperature, after.sac.initial_temperature),
@@ -323,5 +326,30 @@ mod tests {
         assert!(text.contains("learner.support_from_returns chooses it"), "{text}");
         after.learner.support_from_returns = false;
         check(&before, &after).unwrap();
+    }
+
+    #[test]
+    fn a_support_that_the_returns_no_longer_choose_is_the_configurations() {
+        let chosen = sized(config("run", &["learner.support_from_returns=true"]));
+        let own = sized(config("run", &["learner.support_from_returns=false"]));
+        let ends = |learner: &dyn Algorithm| {
+            let mut state = learner.state().unwrap();
+            state.take_f64("support").unwrap()
+        };
+        let mut first = algorithm::make(&chosen, 5).unwrap();
+        update(first.as_mut());
+        // The only return is 3, with the least width around it.
+        assert_eq!(ends(first.as_ref()), [2.5, 3.5]);
+        for after in [&own, &chosen] {
+            let mut second = algorithm::make(after, 6).unwrap();
+            second.restore(first.state().unwrap()).unwrap();
+            second.adopt(&ByHand::of(&chosen, after)).unwrap();
+            let expected = match after.learner.support_from_returns {
+                true => [2.5, 3.5],
+                false => [own.learner.value_min, own.learner.value_max],
+            };
+            assert_eq!(ends(second.as_ref()), expected);
+            assert_eq!(ByHand::of(after, after), ByHand::default());
+        }
     }
 }

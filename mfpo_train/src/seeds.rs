@@ -6,11 +6,11 @@
 //! in good order, each with a checkpoint.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::SIGINT;
 use toml::Value;
 
 use crate::checkpoint::Checkpoints;
@@ -104,15 +105,19 @@ struct Run {
     before: anyhow::Result<Option<Saved>>,
     bar: ProgressBar,
     child: Option<Child>,
+    /// Bytes of its log that other programs have written before.
+    logged: u64,
     failure: Option<String>,
+    /// It was told to stop before its end.
+    is_stopped: bool,
 }
 
-/// Runs every seed, and draws `curve.png` over all of them.
+/// Runs every seed, and draws `curve.png` over all of them. Tells whether one was stopped before its end.
 ///
 /// # Errors
 /// When a folder holds another run than the plan's: nothing has started then. When a run failed; the others
 /// have gone on to their ends.
-pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
+pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<bool> {
     let mut found = Vec::new();
     for seed in &plan.seeds {
         let folder = plan.folder.join(format!("s{seed}"));
@@ -149,30 +154,30 @@ pub fn train(plan: &Plan, stop: &AtomicBool) -> anyhow::Result<()> {
         }
         if stop.load(Ordering::Relaxed) && !told_to_stop {
             told_to_stop = true;
-            waiting.clear();
+            waiting.drain(..).for_each(|index| runs[index].stopped());
             runs.iter().for_each(Run::interrupt);
         }
-        running -= take(&news, &mut runs);
+        running -= take(&news, &mut runs, stop);
     }
-    finish(plan, &runs, told_to_stop)
+    finish(plan, &runs)
 }
 
 /// Takes what the children say for a while; how many have ended.
-fn take(news: &Receiver<News>, runs: &mut [Run]) -> usize {
+fn take(news: &Receiver<News>, runs: &mut [Run], stop: &AtomicBool) -> usize {
     match news.recv_timeout(LOOK) {
         Ok(News::Report(index, report)) => {
             runs[index].show(&report);
             0
         }
         Ok(News::Ended(index)) => {
-            runs[index].end();
+            runs[index].end(stop.load(Ordering::Relaxed));
             1
         }
         Err(_) => 0,
     }
 }
 
-fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
+fn finish(plan: &Plan, runs: &[Run]) -> anyhow::Result<bool> {
     let folders: Vec<PathBuf> = runs
         .iter()
         .map(|run| run.folder.clone())
@@ -199,10 +204,12 @@ fn finish(plan: &Plan, runs: &[Run], stopped: bool) -> anyhow::Result<()> {
             failed.join("; ")
         );
     }
-    if stopped {
+    let is_stopped = runs.iter().any(|run| run.is_stopped);
+    if is_stopped {
         tracing::info!("stopped; the same command goes on with every seed");
     }
-    Ok(drawn?)
+    drawn?;
+    Ok(is_stopped)
 }
 
 /// Tells the mean of the last returns, also of runs that were done before, where any was measured.
@@ -298,7 +305,9 @@ impl Run {
             before,
             bar,
             child: None,
+            logged: 0,
             failure: None,
+            is_stopped: false,
         }
     }
 
@@ -324,8 +333,11 @@ impl Run {
                 args.extend(plan.start.iter().cloned());
             }
         }
-        let log =
-            File::create(self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
+        let cannot_write = || format!("cannot write {}", self.log().display());
+        // After what the run has said before it was stopped.
+        let log = OpenOptions::new().create(true).append(true).open(self.log());
+        let log = log.with_context(cannot_write)?;
+        self.logged = log.metadata().with_context(cannot_write)?.len();
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         // A group of its own: Ctrl-C reaches this program only, which tells each child once.
         let mut child = Command::new(program)
@@ -361,30 +373,44 @@ impl Run {
         }
     }
 
-    /// The child has closed its output.
-    fn end(&mut self) {
+    /// The child has closed its output; `is_told` says whether it was to stop.
+    fn end(&mut self, is_told: bool) {
         let Some(mut child) = self.child.take() else {
             return;
         };
         match child.wait() {
             Ok(status) if status.success() => self.bar.abandon(),
+            Ok(status) if is_told && is_interrupted(status) => self.stopped(),
             Ok(status) => {
-                let text = fs::read_to_string(self.log()).unwrap_or_default();
-                let last = text.lines().rev().find(|line| !line.trim().is_empty());
-                self.fail(format!(
-                    "{} ({status}, {})",
-                    last.unwrap_or("no message"),
-                    self.log().display()
-                ));
+                let reason = self.last_words().unwrap_or_else(|| "no message".to_owned());
+                self.fail(format!("{reason} ({status}, {})", self.log().display()));
             }
             Err(error) => self.fail(error.to_string()),
         }
+    }
+
+    /// The last line that this child has written into its log.
+    fn last_words(&self) -> Option<String> {
+        let bytes = fs::read(self.log()).ok()?;
+        let text = String::from_utf8_lossy(bytes.get(self.logged as usize..)?);
+        let last = text.lines().rev().find(|line| !line.trim().is_empty());
+        last.map(str::to_owned)
+    }
+
+    fn stopped(&mut self) {
+        self.is_stopped = true;
+        self.bar.abandon_with_message("stopped");
     }
 
     fn fail(&mut self, reason: String) {
         self.failure = Some(reason);
         self.bar.abandon_with_message("failed");
     }
+}
+
+/// Has SIGINT stopped a child? One that has not come to where it listens has done nothing yet, and is ended by the signal.
+fn is_interrupted(status: ExitStatus) -> bool {
+    status.code() == Some(128 + SIGINT) || status.signal() == Some(SIGINT)
 }
 
 fn listen(index: usize, out: Option<ChildStdout>, news: &Sender<News>) {
@@ -439,6 +465,42 @@ mod tests {
             told.len() == 1 && told[0].starts_with("run.algorithm: ") && told[0].contains("mfpo"),
             "{told:?}"
         );
+    }
+
+    /// The run of a shell, which has ended before anybody listened to it, or is told to have.
+    fn ended(script: &str, log: &Path, is_told: bool) -> Run {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let mut run = Run::new(0, log.with_extension(""), Ok(None), &bars);
+        // A signal that was ignored when a shell began does not end it.
+        let mut shell = Command::new("env");
+        shell.args(["--default-signal=INT", "sh", "-c", script]);
+        run.child = Some(shell.spawn().unwrap());
+        run.logged = fs::metadata(log).unwrap().len();
+        run.end(is_told);
+        run
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_has_not_failed_not_even_before_it_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("s0.log");
+        fs::write(&log, "what it said last time\n").unwrap();
+        for script in ["exit 130", "kill -INT $$; exit 7"] {
+            let run = ended(script, &log, true);
+            assert!(
+                run.is_stopped && run.failure.is_none(),
+                "{script}: {:?}",
+                run.failure
+            );
+        }
+        for (script, is_told) in [("exit 1", true), ("exit 130", false), ("kill -INT $$", false)] {
+            let run = ended(script, &log, is_told);
+            let failure = run.failure.unwrap_or_default();
+            assert!(
+                !run.is_stopped && failure.starts_with("no message ("),
+                "{script}: {failure}"
+            );
+        }
     }
 
     #[test]

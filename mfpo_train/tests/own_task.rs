@@ -2,7 +2,7 @@
 
 use mfpo_sim::physics::Physics;
 use mfpo_sim::tasks::{Benchmark, BenchmarkTask};
-use mfpo_sim::{EnvOptions, SimError, TaskOptions, registry};
+use mfpo_sim::{EnvOptions, FullState, SimError, TaskOptions, registry};
 use rand_chacha::ChaCha8Rng;
 
 #[path = "../examples/ball_on_beam.rs"]
@@ -137,6 +137,10 @@ fn what_a_task_must_not_tell_is_an_error_that_names_it() {
         let mut env = registry::make(task, &EnvOptions::train()).unwrap();
         env.reset(3).unwrap();
         let text = env.step(&[0.0]).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+        let mut rollout = registry::rollout(task, &EnvOptions::train()).unwrap();
+        rollout.begin(&FullState::default(), 3).unwrap();
+        let text = rollout.apply(&[0.0]).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}");
     }
 }

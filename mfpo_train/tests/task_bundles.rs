@@ -159,7 +159,10 @@ fn a_bundle_is_measured_under_the_conditions_of_its_run_or_those_that_are_asked_
     let text = refusal(&["eval", &away, "--environment=run"]);
     assert!(text.contains("does not lie in the folder of its run"), "{text}");
     let text = refusal(&["eval", &away, "--set=learner.tau=0.1"]);
-    assert!(text.contains("unknown section 'learner'"), "{text}");
+    assert!(
+        text.contains("section [learner] has no part in a measurement"),
+        "{text}"
+    );
 }
 
 #[test]

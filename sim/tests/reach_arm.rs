@@ -82,6 +82,11 @@ fn a_rollout_has_the_goal_that_its_state_gives() {
     for (state, expected) in [
         (with("goal", &[0.2, -0.1]), "3 finite numbers"),
         (with("goal", &[0.2, f64::NAN, 0.1]), "3 finite numbers"),
+        // Finite, but not as a component of an observation.
+        (
+            with("goal", &[0.2, 1e300, 0.1]),
+            "component 7 of the observation is inf",
+        ),
         (with("target", &[0.2, -0.1, 0.1]), "'goal', its x, y and z"),
     ] {
         let text = arm.begin(&state, 3).unwrap_err().to_string();

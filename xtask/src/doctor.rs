@@ -15,7 +15,7 @@ use crate::process;
 use crate::python::Python;
 use crate::ros::{self, Ros};
 use crate::setup;
-use crate::system::{self, find_program, install_line, version_line};
+use crate::system::{self, driver_line, find_program, install_line, version_line};
 use crate::workspace::Workspace;
 
 /// Oldest Rust that builds this workspace: `rust-version` in Cargo.toml.
@@ -208,7 +208,7 @@ fn egl(workspace: &Workspace) -> State {
 fn gpu() -> State {
     match probe::gpu() {
         Gpu::Ready(text) => State::Found(text),
-        Gpu::NoDriver => State::Without("a card without a driver", Some(install_line(&["nvidia-driver"]))),
+        Gpu::NoDriver => State::Without("a card without a driver", Some(driver_line())),
         Gpu::None => State::Without("none in this machine; the CPU is used", None),
     }
 }
@@ -229,7 +229,7 @@ fn cuda_driver() -> State {
     match (probe::cuda_driver(), probe::gpu()) {
         (true, _) => State::Found("libcuda.so.1".to_owned()),
         (false, Gpu::None) => State::Without("programs built with the feature cuda run on the CPU", None),
-        (false, _) => State::Without("no libcuda.so.1", Some(install_line(&["nvidia-driver"]))),
+        (false, _) => State::Without("no libcuda.so.1", Some(driver_line())),
     }
 }
 

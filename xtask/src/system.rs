@@ -34,6 +34,29 @@ pub fn install_line<S: AsRef<str>>(packages: &[S]) -> String {
     format!("{sudo}apt-get install -y {}", names.join(" "))
 }
 
+/// The line that installs the driver of an NVIDIA GPU.
+pub fn driver_line() -> String {
+    driver_line_on(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
+}
+
+/// The same on the system of `os_release`: Ubuntu has a package for each version of the driver, and a program that chooses.
+fn driver_line_on(os_release: &str) -> String {
+    let value = |key: &str| {
+        let line = os_release.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_default().trim_matches('"')
+    };
+    let is_ubuntu = value("ID=") == "ubuntu" || value("ID_LIKE=").split(' ').any(|like| like == "ubuntu");
+    if is_ubuntu {
+        let sudo = if is_root() { "" } else { "sudo " };
+        let line = install_line(&["ubuntu-drivers-common"]);
+        return format!("{line} && {sudo}ubuntu-drivers install");
+    }
+    format!(
+        "{}    # of Debian's components contrib and non-free",
+        install_line(&["nvidia-driver"])
+    )
+}
+
 /// System packages that are missing for a set-up with `ros`.
 pub fn missing_packages(workspace: &Workspace, ros: &Ros) -> Vec<String> {
     let folders = search_path(workspace);
@@ -147,7 +170,7 @@ pub fn version_line(program: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{install_line, lacks_compiler, missing_python};
+    use super::{driver_line_on, install_line, lacks_compiler, missing_python};
     use crate::python::{NotFound, Python};
     use crate::ros::Ros;
 
@@ -204,6 +227,20 @@ mod tests {
         assert!(lacks_compiler(&folders));
         std::fs::write(folder.path().join("make"), "").expect("a file");
         assert!(!lacks_compiler(&folders));
+    }
+
+    #[test]
+    fn a_driver_is_installed_as_the_system_does_it() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\n";
+        assert!(driver_line_on(debian).contains("apt-get install -y nvidia-driver    #"));
+        let derived = "ID=pop\nID_LIKE=\"ubuntu debian\"\n";
+        for ubuntu in ["NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n", derived] {
+            let line = driver_line_on(ubuntu);
+            assert!(
+                line.ends_with("ubuntu-drivers install") && !line.contains("nvidia-driver"),
+                "{line}"
+            );
+        }
     }
 
     #[test]

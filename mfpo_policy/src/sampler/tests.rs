@@ -120,6 +120,24 @@ fn a_depth_that_the_policy_does_not_have_is_refused_by_name() {
 }
 
 #[test]
+fn the_critics_value_an_action_alone_as_they_do_among_candidates() {
+    let mut sampler = sampler();
+    let (observation, noise) = (drawn(5, SIZES.0), drawn(6, 4 * SIZES.1));
+    let mut action = vec![0.0; SIZES.1];
+    let chosen = sampler.sample_into(&observation, &noise, 4, &mut action).unwrap();
+    let [first, second] = sampler.values_of(&observation, &action).unwrap().unwrap();
+    let smaller = first.min(second);
+    assert!(chosen.is_some_and(|value| (value - smaller).abs() < 1e-4));
+    assert!(sampler.values_of(&observation[1..], &action).is_err());
+    let actor_alone = PolicyNetworks {
+        critics: None,
+        ..networks()
+    };
+    let mut sampler = ActionSampler::new(&actor_alone, &Device::Cpu).unwrap();
+    assert_eq!(sampler.values_of(&observation, &action).unwrap(), None);
+}
+
+#[test]
 fn a_value_that_is_not_finite_is_an_error_and_chooses_no_action() {
     for (damaged, is_clipped) in [(0, true), (1, true), (0, false), (1, false)] {
         let mut networks = networks();
@@ -139,6 +157,7 @@ fn a_value_that_is_not_finite_is_an_error_and_chooses_no_action() {
             "{error}"
         );
         assert_eq!(action, [7.0; SIZES.1]);
+        assert!(sampler.values_of(&observation, &action).is_err());
         // One candidate needs no critic.
         sampler
             .sample_into(&observation, &noise[..SIZES.1], 1, &mut action)

@@ -27,6 +27,15 @@ pub enum ConfigError {
         /// The valid section that resembles it most.
         closest: Option<String>,
     },
+    /// A section that a measurement does not read.
+    #[error(
+        "section [{section}] has no part in a measurement; expected [environment], for example --set \
+         environment.action_delay_max=0.02"
+    )]
+    OtherSection {
+        /// The section.
+        section: String,
+    },
     /// A value of the wrong type, or a key that is missing.
     #[error("section [{section}] of the configuration: {reason}")]
     Section {

@@ -207,9 +207,13 @@ fn the_environment_of_a_run_is_changed_key_by_key() {
     for (set, words) in [
         ("environment.masses=0.2", "did you mean 'environment.mass'?"),
         ("environment.mass=2.0", "mass"),
-        ("learner.tau=0.2", "unknown section 'learner'"),
+        (
+            "learner.tau=0.2",
+            "section [learner] has no part in a measurement; expected [environment]",
+        ),
     ] {
         let text = changed(&[set]).unwrap_err().to_string();
         assert!(text.contains(words), "{set}: {text}");
+        assert!(!text.contains("[sac]") && !text.contains("evaluation"), "{text}");
     }
 }

@@ -20,6 +20,7 @@ use shiguredo_mp4::mux::{Mp4FileMuxer, Sample};
 use shiguredo_mp4::{TrackKind, Uint};
 
 use super::FilmSize;
+use crate::publish::unfinished;
 
 /// Units of time in a second, which control periods are multiples of.
 const TIMESCALE: NonZeroU32 = NonZeroU32::new(90_000).unwrap();
@@ -51,12 +52,8 @@ pub(super) struct Mp4 {
 impl Mp4 {
     /// A film in the file `path`, in which each picture stands for `seconds`.
     pub(super) fn create(path: &Path, size: FilmSize, seconds: f64) -> anyhow::Result<Self> {
-        let mut name = path
-            .file_name()
-            .context("the film's path names no file")?
-            .to_owned();
-        name.push(".tmp");
-        let temporary = path.with_file_name(name);
+        ensure!(path.file_name().is_some(), "the film's path names no file");
+        let temporary = unfinished(path);
         let cannot_write = || format!("cannot write {}", temporary.display());
         let mut file = BufWriter::new(File::create(&temporary).with_context(cannot_write)?);
         let muxer = Mp4FileMuxer::new()?;

@@ -99,6 +99,11 @@ impl MfpoLearner {
                 got: format!("{}, and value_min {}", new.maximum, new.minimum),
             }));
         }
+        // By hand: should the returns choose again, they choose anew.
+        self.support_chosen = false;
+        if new == now {
+            return Ok(());
+        }
         self.move_support(new)
     }
 }

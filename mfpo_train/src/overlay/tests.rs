@@ -210,7 +210,7 @@ fn a_picture_that_cannot_be_drawn_leaves_the_one_that_was_there() {
     draw(&runs, Along::Steps, &path).unwrap();
     let before = fs::read(&path).unwrap();
     // A folder in the place of the picture that is being drawn.
-    fs::create_dir(folder.path().join("plot.tmp.png")).unwrap();
+    fs::create_dir(folder.path().join(".plot.png.mfpo-unfinished.png")).unwrap();
     let text = draw(&runs, Along::Steps, &path).unwrap_err().to_string();
     assert!(text.contains("plot.png"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), before);

@@ -1,6 +1,7 @@
 //! What a run leaves on the disk to go on from, also where the disk is full or a number is not finite.
 
 use anyhow::{Context, anyhow, ensure};
+use mfpo_policy::bundle::BundleError;
 use mfpo_policy::sampler::SampleError;
 use mfpo_sim::SimError;
 use rand_chacha::ChaCha12Rng;
@@ -52,12 +53,14 @@ pub(super) fn restore(
 }
 
 impl Run {
-    /// Writes a checkpoint, and tries again what else the disk did not take. A run whose disk is full goes on: its last
+    /// Tries again what the disk did not take, and writes a checkpoint. A run whose disk is full goes on: its last
     /// checkpoint is whole.
     ///
     /// # Errors
     /// When a number of the state is not finite; the last checkpoint stays the good one. When a bundle cannot be sent.
     pub(super) fn save(&mut self) -> anyhow::Result<()> {
+        // First: a run that goes on from this checkpoint makes no bundle again that came before it.
+        let sent = self.publisher.try_again();
         let header = self.header();
         let saved = match self.state() {
             Err(error) => Err(error),
@@ -78,7 +81,7 @@ impl Run {
                 self.unsaved = Some(format!("{error:#}"));
             }
         }
-        self.publisher.try_again()
+        sent
     }
 
     fn header(&mut self) -> anyhow::Result<Header> {
@@ -178,6 +181,7 @@ fn is_not_finite(error: &anyhow::Error) -> bool {
     };
     let metric = matches!(error.downcast_ref(), Some(MetricsError::NotFinite { .. }));
     let sample = error.downcast_ref::<SampleError>().is_some_and(of_sampler);
+    let probe = matches!(error.downcast_ref(), Some(BundleError::Sample(error)) if of_sampler(error));
     let action = matches!(error.downcast_ref(), Some(SimError::NotFinite { .. }));
-    learner || metric || sample || action
+    learner || metric || sample || probe || action
 }

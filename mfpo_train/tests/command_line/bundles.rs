@@ -102,6 +102,14 @@ fn a_signed_bundle_is_verified_by_its_key_and_by_no_other() {
     std::fs::write(at("third.pub"), "somebody's").unwrap();
     assert!(refusal(&["keygen", text(&at("third"))]).contains("third.pub exists already"));
     assert!(!at("third").exists(), "half a pair");
+    // A name that is short enough without the ending alone.
+    let long = at("k".repeat(253).as_str());
+    let words = refusal(&["keygen", text(&long)]);
+    assert!(
+        words.contains("no key was made: cannot make") && words.contains("File name too long"),
+        "{words}"
+    );
+    assert!(!long.exists(), "half a pair");
     let mode = std::os::unix::fs::PermissionsExt::mode(&at("ours").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../launch/policies/swing_arm.safetensors");

@@ -184,8 +184,16 @@ fn every_report_is_one_json_line_with_the_promised_keys() {
     }
 }
 
+/// As a shell tells of programs that a signal has ended, so that no script takes the run for done.
 #[test]
-fn a_signal_ends_the_run_in_good_order() {
+fn a_signal_ends_the_run_in_good_order_and_with_its_exit_code() {
+    use rustix::process::Signal;
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        ends_in_good_order(signal, code);
+    }
+}
+
+fn ends_in_good_order(signal: rustix::process::Signal, code: i32) {
     let training = Training::new(1_000_000);
     let mut child = training.spawn();
     let mut reports = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -196,11 +204,11 @@ fn a_signal_ends_the_run_in_good_order() {
         .take_while(|report| report["updates"].as_u64().unwrap() < 30)
         .for_each(drop);
     let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
     let rest: Vec<Value> = reports
         .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
         .collect();
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(code));
     let last = mfpo_policy::bundle::open(&std::fs::read(training.path("last.safetensors")).unwrap()).unwrap();
     assert_eq!(rest.last().unwrap()["version"], last.manifest().version);
     assert!(training.path("curve.png").exists());

@@ -34,12 +34,17 @@ fn several_seeds_are_runs_of_their_own_that_go_on_when_asked_again() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("runs");
     for (seeds, steps) in [("0..2", 120), ("0..3", 140)] {
-        let output = several_seeds(&out, seeds, steps, &[]).output().unwrap();
+        let mut several = several_seeds(&out, seeds, steps, &[]);
+        let output = several.env("RUST_LOG", "info").output().unwrap();
         assert!(
             output.status.success(),
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+    let log = std::fs::read_to_string(out.join("s0.log")).unwrap();
+    for words in ["training swing_arm with seed 0", "going on with swing_arm-"] {
+        assert!(log.contains(words), "{words}: {log}");
     }
     for seed in 0..4 {
         assert_eq!(checkpoint_step(&out.join(format!("s{seed}"))), 140, "seed {seed}");
@@ -174,7 +179,7 @@ fn an_interrupted_set_of_seeds_stops_in_good_order() {
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     for seed in 0..2 {
         let step = checkpoint_step(&out.join(format!("s{seed}")));
         assert!((1..100_000).contains(&step), "seed {seed} at {step}");

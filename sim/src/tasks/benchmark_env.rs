@@ -289,7 +289,7 @@ impl Rollout for BenchmarkEnv {
         if *state == FullState::default() {
             // The environment's own episode, to the last bit.
             self.observe();
-            return Ok(());
+            return self.check_told(0.0);
         }
         let Benchmark { physics, task, .. } = &mut self.benchmark;
         for (name, values) in &state.model {
@@ -309,13 +309,16 @@ impl Rollout for BenchmarkEnv {
         }
         task.state_was_set(physics);
         self.observe();
-        Ok(())
+        self.check_told(0.0)
     }
 
     fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError> {
         check_vector("action", action, self.spec.action_size)?;
         self.action.copy_from_slice(action);
-        self.advance()
+        let outcome = self.advance()?;
+        self.benchmark.physics.check()?;
+        self.check_told(outcome.reward)?;
+        Ok(outcome)
     }
 
     fn observation(&self) -> &[f64] {

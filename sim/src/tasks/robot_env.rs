@@ -209,7 +209,7 @@ impl Rollout for RobotEnv {
         self.body.place(state)?;
         self.body.set_previous_action(&vec![0.0; self.spec.action_size]);
         self.precise = self.observe().iter().copied().map(f64::from).collect();
-        Ok(())
+        check_vector("observation", &self.precise, self.spec.observation_size)
     }
 
     fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError> {
@@ -224,10 +224,13 @@ impl Rollout for RobotEnv {
             .map(|(joint, a)| ((a - joint.offset) / joint.scale) as f32);
         self.body.set_previous_action(&scaled.collect::<Vec<f32>>());
         self.precise = self.observe().iter().copied().map(f64::from).collect();
+        check_vector("observation", &self.precise, self.spec.observation_size)?;
+        let reward = self.task.reward(self.body.state());
+        check_vector("reward", &[reward], 1)?;
         let steps = self.steps.unwrap_or(0) + 1;
         self.steps = Some(steps);
         Ok(Outcome {
-            reward: self.task.reward(self.body.state()),
+            reward,
             terminated: false,
             truncated: steps >= self.spec.max_episode_steps,
         })

@@ -38,13 +38,15 @@ pub trait Rollout {
     /// Sets the state; what `state` leaves out is the random start of `seed`.
     ///
     /// # Errors
-    /// [`SimError::StartState`] for a part of another length or a name that the task does not have.
+    /// [`SimError::StartState`] for a part of another length or a name that the task does not have; a state in which the
+    /// observation is not finite.
     fn begin(&mut self, state: &FullState, seed: u64) -> Result<(), SimError>;
 
     /// Applies an action in the actuators' own units, unscaled and unclipped; goes on past an end.
     ///
     /// # Errors
-    /// For an action of another length or that is not finite.
+    /// For an action of another length or that is not finite, and for a state, an observation or a reward that is not: no
+    /// number stands for it in JSON.
     fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError>;
 
     /// The last observation, in double precision.

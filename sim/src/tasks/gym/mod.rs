@@ -43,6 +43,9 @@ pub(crate) const TASKS: [(&str, Factory); 11] = [
 /// A reward without bounds.
 const ANY_REWARD: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
 
+/// More physics steps in a control period are a slip of the keyboard, and a single step would seem to hang: at least 2 s.
+const MOST_FRAME_SKIP: usize = 1_000;
+
 /// A model of Gymnasium's, and a task over it.
 fn benchmark(
     file: &str,
@@ -50,12 +53,11 @@ fn benchmark(
     reward_range: (f64, f64),
     task: impl FnOnce(&Physics) -> Result<Box<dyn BenchmarkTask>, SimError>,
 ) -> Result<Benchmark, SimError> {
-    if frame_skip == 0 {
-        let (what, expected) = ("frame_skip", "1 or more");
+    if !(1..=MOST_FRAME_SKIP).contains(&frame_skip) {
         return Err(SimError::Option {
-            what,
-            expected,
-            got: 0.0,
+            what: "frame_skip",
+            expected: "1 to 1000 physics steps in a control period",
+            got: frame_skip as f64,
         });
     }
     let physics = Physics::from_file(&models::path("gymnasium", file)?)?;
