@@ -80,7 +80,6 @@ impl Simd for Neon {
     op!(mul(a, b) = vmulq_f32(a, b));
     op!(div(a, b) = vdivq_f32(a, b));
     op!(sqrt(a) = vsqrtq_f32(a));
-    op!(reciprocal(a) = vdivq_f32(vdupq_n_f32(1.0), a));
     // Unlike those of x86 these two give NaN wherever one of both is NaN.
     op!(max(a, b) = vmaxq_f32(a, b));
     op!(min(a, b) = vminq_f32(a, b));

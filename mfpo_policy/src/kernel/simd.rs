@@ -20,6 +20,9 @@ pub(crate) trait Simd: Copy {
     const TILE_ROWS: usize;
     /// Registers that a vector takes.
     const REGISTERS: usize = 1;
+    /// [`Simd::round`] takes any number, and [`Simd::scale`] any `n` below 128: what is too small becomes 0, for -inf as well
+    /// where `a` is NaN.
+    const SCALES_TO_ZERO: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
@@ -40,11 +43,14 @@ pub(crate) trait Simd: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b` to one unit in the last place.
+    #[inline(always)]
+    fn quotient(self, a: Self::V, b: Self::V) -> Self::V {
+        self.mul(a, self.div(self.splat(1.0), b))
+    }
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// `1 / a` to one unit in the last place, for `a` from 2^-126 to 2^126.
-    fn reciprocal(self, a: Self::V) -> Self::V;
     /// `a b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The nearest whole number, for magnitudes below 2^22.
@@ -61,7 +67,7 @@ pub(crate) trait Simd: Copy {
     /// `1 / a` to about 12 bits, for `a` from 2^-126 to 2^126.
     #[inline(always)]
     fn rough_reciprocal(self, a: Self::V) -> Self::V {
-        self.reciprocal(a)
+        self.div(self.splat(1.0), a)
     }
     fn sum(self, a: Self::V) -> f32;
     fn highest(self, a: Self::V) -> f32;
@@ -139,10 +145,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn sqrt(self, a: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i].sqrt())
-    }
-    #[inline(always)]
-    fn reciprocal(self, a: Self::V) -> Self::V {
-        std::array::from_fn(|i| 1.0 / a[i])
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

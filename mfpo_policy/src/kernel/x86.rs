@@ -55,6 +55,8 @@ impl<const HALF: bool> Simd for Avx512<HALF> {
     type D = (__m512d, __m512d);
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
+    // VRNDSCALEPS leaves whole numbers and infinities as they are; VSCALEFPS gives 0 for NaN and -inf.
+    const SCALES_TO_ZERO: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -85,12 +87,9 @@ impl<const HALF: bool> Simd for Avx512<HALF> {
     op!(sub(a, b) -> Self::V = _mm512_sub_ps(a, b));
     op!(mul(a, b) -> Self::V = _mm512_mul_ps(a, b));
     op!(div(a, b) -> Self::V = _mm512_div_ps(a, b));
+    // The divider works beside the units of the products, which a reciprocal with Newton's step would keep busy.
+    op!(quotient(a, b) -> Self::V = _mm512_div_ps(a, b));
     op!(sqrt(a) -> Self::V = _mm512_sqrt_ps(a));
-    op!(reciprocal(a) -> Self::V = {
-        // 14 bits, and one step of Newton's.
-        let r = _mm512_rcp14_ps(a);
-        _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r)
-    });
     op!(max(a, b) -> Self::V = _mm512_max_ps(a, b));
     op!(min(a, b) -> Self::V = _mm512_min_ps(a, b));
     op!(fma(a, b, c) -> Self::V = _mm512_fmadd_ps(a, b, c));
@@ -195,7 +194,6 @@ impl Simd for Avx2 {
     op!(mul(a, b) -> Self::V = _mm256_mul_ps(a, b));
     op!(div(a, b) -> Self::V = _mm256_div_ps(a, b));
     op!(sqrt(a) -> Self::V = _mm256_sqrt_ps(a));
-    op!(reciprocal(a) -> Self::V = _mm256_div_ps(_mm256_set1_ps(1.0), a));
     op!(max(a, b) -> Self::V = _mm256_max_ps(a, b));
     op!(min(a, b) -> Self::V = _mm256_min_ps(a, b));
     op!(fma(a, b, c) -> Self::V = _mm256_fmadd_ps(a, b, c));

@@ -240,7 +240,9 @@ fn uniform_rejection(rng: &mut ChaCha8Rng, lower: f32, upper: f32) -> f32 {
     loop {
         let x = lower + (upper - lower) * rng.random::<f32>();
         let accept: f32 = rng.random();
-        if accept <= (0.5 * (nearest - x) * (nearest + x)).exp() {
+        let exponent = 0.5 * (nearest - x) * (nearest + x);
+        // 1 + e <= exp(e): most are accepted without an exponential.
+        if accept <= 1.0 + exponent || accept <= exponent.exp() {
             return x;
         }
     }
