@@ -26,7 +26,7 @@ const NOT_FINITE: &str = "not_finite.safetensors";
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// The file cannot be read.
-    #[error("cannot read the checkpoint {}: {source}; --resume takes a run folder that holds one", .path.display())]
+    #[error("cannot read the checkpoint {}: {source}; --resume takes a run folder that holds one, as eval does", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -57,8 +57,8 @@ pub enum CheckpointError {
     },
     /// Another version of the program wrote it.
     #[error(
-        "the checkpoint {} has format {got}, written by mfpo_train {program}; expected format {FORMAT}; go on with that version \
-         of the program, or start the run again", .path.display()
+        "the checkpoint {} has format {got}, written by mfpo_train {program}; expected format {FORMAT}; use that version of \
+         the program, or start the run again", .path.display()
     )]
     Format {
         /// The file.
@@ -171,11 +171,7 @@ impl Checkpoints {
     /// [`CheckpointError`] naming the file and what to do.
     pub fn load(&self) -> Result<(Header, State<'static>), CheckpointError> {
         let path = self.last();
-        let buffer = fs::read(&path).map_err(|source| CheckpointError::Read {
-            path: path.clone(),
-            source,
-        })?;
-        parse(&path, &buffer)
+        parse(&path, &read(&path)?, "")
     }
 
     /// Is the last checkpoint still the one whose header [`Checkpoints::load`] told? Reads no array.
@@ -183,31 +179,64 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::Read`].
     pub fn holds(&self, header: &Header) -> Result<bool, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Head {
-            #[serde(rename = "__metadata__")]
-            metadata: HashMap<String, String>,
-        }
         let path = self.last();
-        let head = read_head(&path).map_err(|source| CheckpointError::Read { path, source })?;
-        let head: Option<Head> = serde_json::from_slice(&head).ok();
-        let text = head.and_then(|mut head| head.metadata.remove(KEY));
+        let text = read_text(&path).map_err(|source| CheckpointError::Read { path, source })?;
         let now: Option<Header> = text.and_then(|text| serde_json::from_str(&text).ok());
         Ok(now.is_some_and(|now| now.digest == header.digest))
     }
 }
 
-/// The header of a safetensors file, which stands behind its length.
+/// Reads the checkpoint in the file `path`, and checks all of it. Of its arrays only those of `part` are kept: a replay buffer
+/// takes gigabytes.
+///
+/// # Errors
+/// As [`Checkpoints::load`].
+pub fn load_part(path: &Path, part: &str) -> Result<(Header, State<'static>), CheckpointError> {
+    let (header, mut state) = parse(path, &read(path)?, &format!("{part}/"))?;
+    Ok((header, state.take_part(part)))
+}
+
+/// Is the file a checkpoint, of whatever format? Reads no array; what cannot be read is none.
+pub fn is_checkpoint(path: &Path) -> bool {
+    // What is read of a pipe is gone.
+    path.is_file() && matches!(read_text(path), Ok(Some(_)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    fs::read(path).map_err(|source| CheckpointError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What a checkpoint says of itself, as it is written: the JSON of a [`Header`]; none where the file is no checkpoint.
+fn read_text(path: &Path) -> io::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(rename = "__metadata__")]
+        metadata: HashMap<String, String>,
+    }
+    let head = read_head(path)?;
+    let head: Option<Head> = serde_json::from_slice(&head).ok();
+    Ok(head.and_then(|mut head| head.metadata.remove(KEY)))
+}
+
+/// The header of a safetensors file, which stands behind its length; nothing where the file is shorter than that.
 fn read_head(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
     let mut head = Vec::new();
-    file.take(u64::from_le_bytes(length)).read_to_end(&mut head)?;
+    // Files of another kind begin with something else, and may be large.
+    if length <= file.metadata()?.len() {
+        file.take(length).read_to_end(&mut head)?;
+    }
     Ok(head)
 }
 
-fn parse(path: &Path, buffer: &[u8]) -> Result<(Header, State<'static>), CheckpointError> {
+/// Checks all of a checkpoint, and takes the arrays whose names begin with `start`.
+fn parse(path: &Path, buffer: &[u8], start: &str) -> Result<(Header, State<'static>), CheckpointError> {
     let corrupt = |reason: String| CheckpointError::Corrupt {
         path: path.to_owned(),
         reason,
@@ -229,7 +258,7 @@ fn parse(path: &Path, buffer: &[u8]) -> Result<(Header, State<'static>), Checkpo
         return Err(corrupt("its digest differs from its content".to_owned()));
     }
     let mut state = State::default();
-    for (name, view) in &sorted {
+    for (name, view) in sorted.iter().filter(|(name, _)| name.starts_with(start)) {
         state.put(name, numbers(view.dtype(), view.data()).map_err(corrupt)?);
     }
     Ok((header, state))
@@ -401,18 +430,61 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             // Spaces pad the header; one that became another blank changes nothing that is read.
-            let told = parse(&checkpoints.last(), &damaged);
+            let told = parse(&checkpoints.last(), &damaged, "");
             let same = told
                 .as_ref()
                 .is_ok_and(|(l, s)| l.step == 40 && s.iter().count() == 3);
             assert!(told.is_err() || (same && whole[at] == b' '), "byte {at}");
         }
         for length in 0..whole.len() {
-            let text = parse(&checkpoints.last(), &whole[..length])
+            let text = parse(&checkpoints.last(), &whole[..length], "")
                 .unwrap_err()
                 .to_string();
             assert!(text.contains("last.safetensors is corrupt"), "{text}");
         }
+    }
+
+    #[test]
+    fn of_a_checkpoint_that_is_checked_as_a_whole_one_part_is_kept() {
+        let (_folder, checkpoints) = saved();
+        let mut parts = State::default();
+        for part in ["learner", "learners", "replay"] {
+            parts.nest(part, state());
+        }
+        checkpoints.save(header(), &parts).unwrap();
+        let last = checkpoints.last();
+        let (read, part) = load_part(&last, "learner").unwrap();
+        let names: Vec<&str> = part.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((read.step, names), (40, vec!["a", "b", "c"]));
+        let whole = fs::read(&last).unwrap();
+        // Three parts of three numbers of 4 bytes and two of 8.
+        for at in whole.len() - 3 * 28..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&last, damaged).unwrap();
+            let text = load_part(&last, "learner").unwrap_err().to_string();
+            assert!(text.contains("last.safetensors is corrupt"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_told_from_other_files_by_its_header_alone() {
+        let (folder, checkpoints) = saved();
+        let last = checkpoints.last();
+        let whole = fs::read(&last).unwrap();
+        fs::write(&last, &whole[..whole.len() - 9]).unwrap();
+        assert!(is_checkpoint(&last), "a damaged one is one, too");
+        for other in [
+            &b""[..],
+            b"short",
+            b"[learner]\ndiscount = 0.9\n",
+            &whole[..20],
+            &[0; 300],
+        ] {
+            fs::write(&last, other).unwrap();
+            assert!(!is_checkpoint(&last), "{other:?}");
+        }
+        assert!(!is_checkpoint(folder.path()) && !is_checkpoint(Path::new("/nowhere")));
     }
 
     #[test]

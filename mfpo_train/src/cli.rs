@@ -40,7 +40,7 @@ enum Command {
     /// Train a policy; leaves configuration, metrics, learning curve and bundles in a run folder. Ctrl-C stops it with a
     /// checkpoint, and exit code 130
     Train(TrainArgs),
-    /// Measure a bundle in simulation, and film it
+    /// Measure a bundle, or the last policy of a run, in simulation, and film it
     Eval(EvalArgs),
     /// Measure how well the policy's own signals tell that its sensors or motors fail
     Guard(GuardArgs),

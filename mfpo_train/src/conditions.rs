@@ -1,6 +1,6 @@
-//! Under which conditions a bundle is measured. A run has measured its policies under the section `[environment]` of its
-//! configuration - the action delay above all -, and so is its bundle, where the run's folder is around it; elsewhere
-//! the conditions are the task's own.
+//! Under which conditions a policy is measured. A run has measured its policies under the section `[environment]` of its
+//! configuration - the action delay above all -, and so is its last checkpoint, and its bundle, where the run's folder is around
+//! it; elsewhere the conditions are the task's own.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -77,9 +77,29 @@ impl ConditionArgs {
                 manifest.run
             ),
         };
+        self.changed(environment_of, &own)
+    }
+
+    /// The conditions for a policy that a run has learnt on the task `learnt` under `own`, measured on `task`.
+    ///
+    /// # Errors
+    /// When a change is none of the conditions.
+    pub fn resolve_in_run(
+        &self,
+        (learnt, own): (&str, &Randomization),
+        task: &str,
+    ) -> anyhow::Result<Conditions> {
+        let usual = if learnt == task { Whose::Run } else { Whose::Task };
+        match self.environment.unwrap_or(usual) {
+            Whose::Run => self.changed(Whose::Run, own),
+            Whose::Task => self.changed(Whose::Task, &Randomization::default()),
+        }
+    }
+
+    fn changed(&self, environment_of: Whose, own: &Randomization) -> anyhow::Result<Conditions> {
         Ok(Conditions {
             environment_of,
-            environment: config::environment(&own, &self.overrides)?,
+            environment: config::environment(own, &self.overrides)?,
         })
     }
 }
@@ -133,6 +153,28 @@ impl Display for Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_measured_under_its_own_conditions_on_its_own_task() {
+        let own = Randomization {
+            mass: 0.2,
+            ..Randomization::none()
+        };
+        for (environment, task, whose, mass) in [
+            (None, "reach_arm", Whose::Run, 0.2),
+            (None, "swing_arm", Whose::Task, 0.0),
+            (Some(Whose::Task), "reach_arm", Whose::Task, 0.0),
+            (Some(Whose::Run), "swing_arm", Whose::Run, 0.2),
+        ] {
+            let args = ConditionArgs {
+                environment,
+                overrides: vec!["environment.effort=0.1".to_owned()],
+            };
+            let got = args.resolve_in_run(("reach_arm", &own), task).unwrap();
+            assert_eq!((got.environment_of, got.environment.mass), (whose, mass));
+            assert_eq!(got.environment.effort, 0.1);
+        }
+    }
 
     #[test]
     fn conditions_are_told_in_words() {

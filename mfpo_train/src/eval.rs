@@ -1,11 +1,12 @@
-//! `eval`: measures a bundle on the task that it was trained for, or on another that it fits, and films it.
+//! `eval`: measures a policy on the task that it was trained for, or on another that it fits, and films it.
+
+mod given;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use candle_core::Device;
 use mfpo_policy::bundle::{self, MOST_BYTES, VerifiedBundle};
 use mfpo_policy::sampler::ActionSampler;
 use mfpo_policy::subject::{Subject, TaskSpec};
@@ -16,19 +17,22 @@ use crate::cli::print;
 use crate::conditions::{ConditionArgs, Conditions};
 use crate::evaluate::{Evaluation, Onlooker, Plan, evaluate_before};
 use crate::film::{FilmSize, Recording};
+use given::Given;
 
 /// What to measure, and how to tell it.
 #[derive(clap::Args)]
 pub struct EvalArgs {
-    /// The bundle, a safetensors file
-    bundle: PathBuf,
-    /// Task to measure it on [default: the bundle's own, with the options that it was trained with]
+    /// A bundle, or the folder of a run (or its checkpoint): the policy of the last checkpoint then, also of SAC, which leaves no
+    /// bundle
+    path: PathBuf,
+    /// Task to measure it on [default: the policy's own, with the options that it was trained with]
     #[arg(long)]
     task: Option<String>,
     /// Episodes
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     episodes: u64,
-    /// Candidates an action, of which the target critics choose the best, up to 64; 1 for one sample without selection
+    /// Candidates an action, of which the target critics choose the best, up to 64; 1 for one sample without selection. SAC acts
+    /// by its mean, without any
     #[arg(long, default_value_t = 1)]
     candidates: usize,
     /// Another seed, other starts
@@ -36,7 +40,7 @@ pub struct EvalArgs {
     seed: u64,
     #[command(flatten)]
     conditions: ConditionArgs,
-    /// Film the episodes, one after another, in real time [default: beside the bundle]
+    /// Film the episodes, one after another, in real time [default: beside the bundle, or last.mp4 in the run folder]
     #[arg(long, value_name = "FILE.mp4", num_args = 0..=1)]
     video: Option<Option<PathBuf>>,
     /// Size of the film, pixels
@@ -47,10 +51,10 @@ pub struct EvalArgs {
     json: bool,
 }
 
-/// Measures a bundle.
+/// Measures a policy.
 ///
 /// # Errors
-/// When the bundle is refused, does not fit the task, or an episode or the film cannot be made.
+/// When the bundle or the checkpoint is refused, does not fit the task, or an episode or the film cannot be made.
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let most = ActionSampler::MOST_CANDIDATES;
     ensure!(
@@ -58,25 +62,20 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         "--candidates is {}; expected 1 to {most}, as many as a sampler has room for",
         args.candidates
     );
-    let bundle = open_bundle(&args.bundle)?;
-    let manifest = bundle.manifest();
-    let task = args.task.as_deref().unwrap_or(manifest.subject.name());
-    let conditions = args.conditions.resolve(&args.bundle, manifest, task)?;
-    let mut env = task_of(&manifest.subject, task, &conditions)?;
-    let mut sampler = bundle.sampler(&Device::Cpu)?;
-    if args.candidates > 1 && !sampler.has_critics() {
-        bail!(
-            "{} holds no critics, which choose among candidates; use --candidates 1",
-            args.bundle.display()
-        );
-    }
+    let mut given = Given::open(args)?;
+    let mut env = task_of(&given.subject, &given.task, &given.conditions)?;
+    ensure!(
+        args.candidates == 1 || given.policy.selects(),
+        "{} holds nothing that chooses among candidates, as MFPO's critics do; use --candidates 1",
+        args.path.display()
+    );
     let plan = Plan {
         episodes: args.episodes,
         candidates: args.candidates,
         seed: args.seed,
     };
     let video = args.video.as_ref();
-    let video = video.map(|path| path.clone().unwrap_or_else(|| args.bundle.with_extension("mp4")));
+    let video = video.map(|path| path.clone().unwrap_or_else(|| film_of(&args.path)));
     let mut film = video
         .as_ref()
         .map(|path| Recording::start(path, args.video_size, env.as_mut()))
@@ -85,17 +84,17 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         Some(film) => film,
         None => &mut (),
     };
-    let told = evaluate_before(env.as_mut(), &mut sampler, plan, onlooker)?;
+    let told = evaluate_before(env.as_mut(), given.policy.as_mut(), plan, onlooker)?;
     // Before anything is told: whoever reads that may have seen enough. What was measured is told even without a film.
     let filmed = film.map_or(Ok(()), Recording::finish);
     if args.json {
         let told = Told {
             evaluation: &told,
-            conditions: &conditions,
+            conditions: &given.conditions,
         };
         print(&(serde_json::to_string(&told)? + "\n"))?;
     } else {
-        print(&in_words(&bundle, env.as_ref(), &conditions, &told))?;
+        print(&in_words(&given, env.as_ref(), &told))?;
     }
     filmed?;
     match video {
@@ -104,6 +103,15 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         None => {}
     }
     Ok(())
+}
+
+/// The film that was given no name: beside the bundle, or in the folder of the run.
+fn film_of(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        path.join("last.mp4")
+    } else {
+        path.with_extension("mp4")
+    }
 }
 
 /// What `--json` prints.
@@ -115,18 +123,16 @@ struct Told<'a> {
     conditions: &'a Conditions,
 }
 
-fn in_words(bundle: &VerifiedBundle, env: &dyn Env, conditions: &Conditions, told: &Evaluation) -> String {
-    let manifest = bundle.manifest();
+fn in_words(given: &Given, env: &dyn Env, told: &Evaluation) -> String {
     let success = told.success;
     let success = success.map_or_else(String::new, |share| format!("success {:.0} %\n", 100.0 * share));
     format!(
-        "{}, {} version {}: {} episodes, {} candidate(s)\nunder   {conditions}\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} \
-         steps\n",
+        "{}, {}: {} episodes, {} candidate(s)\nunder   {}\nreturn  {:.2} +- {:.2}\n{success}length  {:.0} steps\n",
         env.spec().name,
-        manifest.run,
-        manifest.version,
+        given.title,
         told.episodes,
         told.candidates,
+        given.conditions,
         told.mean_return,
         told.std_return,
         told.mean_length
@@ -174,10 +180,10 @@ pub(crate) fn read_bundle(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The task called `name` that a bundle is measured on; the bundle's own has the options that it was trained with.
+/// The task called `name` that a policy for `subject` is measured on; its own has the options that it was trained with.
 ///
 /// # Errors
-/// When there is no such task, it knows no such conditions, or the bundle does not fit it.
+/// When there is no such task, it knows no such conditions, or the policy does not fit it.
 pub fn task_of(subject: &Subject, name: &str, conditions: &Conditions) -> anyhow::Result<Box<dyn Env>> {
     let mut options = EnvOptions {
         randomization: conditions.environment.clone(),
@@ -193,12 +199,12 @@ pub fn task_of(subject: &Subject, name: &str, conditions: &Conditions) -> anyhow
     Ok(env)
 }
 
-/// A bundle is measured where its observations and actions mean what they meant in training.
-fn check_fits(bundle: &Subject, here: &Subject, task: &str) -> anyhow::Result<()> {
-    match (bundle, here) {
+/// A policy is measured where its observations and actions mean what they meant in training.
+fn check_fits(policy: &Subject, here: &Subject, task: &str) -> anyhow::Result<()> {
+    match (policy, here) {
         (Subject::Robot(got), Subject::Robot(expected)) => ensure!(
             expected.hash() == got.hash(),
-            "the bundle is for the robot '{}' with spec {}; the task '{task}' expects '{}' with spec {}",
+            "the policy is for the robot '{}' with spec {}; the task '{task}' expects '{}' with spec {}",
             got.robot,
             got.hash(),
             expected.robot,
@@ -206,11 +212,11 @@ fn check_fits(bundle: &Subject, here: &Subject, task: &str) -> anyhow::Result<()
         ),
         (Subject::Task(got), Subject::Task(expected)) => check_task(got, expected)?,
         (Subject::Robot(got), Subject::Task(_)) => bail!(
-            "the bundle is for the robot '{}'; the task '{task}' has no robot and expects a bundle for itself",
+            "the policy is for the robot '{}'; the task '{task}' has no robot and expects a policy for itself",
             got.robot
         ),
         (Subject::Task(got), Subject::Robot(expected)) => bail!(
-            "the bundle is for the task '{}'; the task '{task}' expects one for the robot '{}'",
+            "the policy is for the task '{}'; the task '{task}' expects one for the robot '{}'",
             got.name,
             expected.robot
         ),
@@ -232,14 +238,14 @@ fn check_task(got: &TaskSpec, expected: &TaskSpec) -> anyhow::Result<()> {
     for ((what, got_value), (_, expected_value)) in numbers(got).into_iter().zip(numbers(expected)) {
         ensure!(
             got_value == expected_value,
-            "the bundle is for the task '{}': its {what} is {got_value}; the task '{}' expects {expected_value}",
+            "the policy is for the task '{}': its {what} is {got_value}; the task '{}' expects {expected_value}",
             got.name,
             expected.name,
         );
     }
     if got.name != expected.name {
         tracing::warn!(
-            "the bundle was trained on '{}' and is measured on '{}', which has the same sizes",
+            "the policy was trained on '{}' and is measured on '{}', which has the same sizes",
             got.name,
             expected.name
         );

@@ -172,6 +172,35 @@ fn a_film_without_a_name_lies_beside_the_bundle() {
     assert!(play(&film).pictures.len() > 100);
 }
 
+#[test]
+fn the_policy_of_a_run_of_sac_is_filmed_into_its_folder() {
+    if !can_draw() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let sac = [
+        "--algorithm=sac",
+        "--set=sac.hidden_sizes=[16, 16]",
+        "--set=sac.batch_size=16",
+    ];
+    let output = training(&run, "swing_arm", &sac).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let eval = ["eval", run.to_str().unwrap(), "--episodes", "1", "--json"];
+    let film = ["--video", "--video-size", "96x64"];
+    let filmed = told(&[&eval[..], &film].concat());
+    assert_eq!(filmed, told(&eval), "the film changes what is measured");
+    let evaluation: Value = serde_json::from_str(&filmed).unwrap();
+    let steps = evaluation["mean_length"].as_f64().unwrap();
+    let seen = play(&run.join("last.mp4"));
+    assert_eq!(seen.pictures.len(), steps as usize + 1);
+    assert!(orange(&seen.pictures[0]) > 0.001, "the arm is not to be seen");
+}
+
 const SMALL: [&str; 10] = [
     "run.steps=160",
     "run.random_steps=100",

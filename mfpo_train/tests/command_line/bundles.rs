@@ -16,7 +16,6 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
         (&changed[..], "digest"),
         (b"hello", "complete safetensors file (5 bytes): it is text"),
         (b"", "(0 bytes): it is empty; expected a policy bundle"),
-        (&checkpoint[..], "it is the checkpoint of a run"),
     ] {
         std::fs::write(&bad, bytes).unwrap();
         for subcommand in ["inspect", "eval"] {
@@ -27,6 +26,13 @@ fn a_bad_bundle_is_refused_with_its_name_and_the_reason() {
             );
         }
     }
+    std::fs::write(&bad, checkpoint).unwrap();
+    let words = refusal(&["inspect", text(&bad)]);
+    assert!(
+        words.contains("bad.safetensors") && words.contains("it is the checkpoint of a run"),
+        "{words}"
+    );
+    told(&["eval", text(&bad), "--episodes=1"]);
     let run = training.folder.path().join("run");
     let words = refusal(&["inspect", text(&run)]);
     assert!(

@@ -1,6 +1,7 @@
 //! The program as a person and as another program meet it: its output, its exit code, and what it says to bad input.
 
 mod bundles;
+mod eval;
 mod rollout;
 mod seeds;
 mod success;
