@@ -175,6 +175,12 @@ fn a_robot_that_is_not_ready_is_explained_with_joint_limit_and_value() {
         NotEnabled::Withdrawn,
     )));
     assert!(status.message(&live, at(0.0)).contains("topic enable says false"));
+    status.absorb(LoopEvent::NotReady(NotReady::NotEnabled(NotEnabled::Withdrawn)));
+    let text = status.message(&live, at(0.0));
+    assert!(
+        text.contains("topic enable says false"),
+        "~/start was refused, and it goes on trying: {text}"
+    );
     status.absorb(LoopEvent::Activated);
     live.set_state(LoopState::Active);
     assert_eq!(status.message(&live, at(0.0)), "the policy commands the robot");
