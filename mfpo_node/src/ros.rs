@@ -78,6 +78,9 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     parameters.freeze();
     let stamps = Stamps::new(config.use_sim_time);
     let mut overrides = read_overrides(&node)?;
+    overrides
+        .declared()
+        .for_each(|declared| parameters.declare(declared));
     let (takes_bundles, bundles) = take_bundles(bundle_node, &mut overrides)?;
     let descriptions = if config.use_robot_description {
         Some(overrides.subscribe(&mut node, "robot_description", qos::ROBOT_DESCRIPTION)?)
