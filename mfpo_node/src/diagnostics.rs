@@ -5,8 +5,9 @@
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
 use crate::recording::Health;
-use crate::safety::Rule;
-use crate::status::{DRY_RUN, Status, UNRECEIVED};
+use crate::safety::{Rule, Verdict};
+use crate::sim_time::SimTime;
+use crate::status::{Cause, DRY_RUN, Status, UNRECEIVED};
 use crate::time::MonoTime;
 
 /// States that use up so much of `stale_timeout` are worth a warning.
@@ -87,6 +88,8 @@ pub struct Sources<'a> {
     pub stale_timeout: f64,
     /// How long a heartbeat permits motion, s; 0 needs none.
     pub enable_timeout: f64,
+    /// Simulated time, where the node goes by it.
+    pub clock: Option<&'a SimTime>,
     /// When to warn.
     pub thresholds: Thresholds,
     /// How the recorder gets on, where there is one.
@@ -281,7 +284,7 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
 
 fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
     let ages = sources.live.joint_ages(now);
-    let (level, message) = judge_inputs(sources, &ages);
+    let (level, message) = judge_clock(sources, now).unwrap_or_else(|| judge_inputs(sources, &ages));
     Diagnostic {
         name: "inputs",
         level,
@@ -308,6 +311,11 @@ fn input_values(sources: &Sources<'_>, ages: &[f64], now: MonoTime) -> Vec<(Stri
         values.push(value("enable", says));
         values.extend(heartbeat.map(|(_, age)| value("enable.age", age)));
     }
+    if let Some(clock) = sources.clock {
+        values.push(value("sim_time", clock.newest() as f64 * 1e-9));
+        let age = clock.rest(now).map(|rest| rest as f64 * 1e-9);
+        values.extend(age.map(|age| value("sim_time.age", age)));
+    }
     values.extend([
         value("refused_states", read(&live.refused_states)),
         value("rate", status.rounds.rate),
@@ -315,6 +323,13 @@ fn input_values(sources: &Sources<'_>, ages: &[f64], now: MonoTime) -> Vec<(Stri
         value("backlog", live.backlog()),
     ]);
     values
+}
+
+/// Simulated time that does not pass, in the words of the reason for which nothing is commanded by it.
+fn judge_clock(sources: &Sources<'_>, now: MonoTime) -> Option<(Level, String)> {
+    let stale_after = (sources.stale_timeout * 1e9) as u64;
+    let verdict = Verdict::of_clock(sources.clock?, stale_after, now)?;
+    Some((Level::Stale, sources.status.explain(&Cause::States(verdict))))
 }
 
 /// Silence is told, and what comes near to it: whoever is warned can act before the fallback has to.

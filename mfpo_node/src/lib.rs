@@ -22,6 +22,7 @@ pub mod replay;
 pub mod ros;
 pub mod safety;
 pub mod schedule;
+pub mod sim_time;
 pub mod status;
 pub mod time;
 pub mod weights;

@@ -76,14 +76,11 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     let mut parameters = read_parameters(&node)?;
     let config = Config::read(&parameters)?;
     parameters.freeze();
-    if config.use_sim_time {
-        let source = node.get_time_source();
-        source
-            .enable_sim_time(&mut node)
-            .context("subscribing to /clock")?;
-    }
-    let stamps = Stamps::new(&node, config.use_sim_time);
+    let stamps = Stamps::new(config.use_sim_time);
     let mut overrides = read_overrides(&node)?;
+    overrides
+        .declared()
+        .for_each(|declared| parameters.declare(declared));
     let (takes_bundles, bundles) = take_bundles(bundle_node, &mut overrides)?;
     let descriptions = if config.use_robot_description {
         Some(overrides.subscribe(&mut node, "robot_description", qos::ROBOT_DESCRIPTION)?)

@@ -127,7 +127,7 @@ impl ParameterServer {
 
     /// Tells everybody of every parameter: they are new.
     pub fn announce_all(&self, parameters: &Parameters, stamp: Time) {
-        let names: Vec<String> = parameters.declared().map(|d| d.name.to_owned()).collect();
+        let names: Vec<String> = parameters.declared().map(|d| d.name.to_string()).collect();
         self.publish(ParameterEvent {
             stamp,
             node: self.node.clone(),
@@ -190,7 +190,7 @@ fn describe(parameters: &Parameters, name: &str) -> ParameterDescriptor {
     ParameterDescriptor {
         name: name.to_owned(),
         type_: value_message(&declared.default).type_,
-        description: declared.description.to_owned(),
+        description: declared.description.to_string(),
         additional_constraints: declared.constraints.to_owned(),
         read_only: !declared.at_run_time,
         floating_point_range: floating_point_range(declared),
@@ -238,8 +238,8 @@ fn list(parameters: &Parameters, request: &ListParameters::Request) -> ListParam
         request.prefixes.iter().any(|prefix| is_under(name, prefix))
     };
     let mut result = ListParametersResult::default();
-    for declared in parameters.declared().filter(|d| is_wanted(d.name)) {
-        result.names.push(declared.name.to_owned());
+    for declared in parameters.declared().filter(|d| is_wanted(&d.name)) {
+        result.names.push(declared.name.to_string());
         let prefix = declared
             .name
             .rsplit_once('.')

@@ -1,6 +1,8 @@
 //! Parameters that are declared with a default, a description and a check, and that refuse a bad value or an
 //! unknown name with a reason.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 pub use r2r::ParameterValue;
@@ -28,7 +30,8 @@ pub fn shown(value: &ParameterValue) -> String {
 /// What a value must hold besides its type.
 pub type Check = fn(&ParameterValue) -> Result<(), String>;
 
-const QOS_OVERRIDES: &str = "qos_overrides.";
+/// What the names of parameters begin with that set the quality of service of a topic.
+pub const QOS_OVERRIDES: &str = "qos_overrides.";
 
 /// The smallest and the largest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,11 +64,11 @@ impl Range {
 #[derive(Debug, Clone)]
 pub struct Declared {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its value when nobody sets it; its type is the parameter's type.
     pub default: ParameterValue,
     /// What it does, with its unit.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// What a value must hold, in words, where a range does not say it.
     pub constraints: &'static str,
     /// The smallest and the largest value.
@@ -79,10 +82,19 @@ pub struct Declared {
 impl Declared {
     /// A parameter that takes every value of its type, before the node runs.
     pub fn new(name: &'static str, default: ParameterValue, description: &'static str) -> Self {
+        Self::given(name, default, description)
+    }
+
+    /// The same of a parameter that is known only from the value that it was given.
+    pub fn given(
+        name: impl Into<Cow<'static, str>>,
+        value: ParameterValue,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
-            name,
-            default,
-            description,
+            name: name.into(),
+            default: value,
+            description: description.into(),
             constraints: "",
             range: None,
             at_run_time: false,
@@ -179,7 +191,14 @@ impl Parameters {
         }
     }
 
-    /// Takes the values that a parameter file or the command line gave.
+    /// Declares one more, which has its default.
+    pub fn declare(&mut self, declared: Declared) {
+        self.values.push(declared.default.clone());
+        self.declared.push(declared);
+    }
+
+    /// Takes the values that a parameter file or the command line gave. Those of quality of service are declared when it is known
+    /// which topics there are.
     ///
     /// # Errors
     /// The first one that is unknown, of another type, or bad.
@@ -222,6 +241,10 @@ impl Parameters {
         Ok(())
     }
 
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|d| &*d.name)
+    }
+
     fn index(&self, name: &str) -> Option<usize> {
         self.declared.iter().position(|d| d.name == name)
     }
@@ -229,13 +252,8 @@ impl Parameters {
     fn checked(&self, name: &str, value: &ParameterValue) -> Result<(usize, ParameterValue), ParameterError> {
         let unknown = || ParameterError::Unknown {
             name: name.to_owned(),
-            closest: closest(name, self.declared.iter().map(|d| d.name)).unwrap_or_default(),
-            known: self
-                .declared
-                .iter()
-                .map(|d| d.name)
-                .collect::<Vec<_>>()
-                .join(", "),
+            closest: closest(name, self.names()).unwrap_or_default(),
+            known: self.names().collect::<Vec<_>>().join(", "),
         };
         let index = self.index(name).ok_or_else(unknown)?;
         let declared = self.declared.get(index).ok_or_else(unknown)?;
@@ -426,10 +444,17 @@ mod tests {
     }
 
     #[test]
-    fn quality_of_service_is_not_for_this_list() {
+    fn quality_of_service_is_declared_as_it_was_given_and_stays_so() {
         let name = "qos_overrides./commands.publisher.depth".to_owned();
-        parameters()
-            .apply([(&name, &ParameterValue::Integer(2))])
-            .unwrap();
+        let (two, three) = (ParameterValue::Integer(2), ParameterValue::Integer(3));
+        let mut p = parameters();
+        p.apply([(&name, &two)]).unwrap();
+        assert_eq!(p.get(&name), None, "not before the topics are known");
+        p.declare(Declared::given(name.clone(), two.clone(), "a depth"));
+        p.freeze();
+        assert_eq!(p.get(&name), Some(&two));
+        let error = p.set(&name, &three).unwrap_err().to_string();
+        assert!(error.contains("cannot be changed"), "{error}");
+        assert_eq!(p.get(&name), Some(&two));
     }
 }

@@ -36,6 +36,9 @@ pub const ENABLE: QosProfile = QosProfile::sensor_data().keep_last(1);
 /// `goal`: reliable, as tools publish it; only the newest counts.
 pub const GOAL: QosProfile = QosProfile::default().reliable().volatile().keep_last(1);
 
+/// `/clock`: as rclcpp has it; only the newest counts.
+pub const CLOCK: QosProfile = QosProfile::default().best_effort().volatile().keep_last(1);
+
 /// `/diagnostics`: as every publisher of diagnostics has it.
 pub const DIAGNOSTICS: QosProfile = QosProfile::default().reliable().volatile().keep_last(10);
 

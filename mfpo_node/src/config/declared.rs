@@ -153,8 +153,8 @@ fn control() -> Vec<Declared> {
         Declared::new(
             "use_sim_time",
             Value::Bool(false),
-            "Whether stamps come from the topic /clock of a simulator, which may be slower than real time; ages and deadlines stay \
-             on the machine's own clock",
+            "Whether stamps come from the topic /clock of a simulator; nothing is commanded before it has come, and the fallback acts \
+             where it stands still. It may be slower than real time: ages and deadlines stay on the machine's own clock",
         ),
     ]
 }

@@ -10,7 +10,7 @@ use crate::weights::PolicyIdentity;
 /// Why the policy does not act in this tick.
 #[derive(Debug)]
 pub enum Reason {
-    /// The joint states are not fit to act on.
+    /// The joint states are not fit to act on, or simulated time does not pass.
     States(Verdict),
     /// The policy gave no action.
     Policy(SampleError),
@@ -49,7 +49,7 @@ impl Reason {
 /// Why the policy may not begin to act.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NotReady {
-    /// The joint states are not fit to act on.
+    /// The joint states are not fit to act on, or simulated time does not pass.
     States(Verdict),
     /// The heartbeat that permits motion is missing.
     NotEnabled(NotEnabled),
@@ -77,6 +77,8 @@ impl NotReady {
                 Self::States(Verdict::Behind { joint: a, .. }),
                 Self::States(Verdict::Behind { joint: b, .. }),
             ) => a == b,
+            (Self::States(Verdict::NoClock), Self::States(Verdict::NoClock))
+            | (Self::States(Verdict::ClockStands { .. }), Self::States(Verdict::ClockStands { .. })) => true,
             (Self::NotEnabled(a), Self::NotEnabled(b)) => {
                 std::mem::discriminant(a) == std::mem::discriminant(b)
             }

@@ -12,6 +12,8 @@ pub use swaps::{Begun, CutShort, Progress};
 
 pub mod probing;
 
+use std::sync::Arc;
+
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::observation::{ActionMap, ObservationBuilder, RobotState};
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
@@ -24,6 +26,7 @@ use crate::safety::fallback::StopAt;
 use crate::safety::{
     Enable, Fade, Fallback, Guard, Recovery, SafeCommand, SafetyFilter, Unknown, Verdict, Watchdog,
 };
+use crate::sim_time::SimTime;
 use crate::time::MonoTime;
 use crate::weights::stages::Stages;
 use crate::weights::{Policy, Slot};
@@ -152,6 +155,13 @@ impl ControlLoop {
             state: RobotState::zeros(spec),
             settings,
         })
+    }
+
+    /// Of a robot in simulated time, which has to pass for the policy to act.
+    #[must_use]
+    pub fn in_simulated_time(mut self, clock: Option<Arc<SimTime>>) -> Self {
+        self.watchdog.set_clock(clock);
+        self
     }
 
     /// Decides what to send now, from the newest joint states.

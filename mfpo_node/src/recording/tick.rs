@@ -156,7 +156,7 @@ pub fn fallback_code(reason: Option<&Reason>) -> u8 {
 pub fn fallback_name(code: u8) -> &'static str {
     match code {
         0 => "the policy commands",
-        1 => "the joint states are not fit to act on",
+        1 => "the joint states are not fit to act on, or simulated time does not pass",
         2 => "the policy gave no action",
         3 => "somebody has stopped the robot",
         4 => "the heartbeat is missing",

@@ -1,6 +1,7 @@
 //! The control thread: it spins its node inline, drains the joint states at every wake-up, and ticks. What it has to
 //! tell goes into rings that it never waits on; policies arrive in a ring and leave in one, to be freed elsewhere.
 
+mod clock;
 mod ending;
 mod goals;
 mod probing;
@@ -23,6 +24,7 @@ use r2r::sensor_msgs::msg::JointState;
 use r2r::std_msgs::msg::Bool;
 
 use super::running::{Mode, Refusals, Running};
+use clock::ClockTopic;
 pub use probing::ProbeEnd;
 pub use rings::{MOST_ORDERS, MOST_RETIRED, Order, Retired, Rings};
 
@@ -74,6 +76,8 @@ pub struct ControlThread {
     node: r2r::Node,
     inbox: Inbox<JointState>,
     several_sources: SeveralSources,
+    /// Simulated time, where the node goes by it.
+    clock: Option<ClockTopic>,
     /// The heartbeat, where one is needed.
     enable: Option<Inbox<Bool>>,
     goals: Inbox<PointStamped>,
@@ -104,6 +108,7 @@ impl ControlThread {
         (stamps, overrides): (Stamps, &mut Overrides),
     ) -> anyhow::Result<Self> {
         let inbox = overrides.subscribe(&mut node, "joint_states", qos::JOINT_STATES)?;
+        let clock = ClockTopic::subscribe(&mut node, &stamps, overrides)?;
         let enable = if config.settings.enable_timeout > 0 {
             Some(overrides.subscribe(&mut node, "enable", qos::ENABLE)?)
         } else {
@@ -127,6 +132,7 @@ impl ControlThread {
             node,
             inbox,
             several_sources: SeveralSources::default(),
+            clock,
             enable,
             goals,
             goal_refused: None,
@@ -216,6 +222,9 @@ impl ControlThread {
 
     fn take_states(&mut self) -> usize {
         let mut taken = 0;
+        if let Some(clock) = &mut self.clock {
+            clock.take();
+        }
         self.take_heartbeats();
         self.take_goals();
         while let Some(message) = self.inbox.pop() {

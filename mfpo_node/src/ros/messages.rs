@@ -1,7 +1,6 @@
 //! Our types to messages.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use mfpo_policy::spec::RobotSpec;
 use mfpo_ros::{convert, time};
@@ -18,6 +17,7 @@ use crate::diagnostics::Diagnostic;
 use crate::lifecycle;
 use crate::metrics::{Live, read};
 use crate::safety::{Rule, SafeCommand};
+use crate::sim_time::SimTime;
 use crate::status::Status;
 use crate::time::MonoTime;
 use crate::weights::PolicyIdentity;
@@ -25,32 +25,29 @@ use crate::weights::PolicyIdentity;
 /// Stamps of messages: system time, or the simulated time of /clock with `use_sim_time`.
 #[derive(Clone)]
 pub struct Stamps {
-    simulated: Option<Arc<Mutex<r2r::Clock>>>,
+    simulated: Option<Arc<SimTime>>,
 }
 
 impl Stamps {
-    /// Of the node's clock, where it follows /clock.
-    pub fn new(node: &r2r::Node, is_simulated: bool) -> Self {
+    /// Of simulated time, which somebody has to tell, or of the system's.
+    pub fn new(are_simulated: bool) -> Self {
         Self {
-            simulated: is_simulated.then(|| node.get_ros_clock()),
+            simulated: are_simulated.then(Arc::default),
         }
+    }
+
+    /// Simulated time, where they are of that.
+    pub fn simulated(&self) -> Option<&Arc<SimTime>> {
+        self.simulated.as_ref()
     }
 
     /// The stamp of now.
     pub fn now(&self) -> r2r::builtin_interfaces::msg::Time {
-        let simulated = self
-            .simulated
-            .as_ref()
-            .and_then(|clock| clock.lock().ok()?.get_now().ok());
-        match simulated {
-            Some(elapsed) => time::stamp(nanoseconds(elapsed)),
+        match &self.simulated {
+            Some(clock) => time::stamp(clock.newest()),
             None => time::now(),
         }
     }
-}
-
-fn nanoseconds(elapsed: Duration) -> i64 {
-    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The subscribers of `commands`.

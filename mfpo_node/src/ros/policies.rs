@@ -373,7 +373,8 @@ impl Service {
             let control = self.described.limited(&spec).map_err(anyhow::Error::msg);
             let control = control
                 .and_then(|limited| Ok(ControlLoop::new(&limited, policy, settings.clone())?))
-                .inspect_err(|_| self.spec = None)?;
+                .inspect_err(|_| self.spec = None)?
+                .in_simulated_time(self.outputs.stamps.simulated().cloned());
             self.expected.went_live_as(&spec, &identity);
             self.status.joint_names = spec.joints.iter().map(|j| j.name.clone()).collect();
             self.status.command_joints = spec.action.joints.iter().map(|a| a.joint.clone()).collect();

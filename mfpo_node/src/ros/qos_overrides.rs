@@ -2,7 +2,7 @@
 //! `qos_overrides./joint_states.subscription.reliability`. The topic is the full name before any remapping.
 
 use anyhow::{Context as _, bail};
-use mfpo_ros::parameters::{ParameterValue as Value, closest, shown};
+use mfpo_ros::parameters::{Declared, ParameterValue as Value, QOS_OVERRIDES as PREFIX, closest, shown};
 use mfpo_ros::{Inbox, Remaps};
 
 use super::publishers::Listened;
@@ -11,7 +11,6 @@ use super::subscribers::Offered;
 use r2r::QosProfile;
 use r2r::qos::{DurabilityPolicy, HistoryPolicy, ReliabilityPolicy};
 
-const PREFIX: &str = "qos_overrides.";
 /// Policies that a parameter can set.
 pub const POLICIES: [&str; 4] = ["reliability", "durability", "history", "depth"];
 
@@ -82,6 +81,12 @@ impl Overrides {
             listened: Vec::new(),
             offered: Vec::new(),
         }
+    }
+
+    /// The parameters that were given, to be read like any other. Those that are in force are all of them, for a node with one
+    /// that is for no topic does not start ([`Overrides::check_all_used`]).
+    pub fn declared(&self) -> impl Iterator<Item = Declared> {
+        self.given.iter().map(Override::declared)
     }
 
     /// Subscribes `node` to a topic; `usual` holds where the parameters say nothing else.
@@ -191,6 +196,15 @@ fn remapped(node: &r2r::Node, full: &str) -> anyhow::Result<String> {
 }
 
 impl Override {
+    fn declared(&self) -> Declared {
+        let (topic, end) = self.topic_and_end.rsplit_once('.').unwrap_or_default();
+        let description = format!(
+            "Quality of service: the {} of the node's {end} of topic {topic} (its name before any remapping)",
+            self.policy
+        );
+        Declared::given(self.parameter.clone(), self.value.clone(), description)
+    }
+
     fn over(&self, profile: QosProfile) -> anyhow::Result<QosProfile> {
         Ok(match (self.policy.as_str(), &self.value) {
             ("reliability", Value::String(value)) => profile.reliability(self.one_of(
@@ -300,6 +314,22 @@ mod tests {
             (ReliabilityPolicy::Reliable, 3)
         );
         overrides.check_all_used().unwrap();
+    }
+
+    #[test]
+    fn what_is_given_is_declared_for_this_run_with_topic_end_and_policy() {
+        let name = "qos_overrides./left/joint_states.subscription.depth";
+        let overrides = overrides(&[(name, Value::Integer(3)), ("stale_timeout", Value::Double(0.1))]);
+        let declared: Vec<Declared> = overrides.declared().collect();
+        let [depth] = declared.as_slice() else {
+            panic!("{declared:?}")
+        };
+        assert_eq!((&*depth.name, &depth.default), (name, &Value::Integer(3)));
+        assert!(!depth.at_run_time);
+        assert_eq!(
+            depth.description,
+            "Quality of service: the depth of the node's subscription of topic /left/joint_states (its name before any remapping)"
+        );
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn texts(parameters: &Parameters) -> BTreeMap<String, String> {
         other => shown(other),
     };
     let declared = parameters.declared();
-    let named = declared.filter_map(|p| Some((p.name.to_owned(), text(parameters.get(p.name)?))));
+    let named = declared.filter_map(|p| Some((p.name.to_string(), text(parameters.get(&p.name)?))));
     named.collect()
 }
 

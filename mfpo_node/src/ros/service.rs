@@ -499,6 +499,7 @@ impl Service {
             rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
             stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
             enable_timeout: self.config.settings.enable_timeout as f64 * 1e-9,
+            clock: self.outputs.stamps.simulated().map(Arc::as_ref),
             thresholds: self.config.thresholds,
             recording: self.outputs.recording.as_ref().map(Recording::health),
         };

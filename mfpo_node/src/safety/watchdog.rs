@@ -1,10 +1,13 @@
-//! Are the joint states fit to act on? Every joint has its own age, and the oldest decides.
+//! Are the joint states fit to act on? Every joint has its own age, and the oldest decides. Of a robot in simulated time that
+//! time has to pass as well.
 
 use std::fmt;
+use std::sync::Arc;
 
 use mfpo_policy::observation::RobotState;
 
 use crate::joint_states::JointStates;
+use crate::sim_time::SimTime;
 use crate::time::MonoTime;
 
 /// What the watchdog says of the joint states.
@@ -43,13 +46,28 @@ pub enum Verdict {
         /// By how much longer than at best, ns.
         by: u64,
     },
+    /// The node goes by simulated time, and that has not come yet.
+    NoClock,
+    /// Simulated time stands still.
+    ClockStands {
+        /// For so long, ns.
+        rest: u64,
+    },
 }
 
 impl Verdict {
+    /// What is wrong with simulated time, where a joint's state is stale after `stale_after` (ns); `None` where it passes.
+    pub fn of_clock(clock: &SimTime, stale_after: u64, now: MonoTime) -> Option<Self> {
+        let Some(rest) = clock.rest(now) else {
+            return Some(Self::NoClock);
+        };
+        (rest > SimTime::longest_rest(stale_after)).then_some(Self::ClockStands { rest })
+    }
+
     /// The joint that is the worst.
     pub const fn joint(&self) -> Option<usize> {
         match self {
-            Self::Fresh => None,
+            Self::Fresh | Self::NoClock | Self::ClockStands { .. } => None,
             Self::Missing { joint }
             | Self::Stale { joint, .. }
             | Self::Late { joint, .. }
@@ -63,6 +81,8 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Watchdog {
     stale_after: u64,
+    /// Simulated time, where the robot has it.
+    clock: Option<Arc<SimTime>>,
     /// Which joints are fresh, as of the last check.
     fresh: Vec<bool>,
 }
@@ -72,8 +92,14 @@ impl Watchdog {
     pub fn new(joints: usize, stale_after: u64) -> Self {
         Self {
             stale_after,
+            clock: None,
             fresh: vec![false; joints],
         }
+    }
+
+    /// Simulated time has to pass from now on, where the robot has it.
+    pub fn set_clock(&mut self, clock: Option<Arc<SimTime>>) {
+        self.clock = clock;
     }
 
     /// Changes the age at which a joint is stale, ns.
@@ -81,7 +107,8 @@ impl Watchdog {
         self.stale_after = stale_after;
     }
 
-    /// Looks at every joint and writes the newest values into `state`; the worst joint gives the verdict.
+    /// Looks at every joint and writes the newest values into `state`; the worst joint gives the verdict, unless simulated time
+    /// does, without which no joint tells anything.
     pub fn check(&mut self, states: &JointStates, now: MonoTime, state: &mut RobotState) -> Verdict {
         states.write(now, state);
         let mut verdict = Verdict::Fresh;
@@ -106,7 +133,9 @@ impl Watchdog {
             };
             verdict = worse(verdict, this);
         }
-        verdict
+        let clock = self.clock.as_ref();
+        let of_clock = clock.and_then(|clock| Verdict::of_clock(clock, self.stale_after, now));
+        of_clock.unwrap_or(verdict)
     }
 
     /// Which joints were fresh at the last check, in the policy's order.
@@ -127,7 +156,7 @@ fn badness(verdict: Verdict) -> u64 {
             age.clamp(1, u64::MAX - 2)
         }
         Verdict::Contradicted { .. } => u64::MAX - 1,
-        Verdict::Missing { .. } => u64::MAX,
+        Verdict::Missing { .. } | Verdict::NoClock | Verdict::ClockStands { .. } => u64::MAX,
     }
 }
 
@@ -160,6 +189,14 @@ impl fmt::Display for Verdict {
                     f,
                     "joint {joint} reports later and later: its states take {:.1} ms longer than at best",
                     *by as f64 * 1e-6
+                )
+            }
+            Self::NoClock => write!(f, "simulated time has not come yet"),
+            Self::ClockStands { rest } => {
+                write!(
+                    f,
+                    "simulated time has stood still for {:.1} s",
+                    *rest as f64 * 1e-9
                 )
             }
         }

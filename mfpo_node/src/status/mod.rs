@@ -280,10 +280,9 @@ impl Status {
                 after / 1_000_000_000
             ),
             // The life cycle tells of these.
-            LoopEvent::Activated
-            | LoopEvent::NotReady(_)
-            | LoopEvent::Deactivated
-            | LoopEvent::NothingBefore => self.not_ready.clear(),
+            LoopEvent::Activated | LoopEvent::Deactivated => self.not_ready.clear(),
+            // A loop that keeps trying goes on for the same reason, which it tells once.
+            LoopEvent::NotReady(_) | LoopEvent::NothingBefore => {}
         }
     }
 

@@ -18,6 +18,10 @@ const LOG_EVERY: u64 = 5_000_000_000;
 const NO_GOAL: &str =
     "the policy needs a goal: publish one on topic goal (geometry_msgs/PointStamped, in the robot's base)";
 
+/// Why a node in simulated time does not act before that has come.
+const NO_CLOCK: &str =
+    "use_sim_time is set, but /clock has not come yet: start the simulator, or the node without use_sim_time";
+
 /// What becomes of a delay that is none, but a robot's clock that was set or slowed down.
 const CLOCK: &str = "it is believed some minutes after it agrees with this machine's; where it never does, start the node anew";
 
@@ -181,6 +185,8 @@ impl Status {
     fn explain_verdict(&self, verdict: &Verdict) -> String {
         match verdict {
             Verdict::Fresh => String::new(),
+            Verdict::NoClock => NO_CLOCK.to_owned(),
+            Verdict::ClockStands { rest } => explain_rest(*rest),
             Verdict::Contradicted { joint } => self.explain_contradiction(*joint),
             Verdict::Missing { joint } => {
                 format!("joint '{}' has no fresh position and velocity", self.name(*joint))
@@ -244,6 +250,14 @@ impl Status {
             );
         }
     }
+}
+
+fn explain_rest(rest: u64) -> String {
+    format!(
+        "simulated time stands still: /clock has not moved for {:.1} s; let the simulator go on, or start the node of a real robot \
+         without use_sim_time",
+        rest as f64 * 1e-9
+    )
 }
 
 fn explain_enable(missing: NotEnabled) -> String {

@@ -24,7 +24,7 @@ pub struct Others {
 }
 
 /// Topics without which no robot is commanded.
-const INPUTS: [&str; 2] = ["joint_states", "enable"];
+const INPUTS: [&str; 3] = ["joint_states", "enable", "/clock"];
 
 impl Status {
     /// Takes over what the graph shows now, and logs what is new.

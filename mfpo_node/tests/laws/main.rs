@@ -13,6 +13,7 @@ mod parameters;
 mod probe;
 mod recording;
 mod safety;
+mod sim_time;
 mod stages;
 mod status;
 mod support;

@@ -14,7 +14,7 @@ fn text(path: &str) -> String {
 fn the_parameter_file_explains_every_parameter_that_the_launch_file_does_not_set() {
     let yaml = text("launch/params/control.yaml");
     for parameter in declared() {
-        if ["policy", "device", "use_sim_time"].contains(&parameter.name) {
+        if ["policy", "device", "use_sim_time"].contains(&&*parameter.name) {
             continue;
         }
         let leaf = parameter.name.rsplit('.').next().unwrap();
@@ -36,7 +36,7 @@ fn the_readme_lists_every_parameter() {
 fn every_default_passes_its_own_check_and_is_described() {
     let mut parameters = Parameters::new(declared());
     for parameter in declared() {
-        parameters.set(parameter.name, &parameter.default).unwrap();
+        parameters.set(&parameter.name, &parameter.default).unwrap();
         assert!(parameter.description.len() > 20, "{}", parameter.name);
         let is_number = matches!(
             parameter.default,

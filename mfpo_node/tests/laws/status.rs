@@ -10,7 +10,7 @@ use mfpo_node::status::{Cause, LoopEvent, Others, Reporters, Rest, Status, Unhea
 
 use super::support::{MS, at};
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     let mut status = Status::default();
     status.joint_names = vec!["a".into(), "b".into()];
     status
@@ -175,6 +175,12 @@ fn a_robot_that_is_not_ready_is_explained_with_joint_limit_and_value() {
         NotEnabled::Withdrawn,
     )));
     assert!(status.message(&live, at(0.0)).contains("topic enable says false"));
+    status.absorb(LoopEvent::NotReady(NotReady::NotEnabled(NotEnabled::Withdrawn)));
+    let text = status.message(&live, at(0.0));
+    assert!(
+        text.contains("topic enable says false"),
+        "~/start was refused, and it goes on trying: {text}"
+    );
     status.absorb(LoopEvent::Activated);
     live.set_state(LoopState::Active);
     assert_eq!(status.message(&live, at(0.0)), "the policy commands the robot");
@@ -332,6 +338,7 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
             rate: 100.0,
             stale_timeout: 0.1,
             enable_timeout: 0.0,
+            clock: None,
             thresholds: Thresholds {
                 periodicity_mean_error: loose,
                 periodicity_deviation: loose,
@@ -356,7 +363,7 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
 }
 
 /// A node at 100 Hz, with loose limits but for the average of the rate and of the execution time.
-fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) -> Sources<'a> {
+pub(super) fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) -> Sources<'a> {
     let loose = Threshold {
         warn: 1e9,
         error: 1e9,
@@ -368,6 +375,7 @@ fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Threshold) ->
         rate: 100.0,
         stale_timeout: 0.1,
         enable_timeout: 0.0,
+        clock: None,
         thresholds: Thresholds {
             periodicity_mean_error: Threshold {
                 warn: 1.0,

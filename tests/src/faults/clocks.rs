@@ -1,14 +1,15 @@
-//! Stamps and clocks that jump.
+//! Stamps and clocks that jump, and one that stands still.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mfpo_policy::spec::CommandInterface;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::outcome::Outcome;
-use super::stand::{STALE, Stand, TICK, seconds, stamped};
+use super::outcome::{Outcome, milliseconds};
+use super::stand::{FAULT, STALE, Stand, TICK, seconds, stamped};
 use super::{Row, Scene};
 use crate::Qos;
+use crate::peer::now;
 
 pub(super) fn scenes() -> Vec<Scene> {
     let ahead = [
@@ -44,11 +45,21 @@ pub(super) fn scenes() -> Vec<Scene> {
         },
         Scene {
             title: "Stamps and clocks",
-            start: || Stand::of(CommandInterface::Effort, &["use_sim_time:=true"]),
-            rows: vec![Row::new(
-                "/clock and the states' stamps jump 1000 s ahead, then 1500 s back",
-                sim_time,
-            )],
+            start: || {
+                let mut stand = Stand::of(CommandInterface::Effort, &["use_sim_time:=true"]);
+                set_clock(&mut stand, 0.0);
+                stand
+            },
+            rows: vec![
+                Row::new(
+                    "/clock and the states' stamps jump 1000 s ahead, then 1500 s back",
+                    sim_time,
+                ),
+                Row::new(
+                    "/clock stands still, and the states go on (use_sim_time)",
+                    clock_stands_still,
+                ),
+            ],
         },
     ]
 }
@@ -93,26 +104,61 @@ fn set_back(stand: &mut Stand, to: f64) -> Outcome {
     }
 }
 
+/// The simulator says this time from now on.
+fn tell_time(stand: &mut Stand, time: &Value) {
+    let topic = ("/clock", "rosgraph_msgs/Clock", Qos::Reliable);
+    stand.peer.repeat_as("clock", topic, &json!({"clock": time}));
+}
+
+/// The simulator's time is so many seconds ahead of the machine's, and passes like that.
+fn set_clock(stand: &mut Stand, ahead: f64) {
+    tell_time(stand, &json!({"now": ahead}));
+}
+
 /// A simulator that is set ahead and then starts anew.
 fn sim_time(stand: &mut Stand) -> Outcome {
-    let clock = |stand: &mut Stand, seconds: u32| {
-        let message = json!({"clock": {"sec": seconds, "nanosec": 0}});
-        stand
-            .peer
-            .publish("/clock", "rosgraph_msgs/Clock", Qos::Reliable, message);
-    };
-    clock(stand, 10_000);
-    clock(stand, 11_000);
+    set_clock(stand, 1_000.0);
     stand.report_instead(&stamped(1_000.0), 100);
     std::thread::sleep(Duration::from_millis(400));
     stand.view().policy_alone();
-    clock(stand, 9_500);
+    set_clock(stand, -500.0);
     let outcome = set_back(stand, -500.0);
     let record = stand.peer.next("policy/action", 2).pop().unwrap_or_default();
-    assert_eq!(
-        record["stamp"]["sec"], 9_500,
+    let machine = SystemTime::now().duration_since(UNIX_EPOCH).expect("a date");
+    let behind = machine.as_secs_f64() - seconds(&record["stamp"]);
+    assert!(
+        (495.0..505.0).contains(&behind),
         "records bear the simulator's time: {record}"
     );
+    set_clock(stand, 0.0);
     stand.good_states();
     outcome
+}
+
+/// A simulator that is paused and says so, and joints that report all the same.
+fn clock_stands_still(stand: &mut Stand) -> Outcome {
+    let began = now();
+    tell_time(stand, &json!({"sec": 100, "nanosec": 0}));
+    let fell = stand.fell(began);
+    let took = fell - began;
+    assert!(
+        (2.0..2.3).contains(&took),
+        "the fallback came after {took:.3} s; expected 2 s and a tick"
+    );
+    let log = stand.says(&["the fallback commands", "simulated time stands still"]);
+    std::thread::sleep(FAULT);
+    let ended = now();
+    set_clock(stand, 0.0);
+    let acts = stand.acts(ended);
+    let sees = stand.view().fallback(&stand.spec);
+    stand.waits_until_active();
+    Outcome {
+        sees,
+        reaction: Some(took),
+        recovers: format!(
+            "by itself with the first good state after time has moved ({}); the policy fades in",
+            milliseconds(acts - ended)
+        ),
+        log,
+    }
 }

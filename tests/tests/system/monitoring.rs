@@ -299,28 +299,67 @@ fn descriptors_tell_ranges_and_what_cannot_change() {
     assert_eq!(answer["values"][0]["double_value"], 0.2, "all or none");
 }
 
+/// What a status says.
+fn said(status: &Value) -> &str {
+    status["message"].as_str().unwrap_or_default()
+}
+
+/// The robot's states go on in each part of this test: what the node does hangs on /clock alone.
 #[test]
-fn stamps_follow_the_simulators_clock_and_stand_still_with_it() {
+fn stamps_follow_the_simulators_clock_and_the_fallback_acts_where_it_stands_still() {
     let env = TestEnv::new();
     let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Effort), 1));
     let mut peer = env.peer("");
-    let _control = env.control(&[&format!("policy:={}", policy.display()), "use_sim_time:=true"]);
+    peer.listen("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos::Reliable);
+    let control = env.control(&[&format!("policy:={}", policy.display()), "use_sim_time:=true"]);
     peer.report_both_joints();
+    let no_clock = "use_sim_time is set, but /clock has not come yet";
+    let status = peer.status("it waits for the clock", |s| said(s).contains(no_clock));
+    assert_eq!(status["state"], state::WAITING_FOR_STATES);
+    let (started, why) = peer.trigger("start");
+    assert!(!started, "{why}");
+    assert_says(&why, &[no_clock]);
+    let (message, _) = part_at(&peer, "control: inputs", STALE);
+    assert_says(&message, &[no_clock]);
+    assert_eq!(peer.count("commands"), 0);
+
+    let clock = ("/clock", "rosgraph_msgs/Clock", Qos::Reliable);
+    peer.repeat_as("clock", clock, &json!({"clock": {"now": -1000.0}}));
     peer.active();
-    let clock = json!({"clock": {"sec": 100, "nanosec": 5}});
-    peer.publish("/clock", "rosgraph_msgs/Clock", Qos::Reliable, clock);
-    peer.status("the status is stamped with the simulator's time", |s| {
-        s["stamp"]["sec"] == 100
-    });
-    // The simulator pauses; the robot, which has a clock of its own, is commanded all the same.
+    let record = peer.next("policy/action", 1).remove(0);
+    let seconds = |stamp: &Value| stamp["sec"].as_f64().expect("seconds");
+    let behind = seconds(&record["state_stamp"]) - seconds(&record["stamp"]);
+    assert!((990.0..1010.0).contains(&behind), "{record}");
+
+    // The simulator pauses, and says so again and again.
+    peer.repeat_as("clock", clock, &json!({"clock": {"sec": 100, "nanosec": 5}}));
+    let stands = "simulated time stands still: /clock has not moved for";
+    let status = peer.status("the fallback commands", |s| said(s).contains(stands));
+    assert_eq!(
+        (&status["state"], &status["lifecycle"]),
+        (&json!(state::FALLBACK), &json!("active"))
+    );
+    assert_eq!(status["stamp"], json!({"sec": 100, "nanosec": 5}));
     let records = peer.next("policy/action", 20);
     assert!(
         records
             .iter()
-            .all(|r| r["stamp"] == json!({"sec": 100, "nanosec": 5})),
+            .all(|r| r["stamp"] == status["stamp"] && r["fallback"] == true),
         "{records:?}"
     );
-    assert!(records.iter().all(|r| r["fallback"] == false));
+    control.says(&["the fallback commands the robot", stands]);
+    let (message, values) = part_at(&peer, "control: inputs", STALE);
+    assert_says(&message, &[stands]);
+    assert!(
+        values["sim_time.age"].parse::<f64>().is_ok_and(|age| age > 2.0),
+        "{values:?}"
+    );
+    let (message, _) = part_at(&peer, "control: safety", ERROR);
+    assert_says(&message, &[stands]);
+
+    peer.repeat_as("clock", clock, &json!({"clock": {"now": -1000.0}}));
+    peer.active();
+    control.says(&["the policy commands the robot again"]);
 }
 
 #[test]

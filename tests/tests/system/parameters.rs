@@ -7,6 +7,7 @@ use mfpo_tests::{Peer, Qos, TestEnv, assert_says, repository};
 use serde_json::{Value, json};
 
 const BOOL: u8 = 1;
+const INTEGER: u8 = 2;
 const DOUBLE: u8 = 3;
 const STRING: u8 = 4;
 const DOUBLES: u8 = 8;
@@ -108,6 +109,46 @@ fn parameters_are_listed_described_and_refused_with_a_reason() {
         "what was refused changed nothing"
     );
     assert_eq!(values[1]["bool_value"], true);
+}
+
+#[test]
+fn quality_of_service_that_was_given_is_listed_described_and_read_only() {
+    let env = TestEnv::new();
+    let mut peer = env.peer("");
+    let names = [
+        "qos_overrides./commands.publisher.reliability",
+        "qos_overrides./joint_states.subscription.depth",
+    ];
+    let [reliability, depth] = names;
+    let _control = env.control(&[&format!("{reliability}:=best_effort"), &format!("{depth}:=7")]);
+    let list = json!({"prefixes": ["qos_overrides"], "depth": 0});
+    let listed = peer.call("/control/list_parameters", "rcl_interfaces/ListParameters", list);
+    let listed = listed["result"]["names"].as_array().expect("names");
+    let mut listed: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, names);
+    let values = get(&mut peer, &names);
+    assert_eq!(values[0]["string_value"], "best_effort");
+    assert_eq!(values[1]["integer_value"], 7);
+    let told = peer.call(
+        "/control/describe_parameters",
+        "rcl_interfaces/DescribeParameters",
+        json!({"names": names}),
+    );
+    for (descriptor, words) in told["descriptors"].as_array().expect("descriptors").iter().zip([
+        ["the reliability", "publisher of topic /commands"],
+        ["the depth", "subscription of topic /joint_states"],
+    ]) {
+        assert_eq!(descriptor["read_only"], true, "{descriptor}");
+        assert_says(descriptor["description"].as_str().unwrap_or_default(), &words);
+    }
+    let (successful, reason) = peer.set_parameter(depth, json!({"type": INTEGER, "integer_value": 8}));
+    assert!(!successful, "{reason}");
+    assert_says(
+        &reason,
+        &["cannot be changed while the node runs", "at the start"],
+    );
+    assert_eq!(get(&mut peer, &[depth])[0]["integer_value"], 7);
 }
 
 #[test]
