@@ -2,7 +2,7 @@
 
 use mfpo_sim::physics::Physics;
 use mfpo_sim::tasks::{Benchmark, BenchmarkTask};
-use mfpo_sim::{EnvOptions, SimError, TaskOptions, registry};
+use mfpo_sim::{EnvOptions, FullState, SimError, TaskOptions, registry};
 use rand_chacha::ChaCha8Rng;
 
 #[path = "../examples/ball_on_beam.rs"]
@@ -83,7 +83,7 @@ fn a_task_whose_actions_would_do_nothing_is_refused() {
     }
 }
 
-/// The example, with one thing wrong from the first step on.
+/// The example, with one thing wrong from the first step on, or with the time among what is observed.
 struct Wrong(Box<dyn BenchmarkTask>, &'static str);
 
 impl BenchmarkTask for Wrong {
@@ -99,6 +99,7 @@ impl BenchmarkTask for Wrong {
         self.0.observe(physics, out);
         match self.1 {
             "longer" if physics.time() > 0.0 => out.push(0.0),
+            "timed" => out.push(physics.time()),
             "damaged" if physics.time() > 0.0 => out[2] = f64::NAN,
             _ => {}
         }
@@ -122,6 +123,20 @@ fn wrong(what: &'static str, options: &TaskOptions) -> Result<Benchmark, SimErro
         task: Box::new(Wrong(example.task, what)),
         ..example
     })
+}
+
+#[test]
+fn a_rollout_begins_at_the_time_that_its_state_says() {
+    registry::register("timed", |options| wrong("timed", options));
+    let mut rollout = registry::rollout("timed", &EnvOptions::evaluate()).unwrap();
+    let state = FullState {
+        time: Some(2.5),
+        ..FullState::default()
+    };
+    rollout.begin(&state, 3).unwrap();
+    assert_eq!(rollout.observation()[4], 2.5);
+    rollout.apply(&[0.0]).unwrap();
+    assert!((rollout.observation()[4] - 2.52).abs() < 1e-9);
 }
 
 #[test]
