@@ -12,8 +12,15 @@ use r2r_rcl::{
 use crate::node::RosError;
 use crate::rcl::{check, text, words};
 
+// SAFETY: the signature is that of rcl/remap.h, which has not changed from Humble on; the library is linked by r2r, whose types
+// these are.
 unsafe extern "C" {
     /// Of rcl/remap.h, which r2r's bindings leave out; in every distribution from Humble on.
+    ///
+    /// # Safety
+    /// `local` and `global` are null or arguments that rcl has initialised; the names end in zero; the allocator is one of
+    /// rcutils'; `output` is writable, and null before. All of them outlive the call. What is written there is null or a string
+    /// of this allocator, which the caller gives back to it.
     fn rcl_remap_topic_name(
         local: *const rcl_arguments_t,
         global: *const rcl_arguments_t,
@@ -74,7 +81,7 @@ impl Remaps {
         );
         let mut output: *mut c_char = null_mut();
         // SAFETY: the three names are strings that end in zero and outlive the call, the arguments were initialised by
-        // `rcl_parse_arguments`, there may be no local ones, and `output` is written before it is read.
+        // `rcl_parse_arguments`, there may be no local ones, the allocator is rcutils' own, and `output` is null.
         let remapped = unsafe {
             rcl_remap_topic_name(
                 null(),

@@ -18,9 +18,10 @@ use crate::overlay::{self, Along};
 use crate::plot::check_format;
 use crate::progress::{LogWriter, ProgressMode};
 use crate::publish::{Announce, BundleSink, check_folder, run_id};
+use crate::run_info::RunInfo;
 use crate::state::State;
 use crate::{eval, guard, idle, inspect, rollout, seeds, train};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::kernel::InstructionSet;
@@ -400,7 +401,31 @@ fn fresh_start(args: &TrainArgs) -> anyhow::Result<Start> {
     })
 }
 
+/// Refuses a run that ended before its first checkpoint, or whose checkpoint is gone, and says how it is started again.
+fn refuse_without_checkpoint(folder: &Path) -> anyhow::Result<()> {
+    let mut left = ["config.toml", "metrics.jsonl"].iter();
+    let is_run = left.any(|name| folder.join(name).exists());
+    if !is_run || Checkpoints::new(folder).last().exists() {
+        return Ok(());
+    }
+    let again = match RunInfo::read(folder) {
+        Ok(info) => format!(
+            ", and with --topic, --video and --sign-key where it had them: train --task {} --seed {} --config {} --out {}",
+            info.task,
+            info.seed,
+            folder.join("config.toml").display(),
+            folder.display()
+        ),
+        Err(_) => " with the command that began it".to_owned(),
+    };
+    bail!(
+        "the run in {} has no checkpoint yet, so that there is nothing to go on from; start it again{again}",
+        folder.display()
+    )
+}
+
 fn resumed_start(folder: &Path, args: &TrainArgs) -> anyhow::Result<Start> {
+    refuse_without_checkpoint(folder)?;
     let (header, state) = Checkpoints::new(folder).load()?;
     if let Some(task) = &args.task {
         ensure!(

@@ -1,8 +1,16 @@
 //! The README's task of one's own: it is the file in `examples/`, it obeys the laws of an environment, and it trains.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use mfpo_policy::bundle;
 use mfpo_sim::physics::Physics;
 use mfpo_sim::tasks::{Benchmark, BenchmarkTask};
 use mfpo_sim::{EnvOptions, FullState, SimError, TaskOptions, registry};
+use mfpo_train::config::TrainConfig;
+use mfpo_train::progress::ProgressMode;
+use mfpo_train::train::{Options, train};
 use rand_chacha::ChaCha8Rng;
 
 #[path = "../examples/ball_on_beam.rs"]
@@ -39,6 +47,48 @@ fn an_added_task_is_known_everywhere_and_repeats_under_a_seed() {
     };
     assert_eq!(episode(3), episode(3));
     assert_ne!(episode(3), episode(4));
+}
+
+#[test]
+fn an_added_task_trains_and_leaves_bundles_of_its_own() {
+    registry::register("ball_on_beam", ball_on_beam::make);
+    let folder = tempfile::tempdir().unwrap();
+    let sets = [
+        "run.steps=130",
+        "run.random_steps=100",
+        "run.report_every=1",
+        "run.replay_capacity=200",
+        "evaluation.episodes=1",
+        "learner.hidden_sizes=[16, 16]",
+        "learner.batch_size=16",
+    ];
+    let outcome = train(Options {
+        task: "ball_on_beam".to_owned(),
+        config: TrainConfig::load("ball_on_beam", Some("swing_arm"), &sets.map(str::to_owned)).unwrap(),
+        seed: 3,
+        folder: folder.path().to_owned(),
+        progress: ProgressMode::Quiet,
+        sink: None,
+        signing_key: None,
+        checkpoint: None,
+        until_success: None,
+        films: None,
+        least: Duration::ZERO,
+        stop: Arc::new(AtomicBool::new(false)),
+    })
+    .unwrap();
+    assert_eq!((outcome.steps, outcome.updates, outcome.version), (130, 30, 1));
+    assert!((0.0..=250.0).contains(&outcome.evaluation.mean_return));
+
+    let digest_of = |version: u64| {
+        let path = folder.path().join(format!("bundles/v{version:06}.safetensors"));
+        let bundle = bundle::open(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(bundle.manifest().subject.name(), "ball_on_beam");
+        bundle.weights_digest().unwrap()
+    };
+    assert_ne!(digest_of(0), digest_of(1), "the updates change the policy");
+    let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.matches("\"kind\":\"update\"").count(), 30, "{metrics}");
 }
 
 /// A beam whose motor is `motor`, or that has none.
@@ -83,7 +133,7 @@ fn a_task_whose_actions_would_do_nothing_is_refused() {
     }
 }
 
-/// The example, with one thing wrong from the first step on.
+/// The example, with one thing wrong from the first step on, or with the time among what is observed.
 struct Wrong(Box<dyn BenchmarkTask>, &'static str);
 
 impl BenchmarkTask for Wrong {
@@ -99,6 +149,7 @@ impl BenchmarkTask for Wrong {
         self.0.observe(physics, out);
         match self.1 {
             "longer" if physics.time() > 0.0 => out.push(0.0),
+            "timed" => out.push(physics.time()),
             "damaged" if physics.time() > 0.0 => out[2] = f64::NAN,
             _ => {}
         }
@@ -122,6 +173,20 @@ fn wrong(what: &'static str, options: &TaskOptions) -> Result<Benchmark, SimErro
         task: Box::new(Wrong(example.task, what)),
         ..example
     })
+}
+
+#[test]
+fn a_rollout_begins_at_the_time_that_its_state_says() {
+    registry::register("timed", |options| wrong("timed", options));
+    let mut rollout = registry::rollout("timed", &EnvOptions::evaluate()).unwrap();
+    let state = FullState {
+        time: Some(2.5),
+        ..FullState::default()
+    };
+    rollout.begin(&state, 3).unwrap();
+    assert_eq!(rollout.observation()[4], 2.5);
+    rollout.apply(&[0.0]).unwrap();
+    assert!((rollout.observation()[4] - 2.52).abs() < 1e-9);
 }
 
 #[test]

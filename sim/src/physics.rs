@@ -14,6 +14,11 @@ use crate::SimError;
 #[cfg(feature = "renderer")]
 pub use renderer::Renderer;
 
+/// Version of the MuJoCo that this program is linked with, as `3.17.0`.
+pub fn mujoco_version() -> &'static str {
+    mujoco_rs::mujoco_version()
+}
+
 /// Where a joint with one degree of freedom lies in the state.
 #[derive(Debug, Clone, Copy)]
 pub struct JointIndex {

@@ -334,6 +334,71 @@ fn a_rollout_is_the_environments_own_episode() {
     }
 }
 
+/// A start with one model value.
+fn with_value(name: &str, values: &[f64]) -> FullState {
+    FullState {
+        model: [(name.to_owned(), values.to_vec())].into(),
+        ..FullState::default()
+    }
+}
+
+#[test]
+fn a_rollout_takes_each_model_value_that_the_task_has_and_names_them_where_it_is_told_another() {
+    let mut having = Vec::new();
+    for name in registry::names() {
+        let mut rollout = registry::rollout(name, &EnvOptions::default()).unwrap();
+        let values: Vec<(&str, Vec<f64>)> = match registry::benchmark(name, &EnvOptions::default()) {
+            Ok(benchmark) => benchmark.task.model_values(&benchmark.physics),
+            Err(_) if registry::robot(name).unwrap().spec().observes_goal() => {
+                vec![("goal", vec![0.3, 0.1, 0.1])]
+            }
+            Err(_) => Vec::new(),
+        };
+        for (value, numbers) in &values {
+            rollout.begin(&with_value(value, numbers), 3).unwrap();
+            let longer = [&numbers[..], &[0.0]].concat();
+            let text = rollout
+                .begin(&with_value(value, &longer), 3)
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains(&format!("{} ", numbers.len())), "{name}: {text}");
+        }
+        for told in ["targets", "target"] {
+            if values.iter().any(|(value, _)| *value == told) {
+                continue;
+            }
+            let text = rollout
+                .begin(&with_value(told, &[0.0; 2]), 3)
+                .unwrap_err()
+                .to_string();
+            let known = values
+                .iter()
+                .all(|(value, _)| text.contains(&format!("'{value}'")));
+            let nothing = text.contains("the task keeps nothing in the model");
+            assert!(
+                text.contains(&format!("'{told}'")) && known && nothing == values.is_empty(),
+                "{name}: {text}"
+            );
+        }
+        having.extend((!values.is_empty()).then_some(name));
+    }
+    assert_eq!(
+        having,
+        [
+            "reach_arm",
+            "finger-turn_easy",
+            "finger-turn_hard",
+            "fish-swim",
+            "manipulator-bring_ball",
+            "reacher-easy",
+            "reacher-hard",
+            "swimmer-swimmer15",
+            "swimmer-swimmer6",
+        ],
+        "README.md lists these"
+    );
+}
+
 fn rounded(observation: &[f64]) -> Vec<f32> {
     observation.iter().map(|o| *o as f32).collect()
 }

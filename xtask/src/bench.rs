@@ -1,6 +1,8 @@
 //! `cargo xtask bench NAME`: set-up, build, one benchmark; with `--json` its last line is checked to be an object.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +12,12 @@ use crate::cargo::{self, Metadata};
 use crate::peers;
 use crate::setup;
 use crate::workspace::Workspace;
+
+/// Benchmarks that have their measure in the same run, and what it is: no program of others is installed for them.
+const OWN_MEASURES: [(&str, &str); 1] = [(
+    "train",
+    "its training steps are compared with updates alone, which take turns with them in the same run",
+)];
 
 /// Which benchmark, and how.
 #[derive(clap::Args)]
@@ -34,6 +42,8 @@ pub struct Args {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let benches = Metadata::read(workspace)?.benches();
     find(&benches, &args.name)?;
+    // Before the set-up and the build, which take their time.
+    let peers = args.peers && has_peers(&workspace.root().join("benches/peers"), &args.name)?;
     let environment = setup::run(workspace)?;
     let cuda = cargo::cuda(&environment, args.cuda)?;
     // Benchmarks over DDS start the programs of the other packages.
@@ -58,7 +68,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     ]);
     bench.args(cuda).args(["--bench", &args.name, "--"]);
     bench.args(args.json.then_some("--json"));
-    if args.peers {
+    if peers {
         bench.arg("--peers").arg(peers::install(workspace, &args.name)?);
     }
     bench.args(&args.rest);
@@ -86,6 +96,28 @@ fn find<'a>(benches: &'a [(String, String)], name: &str) -> Result<&'a str> {
         ),
         None => bail!("no benchmark '{name}': the workspace holds none"),
     }
+}
+
+/// Whether `folder` has peers for the benchmark `name`. One that brings its own measure runs without, and it is told which.
+fn has_peers(folder: &Path, name: &str) -> Result<bool> {
+    if folder.join(format!("{name}.txt")).is_file() {
+        return Ok(true);
+    }
+    if let Some((_, measure)) = OWN_MEASURES.iter().find(|(own, _)| *own == name) {
+        eprintln!("bench {name} has no peers to install: {measure}");
+        return Ok(false);
+    }
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let lists = entries.flatten().filter_map(|entry| {
+        let file = entry.file_name();
+        file.to_str()?.strip_suffix(".txt").map(str::to_owned)
+    });
+    let mut having: Vec<_> = lists.collect();
+    having.sort();
+    bail!(
+        "bench {name} has no peers; leave --peers out. There are some for: {}",
+        having.join(", ")
+    )
 }
 
 fn run_json(mut bench: Command) -> Result<()> {
@@ -118,7 +150,10 @@ fn check_json(last: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_json, find};
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::{OWN_MEASURES, check_json, find, has_peers};
 
     #[test]
     fn unknown_benchmark_names_the_closest() {
@@ -131,6 +166,68 @@ mod tests {
             "{error}"
         );
         assert!(find(&[], "tick").is_err());
+    }
+
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
+    /// The sources of a benchmark, with the rows that those over ROS 2 share.
+    fn sources(name: &str) -> String {
+        let mut files = vec![repository().join("tests/src/rig/table.rs")];
+        for package in ["mfpo_policy", "mfpo_train", "sim", "tests"] {
+            let benches = repository().join(package).join("benches");
+            files.extend([
+                benches.join(format!("{name}.rs")),
+                benches.join(name).join("main.rs"),
+            ]);
+        }
+        let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+        texts.collect()
+    }
+
+    #[test]
+    fn the_keys_that_the_documents_promise_are_those_that_benchmarks_write() {
+        let document = fs::read_to_string(repository().join("docs/benchmarks.md")).expect("the document");
+        let mut listed = Vec::new();
+        for row in document.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (name, keys) = row.split_once("` | ").expect("a name and keys");
+            let source = sources(name);
+            for key in keys.split('`').skip(1).step_by(2) {
+                assert!(source.contains(&format!("\"{key}\"")), "{name} writes no {key}");
+            }
+            listed.push(name);
+        }
+        listed.sort_unstable();
+        let all = [
+            "allocations",
+            "inference",
+            "large_bundle",
+            "scale",
+            "sim",
+            "soak",
+            "swap",
+            "tick",
+            "train",
+            "update",
+        ];
+        assert_eq!(listed, all, "benchmarks with --json");
+    }
+
+    #[test]
+    fn peers_are_asked_for_where_there_are_some_and_the_measure_of_others_is_told() {
+        let folder = repository().join("benches/peers");
+        for name in ["inference", "sim", "update"] {
+            assert!(has_peers(&folder, name).expect("peers"), "{name}");
+        }
+        for (name, measure) in OWN_MEASURES {
+            assert!(!has_peers(&folder, name).expect(measure), "{name}");
+        }
+        let error = has_peers(&folder, "tick").expect_err("none").to_string();
+        assert!(
+            error.contains("bench tick has no peers") && error.contains("inference, sim, update"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Leave for Singles {
     }
     #[inline(always)]
     unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V) {
-        // SAFETY: the caller's promise for the width.
+        // SAFETY: the contract of `Leave::leave`: the row is writable for its width, beyond which neither form writes.
         unsafe {
             if c + S::LANES <= width {
                 s.store(row.add(c), v);
@@ -131,7 +131,8 @@ impl Leave for Pairs {
     }
     #[inline(always)]
     unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, _: usize, v: S::V) {
-        // SAFETY: halves end at byte `2 (c + LANES)`, which is at most `4 c + 64` and inside the padded row.
+        // SAFETY: the contract of `Leave::leave`: the row is writable with its padding, and halves end at byte
+        // `2 (c + LANES)`, which is at most `4 (c + LANES)` and inside the padded row.
         unsafe { s.store_halves(row.cast::<u16>().add(c), v) }
     }
 }

@@ -287,6 +287,10 @@ pub(crate) unsafe fn product_rows<S: Simd, N: Numbers>(
 }
 
 /// One block of rows over all panels: each piece of a panel is read from afar once, for all tiles of the block.
+///
+/// # Safety
+/// `a` is readable for `rows` rows of `b.inner()` lanes; `out` is writable for `rows` rows of `limit` numbers, which is at most
+/// `padded(b.columns())`; they do not overlap.
 #[inline(always)]
 unsafe fn block<S: Simd, N: Numbers>(
     s: S,
@@ -315,8 +319,10 @@ unsafe fn block<S: Simd, N: Numbers>(
             let mut row = 0;
             while row < rows {
                 let count = S::TILE_ROWS.min(rows - row);
-                // SAFETY: the caller's promise for these rows; a row of `out` may be written up to `limit`, a piece that
-                // begins behind it writes nothing, and the piece lies inside the packed panel.
+                // SAFETY: `row < rows` and `1 <= count <= rows - row`, for which the caller keeps `a` and `out` valid, and
+                // no tile has more than twelve rows. A row of `out` may be written up to `limit`, and a piece that begins
+                // behind it writes nothing. The piece's vectors end inside the panel: its width is a multiple of LANES,
+                // `offset + vectors * LANES <= width`, and it has `inner` rows.
                 unsafe {
                     let (a, out) = (a.at_row(row), out.at(row, column.min(limit)));
                     if vectors == 2 {
@@ -333,7 +339,7 @@ unsafe fn block<S: Simd, N: Numbers>(
     }
 }
 
-/// Some columns of a panel.
+/// Some columns of a panel: as many vectors as the tile has, in each of `inner` rows.
 #[derive(Clone, Copy)]
 struct Piece {
     inner: usize,
@@ -344,6 +350,10 @@ struct Piece {
     limit: usize,
 }
 
+/// The tile of `rows` rows.
+///
+/// # Safety
+/// `rows` is 1 to 12; else as [`tile`], for so many rows.
 #[inline(always)]
 unsafe fn rows_of_tile<S: Simd, N: Numbers, const C: usize>(
     s: S,
@@ -352,7 +362,8 @@ unsafe fn rows_of_tile<S: Simd, N: Numbers, const C: usize>(
     b: Piece,
     out: Target,
 ) {
-    // SAFETY: the caller's promise; each arm reads and writes exactly `rows` rows.
+    // SAFETY: the caller keeps `rows` rows valid, and each arm reads and writes exactly so many: the last one is 12, because
+    // there are no more.
     unsafe {
         match rows {
             // Sixteen sums in registers, or what is nearest to it.
@@ -376,9 +387,14 @@ unsafe fn rows_of_tile<S: Simd, N: Numbers, const C: usize>(
 }
 
 /// `R x C` vectors of results, all kept in registers.
+///
+/// # Safety
+/// `a` is readable for R rows of `b.inner` lanes, and `b.panel` for `b.inner` rows of C vectors, `b.stride` numbers apart; `out`
+/// is writable for R rows of `b.limit` numbers, or of C vectors where that is less; it overlaps neither.
 #[inline(always)]
 unsafe fn tile<S: Simd, N: Numbers, const R: usize, const C: usize>(s: S, a: Left, b: Piece, out: Target) {
-    // SAFETY: the caller keeps R rows of `inner` elements readable at `a`, `inner` rows of C vectors at `b.panel`.
+    // SAFETY: by contract R rows of `inner` lanes are readable at `a` and `inner` rows of C vectors at `b.panel`; `left` and
+    // `right` pass their last row only when nothing is read there any more. What is stored is by contract writable.
     unsafe {
         let mut sums = [[s.splat(0.0); C]; R];
         let (mut left, mut right) = (a.start, b.panel);
@@ -403,6 +419,9 @@ unsafe fn tile<S: Simd, N: Numbers, const R: usize, const C: usize>(s: S, a: Lef
 }
 
 /// [`tile`] for a few rows: U partial sums hide the latency of the additions.
+///
+/// # Safety
+/// As [`tile`].
 #[inline(always)]
 unsafe fn tile_of_few<S: Simd, N: Numbers, const R: usize, const C: usize, const U: usize>(
     s: S,
@@ -448,11 +467,14 @@ unsafe fn tile_of_few<S: Simd, N: Numbers, const R: usize, const C: usize, const
 }
 
 /// Writes the first `limit` numbers of `sum`.
+///
+/// # Safety
+/// `out` is writable for `limit` numbers, or for C vectors where that is less.
 #[inline(always)]
 unsafe fn store<S: Simd, const C: usize>(s: S, out: *mut f32, sum: &[S::V; C], limit: usize) {
     for (c, v) in sum.iter().enumerate() {
         let start = c * S::LANES;
-        // SAFETY: the caller keeps `limit` numbers writable at `out`.
+        // SAFETY: by contract; a vector is written whole where all of it lies before `limit`, else up to there.
         unsafe {
             if start + S::LANES <= limit {
                 s.store(out.add(start), *v);

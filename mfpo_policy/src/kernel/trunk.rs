@@ -238,6 +238,10 @@ impl<N: Numbers + Leave> Kernel for Run<'_, '_, N> {
 
 impl<N: Numbers + Leave> Run<'_, '_, N> {
     /// Rows `row..row + count`.
+    ///
+    /// # Safety
+    /// [`run_trunk`] has checked the sizes of networks, inputs and results and reserved the scratch for them; the rows lie
+    /// within its total, and `count` is at most [`MOST_ROWS`].
     #[inline(always)]
     unsafe fn block<S: Simd>(&mut self, s: S, row: usize, count: usize) {
         let (mut a, mut b) = (
@@ -247,8 +251,9 @@ impl<N: Numbers + Leave> Run<'_, '_, N> {
         let first = self.trunk.first;
         let inner = first.kernel.inner();
         let mut stride = padded(first.kernel.columns());
-        // SAFETY: `x` holds `total x inner` numbers and `row + count <= total`; `a` and `b` hold MOST_ROWS rows of the
-        // widest layer with its padding and are different buffers; `share` holds a row for each group.
+        // SAFETY: by contract `x` holds `total x inner` numbers and `row + count <= total`; `a` and `b` hold MOST_ROWS rows of
+        // the widest layer with its padding and are different buffers; `share` holds a row for each group; each layer takes
+        // as many lanes as the one before has left, and its norm is as wide as its kernel.
         unsafe {
             let x = Left {
                 start: self.rows.x.as_ptr().add(row * inner),
@@ -302,11 +307,16 @@ impl<N: Numbers + Leave> Run<'_, '_, N> {
         }
     }
 
+    /// What becomes of the head's results for the rows `row..row + count`.
+    ///
+    /// # Safety
+    /// `heads` is readable and writable for `count` rows, `stride` apart, each as long as the head's bias, and nobody else
+    /// holds them; [`run_trunk`] has checked the offsets.
     #[inline(always)]
     unsafe fn emit<S: Simd>(&mut self, s: S, row: usize, count: usize, (heads, stride): (*mut f32, usize)) {
         let bias = self.trunk.head_bias;
         for r in 0..count {
-            // SAFETY: `heads` holds `count` rows of `stride >= bias.len()` numbers.
+            // SAFETY: by contract `heads` holds `count` rows as long as the bias, which are nobody else's.
             let head = unsafe { std::slice::from_raw_parts_mut(heads.add(r * stride), bias.len()) };
             match &mut self.output {
                 Output::Heads(out) => {
@@ -320,7 +330,7 @@ impl<N: Numbers + Leave> Run<'_, '_, N> {
                     offsets,
                     support,
                 } => {
-                    // SAFETY: the row is as long as the bias, and `run_trunk` has checked the offsets.
+                    // SAFETY: the row is as long as the bias, and `run_trunk` has checked that the offsets are no shorter.
                     out[row + r] =
                         unsafe { expected_value_row(s, head.as_mut_ptr(), bias, offsets, *support) };
                 }

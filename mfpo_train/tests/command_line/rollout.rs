@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use mfpo_sim::{EnvOptions, FullState, registry};
+
 use super::*;
 
 #[test]
@@ -43,6 +45,65 @@ fn a_rollout_starts_where_the_file_says_and_prints_every_step() {
     };
     assert_eq!(start("4"), start("4"));
     assert_ne!(start("4"), start("5"));
+}
+
+/// The observation at the start and after each of five actions, as the program tells them for `state`; and it tells what the
+/// library gives.
+fn driven(task: &str, actions: usize, state: &FullState) -> Vec<Vec<f64>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let action = vec![0.25; actions];
+    std::fs::write(path("state.json"), serde_json::to_string(state).unwrap()).unwrap();
+    std::fs::write(path("actions.jsonl"), format!("{action:?}\n").repeat(5)).unwrap();
+    let (file, actions) = (path("state.json"), path("actions.jsonl"));
+    let told = told(&["rollout", task, "--state", &file, "--actions", &actions]);
+    let mut rollout = registry::rollout(task, &EnvOptions::evaluate()).unwrap();
+    rollout.begin(state, 0).unwrap();
+    let mut observations = Vec::new();
+    for (index, line) in told.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let reward = match index {
+            0 => 0.0,
+            _ => rollout.apply(&action).unwrap().reward,
+        };
+        let observation: Vec<f64> = serde_json::from_value(line["observation"].clone()).unwrap();
+        assert_eq!(observation, rollout.observation(), "{task}, line {index}");
+        assert_eq!(line["reward"].as_f64(), Some(reward), "{task}, line {index}");
+        observations.push(observation);
+    }
+    assert_eq!(observations.len(), 6);
+    observations
+}
+
+#[test]
+fn a_rollout_takes_every_part_of_the_file_over_as_the_library_does() {
+    let reacher = |target: [f64; 2]| {
+        let state = FullState {
+            qpos: Some(vec![0.25, -0.5]),
+            qvel: Some(vec![1.0, -2.0]),
+            act: None,
+            time: Some(3.5),
+            qacc_warmstart: Some(vec![0.5, -0.25]),
+            model: [("target".to_owned(), target.to_vec())].into(),
+        };
+        driven("reacher-easy", 2, &state)
+    };
+    // Positions, the way from the finger to the target, velocities.
+    let (here, there) = (reacher([0.125, 0.0]), reacher([0.0625, 0.125]));
+    for (here, there) in here.iter().zip(&there) {
+        assert!((here[2] - there[2] - 0.0625).abs() < 1e-12 && (here[3] - there[3] + 0.125).abs() < 1e-12);
+        assert_eq!((&here[..2], &here[4..]), (&there[..2], &there[4..]));
+    }
+
+    // Twelve actuators that follow their commands slowly; where they are is observed.
+    let act: Vec<f64> = (0..12).map(|index| f64::from(index) / 16.0 - 0.25).collect();
+    let state = FullState {
+        act: Some(act.clone()),
+        ..FullState::default()
+    };
+    let observed = driven("quadruped-walk", 12, &state);
+    assert!(observed[0].windows(12).any(|window| window == act));
+    assert!(!observed[5].windows(12).any(|window| window == act));
 }
 
 #[test]
@@ -98,6 +159,8 @@ fn a_rollout_refuses_what_does_not_fit() {
         (r#"{"qpos": [0.1]}"#, "expected 2 finite numbers"),
         (r#"{"qps": [0.1]}"#, "qpos"),
         (r#"{"model": {"target": [1.0]}}"#, "'target'"),
+        (r#"{"act": [0.0]}"#, "expected 0 finite numbers"),
+        (r#"{"time": "now"}"#, "invalid type"),
         ("nothing", "state.json"),
     ] {
         let state = write("state.json", state);
@@ -111,6 +174,12 @@ fn a_rollout_refuses_what_does_not_fit() {
         ]);
         assert!(text.contains(expected), "{text}");
     }
+    let state = write("state.json", r#"{"model": {"targets": [0.1, 0.1]}}"#);
+    let text = refusal(&["rollout", "reacher-easy", "--state", &state, "--actions", &none]);
+    assert!(
+        text.contains("'targets' with 2 numbers; expected 'target' with 2 numbers"),
+        "{text}"
+    );
     let text = refusal(&["rollout", "swing_arm", "--actions", "/nowhere.jsonl"]);
     assert!(text.contains("cannot read /nowhere.jsonl"), "{text}");
     let text = refusal(&["rollout", "InvertedPendulum", "--actions", &none]);

@@ -56,11 +56,16 @@ pub trait BenchmarkTask: Send {
         values: &[f64],
     ) -> Result<(), SimError> {
         let _ = values;
-        Err(SimError::StartState {
-            what: "model value".into(),
-            expected: "none: the task keeps nothing in the model".into(),
-            got: format!("'{name}'"),
-        })
+        Err(keeps_nothing(name))
+    }
+}
+
+/// The refusal of the model value `name` by a task that has none.
+pub(crate) fn keeps_nothing(name: &str) -> SimError {
+    SimError::StartState {
+        what: "model value".into(),
+        expected: "none: the task keeps nothing in the model".into(),
+        got: format!("'{name}'"),
     }
 }
 

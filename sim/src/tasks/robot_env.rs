@@ -8,6 +8,7 @@ use mfpo_policy::subject::Subject;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::benchmark::keeps_nothing;
 use super::body::Body;
 use super::options::NoOptions;
 use super::robot_task::{Hold, RobotTask};
@@ -103,14 +104,12 @@ impl RobotEnv {
     fn set_goal(&mut self, values: &BTreeMap<String, Vec<f64>>) -> Result<(), SimError> {
         let has_goal = self.task.spec().observes_goal();
         if let Some(name) = values.keys().find(|name| !has_goal || *name != GOAL) {
-            let expected = if has_goal {
-                "'goal', its x, y and z in m, and no other"
-            } else {
-                "none: the task keeps nothing in the model"
-            };
+            if !has_goal {
+                return Err(keeps_nothing(name));
+            }
             return Err(SimError::StartState {
                 what: "model value".into(),
-                expected: expected.into(),
+                expected: "'goal', its x, y and z in m, and no other".into(),
                 got: format!("'{name}'"),
             });
         }

@@ -1,8 +1,9 @@
 //! Every task of Gymnasium and of the DeepMind Control Suite against the real packages: from the same state, under the
 //! same actions, observations, rewards and ends agree step by step.
 //!
-//! Both sides run the same version of MuJoCo, so that what is left is the order in which the tasks' own sums are taken:
-//! 1e-9 is asked for, and the printed worst differences are of the order of 1e-14.
+//! Both sides run the same version of MuJoCo - where they do not, the comparison fails and says so (`reference.rs`) - so that
+//! what is left is the order in which the tasks' own sums are taken: 1e-9 is asked for, and the printed worst differences are
+//! of the order of 1e-14.
 
 mod options;
 mod reference;
@@ -16,6 +17,24 @@ const TOLERANCE: f64 = 1e-9;
 /// Seeds of the states of a task, and steps from each. Among the manipulator's the ball is in the hand, and at its target.
 const SEEDS: [u64; 3] = [1, 9, 11];
 const STEPS: usize = 1000;
+/// How the names of those tasks begin whose robot stands, falls or lies on the floor, or whose object lies on one: whatever the
+/// actions, most of their steps have a contact.
+const ON_THE_FLOOR: [&str; 14] = [
+    "Ant-",
+    "HalfCheetah-",
+    "Hopper-",
+    "Humanoid-",
+    "HumanoidStandup-",
+    "Pusher-",
+    "Walker2d-",
+    "cheetah-",
+    "dog-",
+    "hopper-",
+    "humanoid-",
+    "manipulator-",
+    "quadruped-",
+    "walker-",
+];
 
 /// Drives our task as the original was driven; returns the worst difference.
 fn compare(task: &str, options: &TaskOptions, theirs: &Trajectory) -> f64 {
@@ -95,6 +114,11 @@ fn compare_all(script: &str, tasks: &[(&str, TaskOptions)]) -> Met {
              difference {worst:.1e}",
             SEEDS.len() * STEPS
         );
+        assert!(
+            contacts >= SEEDS.len() * STEPS / 10 || !ON_THE_FLOOR.iter().any(|start| task.starts_with(start)),
+            "{task}: {contacts} of {} steps with contact: what is compared is not what the task is about",
+            SEEDS.len() * STEPS
+        );
         met.contacts += contacts;
         met.ends += ends;
         met.cuts += cuts;
@@ -141,6 +165,31 @@ fn every_gymnasium_task_is_the_original_with_every_option_changed() {
         met.contacts > 5000 && met.ends > 1000,
         "contacts and ends are among what is compared"
     );
+}
+
+#[test]
+fn every_gymnasium_task_is_the_original_with_every_flag_the_other_way() {
+    let flipped = options::flipped();
+    assert_eq!(flipped.len(), 7, "tasks that have flags");
+    let met = compare_all("gymnasium_reference.py", &flipped);
+    assert!(met.ends > 100, "the walker's falls are ends now");
+}
+
+#[test]
+fn every_option_of_gymnasium_is_compared_with_a_value_that_is_not_its_default() {
+    let mut reference = Reference::start("gymnasium_reference.py");
+    let flipped = options::flipped();
+    for (task, options) in options::changed() {
+        let mut kept = reference.kept(task, &options);
+        if let Some((_, options)) = flipped.iter().find(|(other, _)| *other == task) {
+            let also = reference.kept(task, options);
+            kept.retain(|name| also.contains(name));
+        }
+        assert!(
+            kept.is_empty(),
+            "{task}: {kept:?} are compared at their defaults only"
+        );
+    }
 }
 
 #[test]

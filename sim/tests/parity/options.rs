@@ -1,9 +1,10 @@
 //! Every option of every Gymnasium task, changed.
 
 use mfpo_sim::TaskOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Each task with values that are none of its defaults; a range that a random fall leaves is among them.
+/// Each task with numbers that are none of its defaults; a range that a random fall leaves is among them. Some of the flags
+/// are at their defaults here: [`flipped`] has those the other way.
 pub fn changed() -> Vec<(&'static str, TaskOptions)> {
     let all = json!({
         "Ant-v5": {
@@ -62,4 +63,16 @@ pub fn changed() -> Vec<(&'static str, TaskOptions)> {
     let tasks = all.as_object().unwrap().iter();
     let options = tasks.map(|(task, options)| (name(task), options.as_object().unwrap().clone()));
     options.collect()
+}
+
+/// [`changed`] with every flag the other way, of the tasks that have flags: of the two sets one has it on, the other off.
+pub fn flipped() -> Vec<(&'static str, TaskOptions)> {
+    let mut all = changed();
+    all.retain(|(_, options)| options.values().any(Value::is_boolean));
+    for value in all.iter_mut().flat_map(|(_, options)| options.values_mut()) {
+        if let Value::Bool(flag) = value {
+            *flag = !*flag;
+        }
+    }
+    all
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use mfpo_sim::TaskOptions;
+use mfpo_sim::physics::mujoco_version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,24 @@ struct StartsRequest<'a> {
 #[derive(Deserialize)]
 struct Starts {
     starts: Vec<Vec<f64>>,
+}
+
+/// Which of the original's options would be at their defaults under these.
+#[derive(Serialize)]
+struct KeptRequest<'a> {
+    task: &'a str,
+    kept: &'a TaskOptions,
+}
+
+#[derive(Deserialize)]
+struct Kept {
+    kept: Vec<String>,
+}
+
+/// What the original says first, beside its own version.
+#[derive(Deserialize)]
+struct Versions {
+    mujoco: String,
 }
 
 /// What came of it.
@@ -60,7 +79,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Starts `script` of `tests/python` with the Python of the set-up, which holds the originals.
+    /// Starts `script` of `tests/python` with the Python of the set-up, which holds the originals over the same version of
+    /// MuJoCo as ours.
     pub fn start(script: &str) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let python = ["venv", "tools"].map(|venv| repository.join(".deps").join(venv).join("bin/python3"));
@@ -87,6 +107,14 @@ impl Reference {
             versions: String::new(),
         };
         reference.versions = reference.line();
+        let theirs: Versions = serde_json::from_str(&reference.versions).unwrap();
+        assert_eq!(
+            theirs.mujoco,
+            mujoco_version(),
+            "the original runs on another version of MuJoCo (left) than what we link (right), so that its numbers are no \
+             measure of ours: another version may step otherwise, and 1e-9 holds within one alone. `cargo xtask setup` \
+             installs the one that mujoco-rs is made for"
+        );
         reference
     }
 
@@ -104,6 +132,12 @@ impl Reference {
     pub fn starts(&mut self, task: &str, count: usize) -> Vec<Vec<f64>> {
         let answer: Starts = self.ask(&StartsRequest { task, starts: count });
         answer.starts
+    }
+
+    /// Names of a task's options that would be at the original's defaults under `options`.
+    pub fn kept(&mut self, task: &str, options: &TaskOptions) -> Vec<String> {
+        let answer: Kept = self.ask(&KeptRequest { task, kept: options });
+        answer.kept
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> T {

@@ -4,10 +4,13 @@ request: {"task": name, "seed": n, "steps": n, "options": {name: value}}
 answer:  {"qpos", "qvel", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated", "contacts"}
 request: {"task": name, "starts": n}
 answer:  {"starts": [[qpos, qvel]...]}
+request: {"task": name, "kept": {name: value}}
+answer:  {"kept": the names of the options that would be at their defaults under these}
 
 The start of a drive is Gymnasium's own random one of the seed. Actions are drawn here, so that both sides take the
 same: uniform over the range, with a stretch at each end of it and a stretch beyond it.
 """
+import inspect
 import json
 import os
 import sys
@@ -45,6 +48,18 @@ def starts(request):
     return {"starts": starts}
 
 
+def kept(request):
+    parameters = inspect.signature(type(make(request).unwrapped).__init__).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    # Which file, and from where it is looked at: no rules of the task.
+    for name in ["xml_file", "default_camera_config"]:
+        del defaults[name]
+    # As JSON has them.
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    under = {**defaults, **request["kept"]}
+    return {"kept": [name for name, default in defaults.items() if under[name] == default]}
+
+
 def run(request):
     # What is stepped ends after the task's time, as the registered task does.
     limited = make(request)
@@ -79,4 +94,5 @@ if __name__ == "__main__":
     print(json.dumps({"mujoco": mujoco.__version__, "gymnasium": gymnasium.__version__}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(starts(request) if "starts" in request else run(request)), flush=True)
+        answer = starts if "starts" in request else kept if "kept" in request else run
+        print(json.dumps(answer(request)), flush=True)

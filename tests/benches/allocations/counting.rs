@@ -91,6 +91,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+// SAFETY: glibc's own names of its functions, with the signatures that it gives them.
 unsafe extern "C" {
     fn __libc_malloc(size: usize) -> *mut c_void;
     fn __libc_calloc(count: usize, size: usize) -> *mut c_void;

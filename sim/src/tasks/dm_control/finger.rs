@@ -9,7 +9,7 @@ use super::{
     reading, step, uniform,
 };
 use crate::physics::{Element, Physics};
-use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
+use crate::tasks::benchmark::{Benchmark, BenchmarkTask, keeps_nothing};
 use crate::{SimError, TaskOptions};
 
 /// Length of an episode, s.
@@ -165,6 +165,9 @@ impl BenchmarkTask for Finger {
     }
 
     fn set_model_value(&mut self, physics: &mut Physics, name: &str, values: &[f64]) -> Result<(), SimError> {
+        if !self.turning {
+            return Err(keeps_nothing(name));
+        }
         let [x, z] = only_value("target", name, values)?;
         physics.set_site_position(self.target, 0, x);
         physics.set_site_position(self.target, 2, z);

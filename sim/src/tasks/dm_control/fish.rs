@@ -8,7 +8,7 @@ use super::{
     uniform,
 };
 use crate::physics::{Element, JointIndex, Physics};
-use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
+use crate::tasks::benchmark::{Benchmark, BenchmarkTask, keeps_nothing};
 use crate::{SimError, TaskOptions};
 
 /// Length of an episode, s.
@@ -146,6 +146,9 @@ impl BenchmarkTask for Fish {
     }
 
     fn set_model_value(&mut self, physics: &mut Physics, name: &str, values: &[f64]) -> Result<(), SimError> {
+        if !self.swimming {
+            return Err(keeps_nothing(name));
+        }
         let target: [f64; 3] = only_value("target", name, values)?;
         for (axis, position) in target.into_iter().enumerate() {
             physics.set_geom_position(self.target, axis, position);

@@ -1,10 +1,10 @@
 //! A run that is killed goes on bit by bit; a checkpoint that does not fit is refused, and a full disk loses nothing.
 
+mod kills;
+
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use mfpo_train::checkpoint::Checkpoints;
 use mfpo_train::state::Numbers;
@@ -92,115 +92,6 @@ fn arrays(folder: &Path) -> Vec<(String, Vec<u64>)> {
     };
     let arrays = state.iter().map(|(name, numbers)| (name.clone(), bits(numbers)));
     arrays.collect()
-}
-
-/// Lets the run write `lines` more lines, then kills it without a warning.
-fn kill_after(command: Command, folder: &Path, lines: usize) {
-    let count = || fs::read_to_string(folder.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-    let before = count();
-    kill_when(command, || count() >= before + lines);
-}
-
-/// Kills the run without a warning, once it has come so far.
-fn kill_when(mut command: Command, reached: impl Fn() -> bool) {
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while !reached() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    assert_eq!(
-        child.wait().unwrap().signal(),
-        Some(9),
-        "the run was over before it could be killed"
-    );
-}
-
-fn a_killed_run_equals_one_that_was_not(task: &str, sets: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    succeed(train(&whole, task, sets));
-    kill_after(train(&killed, task, sets), &killed, 90);
-    // Each resumed run repeats what was not saved: it is killed once it has gone farther than the one before.
-    kill_after(resume(&killed), &killed, 70);
-    kill_after(resume(&killed), &killed, 75);
-    succeed(resume(&killed));
-    assert_eq!(metrics(&whole), metrics(&killed), "{task} {sets:?}");
-    assert_eq!(arrays(&whole), arrays(&killed), "{task} {sets:?}");
-    let updates = metrics(&whole)
-        .iter()
-        .filter(|line| line["kind"] == "update")
-        .count();
-    assert!((295..=302).contains(&updates), "{updates} updates");
-}
-
-#[test]
-fn mfpo_goes_on_bit_by_bit_after_kills() {
-    a_killed_run_equals_one_that_was_not("swing_arm", &[]);
-}
-
-#[test]
-fn every_option_goes_on_bit_by_bit() {
-    let sets = [
-        "run.normalize_observations=true",
-        "run.environments=3",
-        "learner.support_from_returns=true",
-        "learner.update_to_data=2",
-        "learner.grid_time_share=0.1",
-        "environment.action_delay_max=0.02",
-        "environment.mass=0.1",
-    ];
-    a_killed_run_equals_one_that_was_not("InvertedPendulum-v5", &sets);
-}
-
-#[test]
-fn sac_goes_on_bit_by_bit_after_kills() {
-    let sets = ["run.algorithm=sac", "run.normalize_observations=true"];
-    a_killed_run_equals_one_that_was_not("Hopper-v5", &sets);
-}
-
-/// More episodes than a test waits for.
-const ENDLESS: &str = "evaluation.episodes=1000000";
-
-#[test]
-fn a_run_that_is_killed_in_its_first_evaluation_goes_on_bit_by_bit() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    succeed(train(&whole, "swing_arm", &[]));
-    let checkpoint = Checkpoints::new(&killed).last();
-    kill_when(train(&killed, "swing_arm", &[ENDLESS]), || checkpoint.exists());
-    assert!(metrics(&killed).is_empty());
-    let mut more = resume(&killed);
-    more.args(["--set", "evaluation.episodes=1"]);
-    succeed(more);
-    assert_eq!(metrics(&whole), metrics(&killed));
-    assert_eq!(arrays(&whole), arrays(&killed));
-    assert!(killed.join("best.safetensors").exists());
-}
-
-#[test]
-fn a_run_that_is_killed_in_its_last_evaluation_lacks_only_that() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    let at_its_ends = ["evaluation.every=1000"];
-    succeed(train(&whole, "swing_arm", &at_its_ends));
-    kill_after(train(&killed, "swing_arm", &at_its_ends), &killed, 90);
-    let mut endless = resume(&killed);
-    endless.args(["--set", ENDLESS]);
-    let checkpoints = Checkpoints::new(&killed);
-    kill_when(endless, || {
-        checkpoints.load().is_ok_and(|(header, _)| header.step == 400)
-    });
-    let mut more = resume(&killed);
-    more.args(["--set", "evaluation.episodes=1"]);
-    succeed(more);
-    assert_eq!(metrics(&whole), metrics(&killed));
-    assert_eq!(arrays(&whole), arrays(&killed));
-    let text = refusal(resume(&killed));
-    assert!(text.contains("is done: 400 of 400 steps"), "{text}");
 }
 
 /// A finished run, and the path of its checkpoint.
