@@ -30,7 +30,7 @@ impl Agreement {
     /// because both clocks have agreed for long enough?
     pub fn holds(&mut self, now: MonoTime, age: Option<i64>, stale_after: u64) -> bool {
         let slack = stale_after / 4;
-        if !age.is_some_and(|age| age.unsigned_abs() <= slack) {
+        if age.is_none_or(|age| age.unsigned_abs() > slack) {
             return false;
         }
         let lapse = LAPSE.max(stale_after);

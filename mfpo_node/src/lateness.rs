@@ -173,8 +173,8 @@ mod tests {
 
         /// States 20 times a second through these seconds, each with the stamp of its time; is every one of them late?
         fn is_late_throughout(&mut self, seconds: std::ops::Range<u64>, stamp: impl Fn(u64) -> i64) -> bool {
-            let times = (1_000 * seconds.start..1_000 * seconds.end).step_by(50);
-            times.fold(true, |late, at| self.arrives(at, Some(stamp(at))) > 0 && late)
+            let mut times = (1_000 * seconds.start..1_000 * seconds.end).step_by(50);
+            times.all(|at| self.arrives(at, Some(stamp(at))) > 0)
         }
     }
 
