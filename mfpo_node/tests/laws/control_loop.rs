@@ -312,7 +312,7 @@ fn a_step_within_a_budget_allocates_nothing_however_far_it_gets() {
             ..settings()
         };
         control.tune(&mut Tuning::new(&spec, settings).unwrap());
-        let mut most = 0;
+        let mut most: usize = 0;
         for _ in 0..100 {
             // A budget is of real time.
             let now = MonoTime::now();

@@ -172,7 +172,7 @@ fn a_step_within_a_budget_reads_the_clock_and_makes_no_system_call_however_far_i
         control.tune(&mut Tuning::new(&spec, settings).unwrap());
         let names = names();
         let ended = reading_the_clock(|| {
-            let mut most = 0;
+            let mut most: usize = 0;
             for _ in 0..200 {
                 // A budget is of real time.
                 let now = MonoTime::now();
