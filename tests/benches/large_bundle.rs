@@ -274,7 +274,7 @@ impl Watch {
             ticks: self.ticks,
             calm,
             busy,
-            told: self.misses.told,
+            told: self.misses.in_words(),
         })
     }
 

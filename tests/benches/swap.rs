@@ -1,6 +1,7 @@
 //! `bench swap`: policies swapped under load. One after the other goes over DDS to a node that commands a robot at
 //! 500 Hz; from the publication to the first record of the new policy is what a swap takes. Every record must name a
-//! run and a version that were published, and versions must rise; anything else fails.
+//! run and a version that were published, versions must rise, and every tick must have its record unless the node counts it
+//! as missed; anything else fails.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use mfpo_node::metrics::latencies;
 use mfpo_node::time::MonoTime;
 use mfpo_ros::r2r::mfpo_msgs::msg::PolicyAction;
 use mfpo_tests::rig::{
-    self, Bundles, Evidence, Figures, Node, NodeOptions, Receiver, Robot, Sampler, Trainer, machine,
+    self, Account, Bundles, Evidence, Figures, Node, NodeOptions, Receiver, Robot, Sampler, Sequence,
+    Trainer, machine,
 };
 use serde_json::json;
 
@@ -25,6 +27,8 @@ const PATIENCE: u64 = 10_000_000_000;
 const STATUS_EVERY: u64 = 500_000_000;
 /// The status that counts the last tick comes within this time, ns.
 const LAST_STATUS: u64 = 1_100_000_000;
+/// The records of the ticks that a status counts have come so long after it, ns.
+const LAST_RECORDS: u64 = 200_000_000;
 
 /// Measures swaps of policies under load.
 #[derive(Debug, Clone, Parser)]
@@ -92,6 +96,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "publish_to_active_p50_ms": ms(0.5), "publish_to_active_p99_ms": ms(0.99),
             "publish_to_active_max_ms": 1e-6 * swapped.latency.max() as f64,
             "rate_hz": arguments.rate, "trigger": arguments.trigger, "ticks": swapped.records,
+            "ticks_node": swapped.account.ticks, "ticks_without_record": swapped.account.without_record,
             "stages": arguments.stages, "blended_ticks": swapped.blended,
             "realtime_priority": arguments.realtime_priority, "trainer": !arguments.idle, "machine": machine(),
         });
@@ -105,6 +110,8 @@ struct Swapped {
     missed_ticks: u64,
     latency: Histogram<u64>,
     records: u64,
+    /// The records against what the node counts.
+    account: Account,
     /// Records of a blend between two policies.
     blended: u64,
     /// What is known of the swaps with missed ticks.
@@ -118,6 +125,10 @@ impl Swapped {
         println!(
             "{} swaps, {} records, each of one known run and version, {} of a blend with the one before; {} missed ticks",
             self.swaps, self.records, self.blended, self.missed_ticks
+        );
+        println!(
+            "{} ticks as the node counts them, {} without a record, all of them skipped",
+            self.account.ticks, self.account.without_record
         );
         for miss in &self.misses {
             println!("{miss}");
@@ -163,6 +174,7 @@ struct Lineage {
     before: u64,
     first_record: Option<MonoTime>,
     records: u64,
+    sequence: Sequence,
     blended: u64,
     wrong: Option<String>,
 }
@@ -170,6 +182,7 @@ struct Lineage {
 impl Lineage {
     fn take(&mut self, action: &PolicyAction, now: MonoTime) {
         self.records += 1;
+        self.sequence.take(action.sequence, action.fallback);
         let is_known = action.run == RUN && (self.acting..=self.published).contains(&action.version);
         if action.version > self.acting {
             self.before = self.acting;
@@ -193,6 +206,29 @@ impl Lineage {
         }
     }
 
+    /// Takes what comes within so many ns.
+    fn go_on(&mut self, receiver: &mut Receiver, time: u64) {
+        let began = MonoTime::now();
+        while MonoTime::now().since(began) < time {
+            receiver.pump(Duration::from_millis(10), |_, _| {}, |a, now| self.take(a, now));
+        }
+    }
+
+    /// The records against the ticks that the node counts, and those that it missed: none may be lost.
+    fn account(&self, ticks: u64, missed: u64) -> anyhow::Result<Account> {
+        let account = self.sequence.account(ticks, missed);
+        ensure!(
+            account.lost == 0 && self.sequence.repeated == 0,
+            "of {} ticks {} have no record, and the node has missed {missed}; expected a record of each that was not \
+             skipped: {} at least were lost, {} came again or too late",
+            account.ticks,
+            account.without_record,
+            account.lost,
+            self.sequence.repeated
+        );
+        Ok(account)
+    }
+
     fn is_fitting_blend(&mut self, action: &PolicyAction) -> bool {
         if action.policy_weight == 1.0 {
             return true;
@@ -214,6 +250,7 @@ fn swap(arguments: &Arguments, node: &Node, bundles: Bundles) -> anyhow::Result<
         before: 0,
         first_record: None,
         records: 0,
+        sequence: Sequence::default(),
         blended: 0,
         wrong: None,
     };
@@ -250,25 +287,25 @@ fn swap(arguments: &Arguments, node: &Node, bundles: Bundles) -> anyhow::Result<
             sampler.since(published.minus(STATUS_EVERY)),
         );
     }
-    let end = MonoTime::now();
-    while MonoTime::now().since(end) < LAST_STATUS {
-        receiver.pump(
-            Duration::from_millis(10),
-            |_, _| {},
-            |a, now| lineage.take(a, now),
-        );
+    lineage.go_on(&mut receiver, LAST_STATUS);
+    let status = receiver.status.clone();
+    lineage.go_on(&mut receiver, LAST_RECORDS);
+    if let Some(wrong) = &lineage.wrong {
+        bail!("{wrong}");
     }
     ensure!(
-        receiver.status.swaps == arguments.swaps && receiver.status.rejections == 0,
+        status.swaps == arguments.swaps && status.rejections == 0,
         "the node counts {} swaps and {} rejections; expected {} and 0",
-        receiver.status.swaps,
-        receiver.status.rejections,
+        status.swaps,
+        status.rejections,
         arguments.swaps
     );
+    let missed_ticks = status.missed_ticks - missed_before;
     Ok(Swapped {
-        swaps: receiver.status.swaps,
-        missed_ticks: receiver.status.missed_ticks - missed_before,
+        swaps: status.swaps,
+        missed_ticks,
         latency,
+        account: lineage.account(status.ticks, missed_ticks)?,
         records: lineage.records,
         blended: lineage.blended,
         misses,

@@ -282,15 +282,16 @@ impl Measured {
         println!("{} {:>7}", figures.row(&name(what)), self.missed());
         let compute = Figures::of(&self.compute);
         println!("{}", compute.row(&name("compute")));
-        let (node_p99, worst) = self.node_share();
+        let (median, worst) = self.node_share();
         println!(
-            "    state taken -> command with rmw: p99 {node_p99:.1} us (median of the seconds), {worst:.1} us (worst second)"
+            "    state taken -> command with rmw, p99 of each second: {median:.1} us (median of the seconds), {worst:.1} us \
+             (worst second; over all ticks it is no higher)"
         );
         let mut line = figures.json();
         let more = json!({
             "what": what, "trigger": case.trigger, "rate_hz": case.rate,
             "realtime_priority": case.realtime_priority, "missed_ticks": self.missed(),
-            "ticks": self.status.ticks, "node_p99_us": node_p99, "node_p99_worst_second_us": worst,
+            "ticks": self.status.ticks, "node_p99_median_of_seconds_us": median, "node_p99_worst_second_us": worst,
             "unmatched": self.unmatched,
         });
         merge(&mut line, more);
@@ -307,7 +308,9 @@ impl Measured {
         self.status.missed_ticks - self.missed_before
     }
 
-    /// The node's own 99th percentile: the median over the seconds, and the worst second, us.
+    /// The node's own 99th percentile of each second: the median over the seconds, and the worst second, us. Over all ticks
+    /// it cannot be had - a record does not tell how long after its state was taken a command was with rmw - but it is no
+    /// higher than in the worst second.
     fn node_share(&self) -> (f64, f64) {
         let mut sorted = self.node_p99.clone();
         sorted.sort_by(f64::total_cmp);

@@ -103,6 +103,16 @@ impl Process {
         value.map(|value| value.trim().to_owned())
     }
 
+    /// How the kernel schedules each of its threads whose name begins so: policy and real-time priority, as in
+    /// `/proc/PID/task/ID/stat`. `(1, 50)` is SCHED_FIFO at 50, `(0, 0)` is what every thread begins with.
+    pub fn scheduling(&self, name: &str) -> Vec<(u64, u64)> {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
+            return Vec::new();
+        };
+        let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        stats.filter_map(|stat| scheduled(&stat, name)).collect()
+    }
+
     /// The time that cores have spent on it.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
@@ -153,6 +163,15 @@ impl Process {
     }
 }
 
+/// Policy and real-time priority of a thread whose name begins so, from its `stat`.
+fn scheduled(stat: &str, name: &str) -> Option<(u64, u64)> {
+    // The name may hold anything; fields 3 and further follow it.
+    let (before, fields) = stat.rsplit_once(") ")?;
+    let (_, own) = before.split_once('(')?;
+    let field = |number: usize| fields.split(' ').nth(number - 3)?.trim().parse::<u64>().ok();
+    own.starts_with(name).then_some((field(41)?, field(40)?))
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let is_failure = std::thread::panicking();
@@ -163,5 +182,18 @@ impl Drop for Process {
             let tail = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
             eprintln!("---- last lines of {} ----\n{}", self.name, tail.join("\n"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scheduled;
+
+    #[test]
+    fn policy_and_priority_are_those_of_the_threads_of_that_name() {
+        let stat = "7 (dds.ev) x) S 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 -51 0 9 0 300 5 6 7 8 9 10 11 12 0 0 0 13 0 0 0 -1 1 49 1 0 0 0\n";
+        assert_eq!(scheduled(stat, "dds."), Some((1, 49)));
+        assert_eq!(scheduled(stat, "control_loop"), None);
+        assert_eq!(scheduled("7 (dds.ev) S 1 7", "dds."), None, "cut short");
     }
 }

@@ -283,14 +283,7 @@ fn a_step_allocates_nothing_whether_the_policy_or_the_fallback_commands() {
         CommandInterface::Effort,
     ] {
         let spec = robot(interface);
-        let mut budgeted = best_of(4, &spec);
-        let settings = Settings {
-            candidates: 4,
-            compute_budget: 1_000_000_000,
-            ..settings()
-        };
-        budgeted.0.tune(&mut Tuning::new(&spec, settings).unwrap());
-        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec), budgeted] {
+        for (mut control, mut states) in [control_loop(&spec), best_of(4, &spec)] {
             assert!(
                 allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0,
                 "the counter counts"
@@ -304,6 +297,36 @@ fn a_step_allocates_nothing_whether_the_policy_or_the_fallback_commands() {
             assert!(sent(&control.step(&states, at(5_000.0))).unwrap().1);
             assert_eq!(allocations(|| drop(control.step(&states, at(5_020.0)))), 0);
         }
+    }
+}
+
+#[test]
+fn a_step_within_a_budget_allocates_nothing_however_far_it_gets() {
+    let spec = robot(CommandInterface::Effort);
+    // ns, and the most actions that are sampled in one tick.
+    for (compute_budget, expected) in [(1, 1), (1_000_000_000, 12)] {
+        let (mut control, mut states) = best_of(12, &spec);
+        let settings = Settings {
+            candidates: 12,
+            compute_budget,
+            ..settings()
+        };
+        control.tune(&mut Tuning::new(&spec, settings).unwrap());
+        let mut most: usize = 0;
+        for _ in 0..100 {
+            // A budget is of real time.
+            let now = MonoTime::now();
+            send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+            let count = allocations(|| {
+                if let Decision::Command(tick) = control.step(&states, now)
+                    && let Some(asked) = tick.asked
+                {
+                    most = most.max(asked.depth.candidates);
+                }
+            });
+            assert_eq!(count, 0);
+        }
+        assert_eq!(most, expected, "{compute_budget} ns");
     }
 }
 

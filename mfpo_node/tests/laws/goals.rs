@@ -2,22 +2,9 @@
 
 use mfpo_node::control_loop::{Decision, NotReady, Reason};
 use mfpo_node::goal::{Goal, GoalRefusal};
-use mfpo_policy::spec::{Axis, CommandInterface, GoalSpec, ObservationTerm, RobotSpec};
+use mfpo_policy::spec::CommandInterface;
 
-use super::support::{allocations, at, control_loop, robot, send};
-
-/// `robot` with a policy that observes where to go.
-fn reaching() -> RobotSpec {
-    let mut spec = robot(CommandInterface::Velocity);
-    spec.goal = Some(GoalSpec {
-        frame: "base".into(),
-        min: [0.1, -0.2, 0.0],
-        max: [0.5, 0.2, 0.3],
-    });
-    let terms = [(Axis::Y, 2.0), (Axis::X, 1.0)].map(|(axis, scale)| ObservationTerm::Goal { axis, scale });
-    spec.observation.terms.extend(terms);
-    spec
-}
+use super::support::{allocations, at, control_loop, reaching, robot, send};
 
 #[test]
 fn a_goal_counts_only_in_the_policys_frame_and_range() {

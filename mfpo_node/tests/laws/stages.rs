@@ -13,7 +13,7 @@ use super::support::{
 };
 
 /// At 50 Hz: 5 ticks in the shadow, 4 in the blend, 20 on probation.
-const STAGES: StageSettings = StageSettings {
+pub const STAGES: StageSettings = StageSettings {
     shadow: 0.1,
     blend: 0.08,
     probation: 0.4,

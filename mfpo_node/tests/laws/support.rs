@@ -16,7 +16,8 @@ use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::spec::{
-    ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
+    ActionJoint, ActionSpec, Axis, CommandInterface, GoalSpec, JointSpec, ObservationSpec, ObservationTerm,
+    RobotSpec,
 };
 use mfpo_policy::subject::Subject;
 
@@ -70,6 +71,19 @@ pub fn robot(interface: CommandInterface) -> RobotSpec {
         control_period_ns: 20 * MS,
         goal: None,
     }
+}
+
+/// `robot` with a policy that observes where to go.
+pub fn reaching() -> RobotSpec {
+    let mut spec = robot(CommandInterface::Velocity);
+    spec.goal = Some(GoalSpec {
+        frame: "base".into(),
+        min: [0.1, -0.2, 0.0],
+        max: [0.5, 0.2, 0.3],
+    });
+    let terms = [(Axis::Y, 2.0), (Axis::X, 1.0)].map(|(axis, scale)| ObservationTerm::Goal { axis, scale });
+    spec.observation.terms.extend(terms);
+    spec
 }
 
 /// A sealed bundle with random weights.

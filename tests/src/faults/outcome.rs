@@ -55,9 +55,13 @@ impl fmt::Display for Told {
             log,
         } = &self.outcome;
         let reaction = reaction.map_or_else(|| "no reaction needed".to_owned(), milliseconds);
+        let attempt = match self.attempt {
+            1 => String::new(),
+            attempt => format!(" (attempt {attempt}: at those before the machine did not keep time)"),
+        };
         write!(
             f,
-            "{}: {}\n    {sees}; {reaction}\n    {recovers}\n    {log}",
+            "{}: {}{attempt}\n    {sees}; {reaction}\n    {recovers}\n    {log}",
             self.title, self.fault
         )
     }
@@ -66,4 +70,31 @@ impl fmt::Display for Told {
 /// A time in the words of the table.
 pub fn milliseconds(seconds: f64) -> String {
     format!("{:.0} ms", 1e3 * seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_after_the_first_is_told() {
+        let told = |attempt| Told {
+            title: "Stamps",
+            fault: "one stamp",
+            outcome: Outcome {
+                sees: "nothing".into(),
+                reaction: Some(0.012),
+                recovers: "by itself".into(),
+                log: String::new(),
+            },
+            attempt,
+        };
+        let words = |attempt| told(attempt).to_string();
+        assert!(words(1).starts_with("Stamps: one stamp\n    nothing; 12 ms\n"));
+        assert!(
+            words(3).starts_with("Stamps: one stamp (attempt 3: "),
+            "{}",
+            words(3)
+        );
+    }
 }

@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::outcome::{Outcome, milliseconds};
-use super::stand::{Stand, without_stages};
-use super::view::numbers;
+use super::stand::{Stand, TICK, without_stages};
+use super::view::{MOST_APART, numbers};
 use super::{Row, Scene};
 use crate::bundles::sealed;
 use crate::peer::{arrived, now, state};
@@ -147,6 +147,8 @@ fn node_comes_back(stand: &mut Stand) -> Outcome {
 }
 
 fn kill(stand: &mut Stand) -> f64 {
+    // So that there is something to look at.
+    stand.peer.next("commands", 10);
     let killed = now();
     stand.control.signal(Signal::SIGKILL);
     assert!(!stand.control.ended().success());
@@ -203,24 +205,45 @@ fn start_robot(env: &TestEnv) -> crate::Process {
 /// The simulated robot brakes on its own when commands end.
 fn node_is_killed(stand: &mut Stand) -> Outcome {
     let killed = kill(stand);
-    // Its own timeout is 100 ms.
+    let last = stand.peer.newest("commands").unwrap_or_default();
     let states = stand.peer.messages("joint_states", 0);
-    let late = states.iter().filter(|s| arrived(s) > killed + 0.2);
-    let mut seen = 0;
-    for moment in late {
+    let braking = acts_on_its_own(&states, arrived(&last));
+    let began = arrived(&braking[0]);
+    let after = began - arrived(&last);
+    // Its own timeout, and what states and commands take on their way.
+    let expected = MOST_APART - 2.0 * TICK..=MOST_APART + 5.0 * TICK;
+    assert!(
+        expected.contains(&after),
+        "it brakes {after:.3} s after the last command; expected {expected:?}"
+    );
+    for moment in braking {
         let (velocity, effort) = (numbers(&moment["velocity"])[0], numbers(&moment["effort"])[0]);
-        assert!(velocity * effort <= 1e-9, "it does not brake: {moment}");
-        seen += 1;
+        // The effort is that of the step before, in which the joint may have turned round: by 0.08 rad/s at most.
+        assert!(velocity * effort <= 1e-4, "it does not brake: {moment}");
     }
-    assert!(seen > 5, "{seen} states tell of it");
+    assert!(braking.len() > 5, "{} states tell of it", braking.len());
     let back = comes_back(stand);
     Outcome {
         sees: "nothing more from the signal on; the simulated robot's own timeout (100 ms) lets it brake"
             .into(),
-        reaction: None,
+        reaction: Some(began - killed),
         recovers: format!("when the node is started again ({back})"),
         log: String::new(),
     }
+}
+
+/// The states from the first one on in which the simulated robot does what it does without commands; the last command
+/// arrived at `last`, and its effort stays until the robot's own timeout.
+fn acts_on_its_own(states: &[Value], last: f64) -> &[Value] {
+    let effort = |state: &Value| numbers(&state["effort"])[0];
+    let held = states.iter().position(|s| arrived(s) >= last + TICK);
+    let held = held.expect("states after the last command");
+    let since = states.get(held..).unwrap_or_default();
+    let own = since
+        .iter()
+        .position(|s| (effort(s) - effort(&since[0])).abs() > 1e-6);
+    let own = own.unwrap_or_else(|| panic!("it never brakes: {:?}", since.last()));
+    since.get(own..).unwrap_or_default()
 }
 
 /// When the last state of the robot arrived.

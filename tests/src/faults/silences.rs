@@ -11,6 +11,9 @@ use super::stand::{STALE, Stand, TICK, at_rest, seconds, stamped};
 use super::{Row, Scene};
 use crate::peer::{arrived, now};
 
+/// Of the 50 ticks of a second in which the node is held up, so many at least are missed.
+const FEWEST_MISSED: u64 = 45;
+
 pub(super) fn scenes() -> Vec<Scene> {
     vec![
         Scene {
@@ -117,6 +120,7 @@ fn full_queues(stand: &mut Stand) -> Outcome {
     stand.report_instead(&at_rest(), 500);
     std::thread::sleep(Duration::from_millis(300));
     stand.begin();
+    let before = missed(&stand.waits_until_active());
     stand.control.signal(Signal::SIGSTOP);
     let stopped = now();
     std::thread::sleep(Duration::from_secs(1));
@@ -141,12 +145,22 @@ fn full_queues(stand: &mut Stand) -> Outcome {
             "the policy acted on a state that was {age:.3} s old: {record}"
         );
     }
+    let status = stand
+        .peer
+        .status("the ticks of that time are counted as missed", |s| {
+            missed(s) >= before + FEWEST_MISSED
+        });
+    let count = missed(&status) - before;
     stand.good_states();
     Outcome {
         sees: "nothing while it lasts: its own command timeout has to act; then the policy's commands from new states; \
                where one that has waited in a queue comes first, the fallback until then".into(),
         reaction: None,
         recovers: format!("by itself ({} after the node goes on)", milliseconds(acts - continued)),
-        log: String::new(),
+        log: format!("policy/status counts {count} missed ticks"),
     }
+}
+
+fn missed(status: &Value) -> u64 {
+    status["missed_ticks"].as_u64().unwrap_or_default()
 }

@@ -20,6 +20,8 @@ pub const TICK: f64 = 0.02;
 const SLACK: f64 = 0.06;
 /// How long a fault lasts unless its name says otherwise.
 pub const FAULT: Duration = Duration::from_millis(700);
+/// Commands before a row that its records are compared with, too.
+const EARLIER: usize = 50;
 /// Both joints of `two_joints`.
 pub const BOTH: [&str; 2] = ["elbow", "wrist"];
 
@@ -110,19 +112,27 @@ impl Stand {
         last.expect("a state was sent before")
     }
 
-    /// What the robot saw since the row began; every command is inside the limits and has its record.
+    /// What the robot saw since the row began: commands, of which every one is inside the limits and has its record.
     pub fn view(&self) -> View {
         let view = until("every command has its record", || {
-            let view = View {
-                commands: self.peer.messages("commands", self.commands),
-                records: self
-                    .peer
-                    .messages("policy/action", self.records.saturating_sub(2)),
-            };
+            let view = self.look();
             (view.unexplained() == 0).then_some(view)
         });
         view.check_limits(&self.spec);
         view
+    }
+
+    fn look(&self) -> View {
+        let (at, earlier) = (now(), self.commands.min(EARLIER));
+        let mut before = self.peer.messages("commands", self.commands - earlier);
+        View {
+            commands: before.split_off(earlier),
+            before,
+            records: self
+                .peer
+                .messages("policy/action", self.records.saturating_sub(2)),
+            at,
+        }
     }
 
     /// Waits for a record that arrived after a moment and is as `law` asks, and tells when its command arrived.

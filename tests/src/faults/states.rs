@@ -188,15 +188,25 @@ fn without_velocities(stand: &mut Stand) -> Outcome {
 }
 
 fn outside_position(stand: &mut Stand) -> Outcome {
-    driven_out(stand, &states(&BOTH, &[1.2, 0.2], &REST))
+    driven_out(stand, &states(&BOTH, &[1.2, 0.2], &REST), "position")
 }
 
 fn outside_velocity(stand: &mut Stand) -> Outcome {
-    driven_out(stand, &states(&BOTH, &[0.1, 0.2], &[2.5, 0.0]))
+    driven_out(stand, &states(&BOTH, &[0.1, 0.2], &[2.5, 0.0]), "velocity")
+}
+
+/// How many commands for the elbow a rule has altered, as a status counts them.
+fn altered(status: &Value, rule: &str) -> Option<u64> {
+    let rules = status["rules"].as_array()?;
+    let joints = status["command_joints"].as_array()?;
+    let rule = rules.iter().position(|of| of == rule)?;
+    let joint = joints.iter().position(|of| of == "elbow")?;
+    status["interventions_by_rule"][joint * rules.len() + rule].as_u64()
 }
 
 /// The elbow is where nobody has commanded it to be: the policy goes on, and no effort drives it further out.
-fn driven_out(stand: &mut Stand, message: &Value) -> Outcome {
+fn driven_out(stand: &mut Stand, message: &Value, rule: &str) -> Outcome {
+    let before = altered(&stand.waits_until_active(), rule).expect("a count");
     let began = stand.report_instead(message, 100);
     // The states that were under way when it began are still acted on.
     let seen = began + 0.05;
@@ -213,10 +223,12 @@ fn driven_out(stand: &mut Stand, message: &Value) -> Outcome {
             "an effort of {effort} N m drives the elbow further out"
         );
     }
-    let outcome = stand.goes_on(
-        String::new(),
-        "not needed; policy/status counts the interventions by rule and joint",
-    );
+    let status = stand.peer.status("the interventions are counted", |s| {
+        altered(s, rule) > Some(before)
+    });
+    let count = altered(&status, rule).unwrap_or_default() - before;
+    let log = format!("policy/status counts {count} commands for the elbow that rule '{rule}' altered");
+    let outcome = stand.goes_on(log, "not needed");
     stand.good_states();
     Outcome {
         sees: "the policy's commands, but no effort on that joint that drives it further out".into(),

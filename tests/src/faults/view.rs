@@ -1,14 +1,29 @@
 //! What the robot saw from some moment on: its commands, the node's records of them, and what they amount to.
+//!
+//! "Without a gap" means three things: no tick is left out of the records, the command of every record has come, and no
+//! two commands are further apart than [`MOST_APART`], up to the moment of the look.
 
 use std::collections::HashSet;
 
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use serde_json::Value;
 
+use super::stand::TICK;
+use crate::peer::arrived;
+
+/// Commands that come further apart are a gap, s: after so long a time the simulated robot brakes on its own.
+pub const MOST_APART: f64 = 0.1;
+
 /// Commands and records, in the order of their arrival.
 pub struct View {
+    /// The last commands before that moment.
+    pub before: Vec<Value>,
+    /// The commands since.
     pub commands: Vec<Value>,
+    /// The records since, and some of before.
     pub records: Vec<Value>,
+    /// When all this was looked at, [`crate::peer::now`].
+    pub at: f64,
 }
 
 /// The numbers of an array in a message.
@@ -24,8 +39,9 @@ fn bits(values: &Value) -> Vec<u64> {
 }
 
 impl View {
-    /// Every command is finite and inside the robot's limits.
+    /// There are commands, and every one is finite and inside the robot's limits.
     pub fn check_limits(&self, spec: &RobotSpec) {
+        assert!(!self.commands.is_empty(), "no command at all");
         for command in &self.commands {
             let values = numbers(&command["data"]);
             assert_eq!(values.len(), spec.action_size(), "{command}");
@@ -57,14 +73,69 @@ impl View {
         self.commands.iter().filter(is_unknown).count()
     }
 
+    /// Records whose command has not come, although that of a later one has: what is younger may be on its way.
+    fn unsent(&self) -> usize {
+        let mut records = self.records.iter().collect::<Vec<_>>();
+        records.sort_by_key(|r| r["sequence"].as_u64());
+        let commands: Vec<Vec<u64>> = self
+            .before
+            .iter()
+            .chain(&self.commands)
+            .map(|c| bits(&c["data"]))
+            .collect();
+        let (mut from, mut waiting, mut unsent) = (0, 0, 0);
+        for record in records {
+            let wanted = bits(&record["command"]);
+            let rest = commands.get(from..).unwrap_or_default();
+            match rest.iter().position(|command| *command == wanted) {
+                Some(at) => {
+                    from += at + 1;
+                    unsent += std::mem::take(&mut waiting);
+                }
+                None => waiting += 1,
+            }
+        }
+        unsent
+    }
+
+    /// The longest time without a command, s, from the last one before to the moment of the look.
+    fn longest_gap(&self) -> f64 {
+        let commands = self.before.last().into_iter().chain(&self.commands);
+        let times: Vec<f64> = commands.map(arrived).chain([self.at]).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+    }
+
     /// The policy alone commanded, tick by tick.
     pub fn policy_alone(&self) -> String {
-        assert_eq!(self.left_out(), 0, "ticks are missing");
+        self.policy_but_for(0);
         "the policy's commands, without a gap".to_owned()
     }
 
+    /// The policy alone commanded, and was left out of so many ticks at most.
+    pub fn policy_but_for(&self, most: u64) {
+        let left_out = self.left_out();
+        assert!(
+            left_out <= most,
+            "{left_out} ticks are missing; expected {most} at most"
+        );
+        assert!(!self.commands.is_empty(), "no command at all");
+        let unsent = self.unsent();
+        assert_eq!(
+            unsent,
+            0,
+            "commands that {} records tell of have not come",
+            self.records.len()
+        );
+        let (gap, most) = (self.longest_gap(), MOST_APART + most as f64 * TICK);
+        assert!(
+            gap <= most,
+            "no command came for {gap:.3} s; expected one every {most} s at least, from {} of them",
+            self.commands.len()
+        );
+    }
+
     /// The policy alone commanded; the number of ticks that it was left out.
-    pub fn left_out(&self) -> u64 {
+    fn left_out(&self) -> u64 {
         assert!(!self.records.is_empty(), "no record at all");
         let fallbacks = self.records.iter().filter(|r| r["fallback"] == true).count();
         assert_eq!(
@@ -147,6 +218,69 @@ mod tests {
 
     use super::*;
     use crate::bundles::two_joints;
+    use crate::peer::ARRIVED;
+
+    /// What the policy commands at a tick, and the record of it.
+    fn tick(sequence: u32) -> (Value, Value) {
+        let values = [f64::from(sequence), 0.5];
+        let command = json!({"data": values, ARRIVED: f64::from(sequence) * TICK});
+        (
+            command,
+            json!({"sequence": sequence, "command": values, "fallback": false}),
+        )
+    }
+
+    /// Ticks 10 to 29 of a policy; the newest record's command is on its way.
+    fn twenty_ticks() -> View {
+        let (mut commands, records): (Vec<_>, Vec<_>) = (8..31).map(tick).unzip();
+        commands.pop();
+        View {
+            commands: commands.split_off(2),
+            before: commands,
+            records,
+            at: 30.0 * TICK,
+        }
+    }
+
+    fn is_without_a_gap(view: &View) -> bool {
+        std::panic::catch_unwind(|| view.policy_alone()).is_ok()
+    }
+
+    #[test]
+    fn a_policys_commands_are_without_a_gap_where_every_tick_has_its_own_in_time() {
+        let mut view = twenty_ticks();
+        assert!(is_without_a_gap(&view));
+        view.at += MOST_APART;
+        assert!(!is_without_a_gap(&view), "the commands have ended");
+
+        let mut view = twenty_ticks();
+        view.commands.clear();
+        assert!(!is_without_a_gap(&view), "no command at all");
+
+        let mut view = twenty_ticks();
+        view.commands.remove(5);
+        assert!(!is_without_a_gap(&view), "one command has not come");
+        view.records.remove(7);
+        assert!(!is_without_a_gap(&view), "a tick was left out");
+        view.policy_but_for(1);
+
+        let mut view = twenty_ticks();
+        for command in &mut view.commands[12..] {
+            command[ARRIVED] = json!(arrived(command) + MOST_APART);
+        }
+        view.at += MOST_APART;
+        assert!(!is_without_a_gap(&view), "the robot has waited too long");
+    }
+
+    #[test]
+    #[should_panic(expected = "no command at all")]
+    fn no_command_is_not_inside_the_limits() {
+        let view = View {
+            commands: Vec::new(),
+            ..twenty_ticks()
+        };
+        view.check_limits(&two_joints(CommandInterface::Effort));
+    }
 
     /// A record overtook the policy's last command; the fallback then held that command.
     #[test]
@@ -154,6 +288,8 @@ mod tests {
         let command = |value: f64| json!({"data": [value, value]});
         let record = |sequence: u64, value: f64, fallback: bool| json!({"sequence": sequence, "command": [value, value], "fallback": fallback});
         let view = View {
+            before: Vec::new(),
+            at: 0.0,
             commands: [0.1, 0.2, 0.2, 0.2, 0.3].map(command).to_vec(),
             records: vec![
                 record(1, 0.1, false),

@@ -1,17 +1,20 @@
 //! Ticks that were missed, as the records of `policy/action` tell, and whose doing it was.
 
+use std::fmt;
+
 use mfpo_node::time::MonoTime;
 use mfpo_ros::r2r::mfpo_msgs::msg::PolicyAction;
 use mfpo_ros::time;
+use serde_json::{Value, json};
 
-use super::Sampler;
+use super::{Evidence, Sampler};
 
 const MILLISECOND: u64 = 1_000_000;
 /// The sampler has noted what belongs to a miss after this time, ns.
 const NOTED: u64 = 20 * MILLISECOND;
 /// The system clock, which stamps are of, drifts from the monotonic one by no more than this, ns a tick.
 const DRIFT: i64 = 2_000;
-/// Misses that are told one by one.
+/// Misses that are told one by one in words.
 const TOLD: usize = 40;
 /// Evidence is looked for from so long before a miss on, ns.
 const BEFORE: u64 = 8 * MILLISECOND;
@@ -31,6 +34,46 @@ pub struct Miss {
     pub late_ms: f64,
 }
 
+/// A miss, and whose doing it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged {
+    /// The ticks.
+    pub miss: Miss,
+    /// What the machine did meanwhile.
+    pub evidence: Evidence,
+    /// Does that account for it?
+    pub is_machine: bool,
+}
+
+impl Judged {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let (miss, evidence) = (&self.miss, &self.evidence);
+        json!({
+            "tick": miss.sequence, "missed": miss.ticks, "late_ms": miss.late_ms, "machine": self.is_machine,
+            "waited_for_a_core_ms": evidence.run_delay_ms, "sleeper_late_ms": evidence.witness_late_ms,
+            "hypervisor_took_ms": evidence.steal_ms,
+        })
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Miss {
+            sequence,
+            ticks,
+            late_ms,
+            ..
+        } = self.miss;
+        let whose = if self.is_machine { "the machine's" } else { "ours" };
+        write!(
+            f,
+            "tick {sequence}: {ticks} missed, {late_ms:.2} ms late, {whose}: {}",
+            self.evidence
+        )
+    }
+}
+
 /// Misses, and what the machine did meanwhile.
 pub struct Misses {
     period: i64,
@@ -46,8 +89,8 @@ pub struct Misses {
     /// how much the machine's record proves.
     pub by_chance: (u64, u64),
     next_comparison: Option<MonoTime>,
-    /// What is known of them.
-    pub told: Vec<String>,
+    /// All of them that are settled.
+    pub judged: Vec<Judged>,
 }
 
 impl Misses {
@@ -62,8 +105,18 @@ impl Misses {
             by_us: 0,
             by_chance: (0, 0),
             next_comparison: None,
-            told: Vec::new(),
+            judged: Vec::new(),
         }
+    }
+
+    /// The first of them in words, and how many more there are.
+    pub fn in_words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.judged.iter().take(TOLD).map(Judged::to_string).collect();
+        let more = self.judged.len().saturating_sub(TOLD);
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
+        words
     }
 
     /// The ticks that were missed with one of which the record has arrived.
@@ -116,23 +169,59 @@ impl Misses {
     fn blame(&mut self, miss: &Miss, sampler: &Sampler) {
         let evidence = sampler.since(began(miss.at, miss.late_ms));
         let is_machine = evidence.explains(miss.late_ms);
-        let whose = if is_machine {
+        if is_machine {
             self.by_machine += miss.ticks;
-            "the machine's"
         } else {
             self.by_us += miss.ticks;
-            "ours"
-        };
-        if self.told.len() < TOLD {
-            self.told.push(format!(
-                "tick {}: {} missed, {:.2} ms late, {whose}: {evidence}",
-                miss.sequence, miss.ticks, miss.late_ms
-            ));
         }
+        self.judged.push(Judged {
+            miss: *miss,
+            evidence,
+            is_machine,
+        });
     }
 }
 
 /// When what made a tick so late may have begun.
 fn began(at: MonoTime, late_ms: f64) -> MonoTime {
     at.minus((1e6 * late_ms) as u64 + BEFORE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_of_the_first_misses_and_programs_get_all_of_them() {
+        let judged = |sequence| Judged {
+            miss: Miss {
+                at: MonoTime::from_nanos(0),
+                sequence,
+                ticks: 2,
+                late_ms: 4.5,
+            },
+            evidence: Evidence {
+                run_delay_ms: 0.25,
+                witness_late_ms: 5.5,
+                steal_ms: 10.0,
+            },
+            is_machine: true,
+        };
+        let mut misses = Misses::new(500.0);
+        misses.judged.extend((0..100).map(judged));
+        let words = misses.in_words();
+        assert_eq!(words.len(), TOLD + 1);
+        assert!(
+            words[7].starts_with("tick 7: 2 missed, 4.50 ms late, the machine's: "),
+            "{}",
+            words[7]
+        );
+        assert_eq!(words[TOLD], "and 60 more");
+        let last = misses.judged[99].json();
+        assert_eq!((&last["tick"], &last["missed"]), (&json!(99), &json!(2)));
+        assert_eq!(
+            (&last["machine"], &last["sleeper_late_ms"]),
+            (&json!(true), &json!(5.5))
+        );
+    }
 }

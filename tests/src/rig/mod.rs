@@ -10,6 +10,7 @@ mod receiver;
 mod robot;
 mod sampler;
 mod sender;
+mod sequence;
 mod table;
 mod trainer;
 
@@ -17,12 +18,13 @@ use std::process::ExitCode;
 
 use mfpo_ros::this_machine;
 
-pub use misses::{Miss, Misses};
+pub use misses::{Judged, Miss, Misses};
 pub use node::{Node, NodeOptions, without_stages};
 pub use receiver::Receiver;
 pub use robot::{Bundles, JOINTS, Robot, Says, bundle, large_bundle};
 pub use sampler::{Evidence, Sampler};
 pub use sender::{Sealed, Sender, Way, send_bundles};
+pub use sequence::{Account, Sequence};
 pub use table::{Figures, HEAD, machine, microseconds};
 pub use trainer::Trainer;
 

@@ -40,6 +40,37 @@ fn the_control_thread_alone_stays_on_the_processors_it_is_given() {
     assert_eq!(of("service"), all);
 }
 
+/// A thread under SCHED_FIFO, as [`Process::scheduling`] tells it.
+const fn first_in_first_out(priority: u64) -> (u64, u64) {
+    (1, priority)
+}
+
+#[test]
+fn the_control_thread_has_its_priority_and_the_middlewares_threads_go_just_behind_it() {
+    let env = TestEnv::new();
+    let control = env.control(&["realtime_priority:=50"]);
+    let line = control.says(&["real-time priority 50"]);
+    let ordinary = control.scheduling("service");
+    if line.contains("not permitted") {
+        assert_eq!(control.scheduling("control_loop"), ordinary, "{line}");
+        return;
+    }
+    assert_eq!(control.scheduling("control_loop"), [first_in_first_out(50)]);
+    let raised = line
+        .split(" threads of the middleware")
+        .next()
+        .and_then(|text| text.rsplit(' ').next()?.parse::<usize>().ok());
+    let raised = raised.unwrap_or_else(|| panic!("no number of threads in: {line}"));
+    let middleware = control.scheduling("dds.");
+    let behind = middleware.iter().filter(|of| **of == first_in_first_out(49));
+    // One that such a thread has started since has its priority, too.
+    assert!(
+        raised > 0 && behind.count() >= raised,
+        "{raised} were raised: {middleware:?}"
+    );
+    assert_eq!(ordinary, [(0, 0)], "nothing else of the node goes before others");
+}
+
 #[test]
 fn processors_that_are_not_there_are_named_with_those_that_are() {
     let env = TestEnv::new();
@@ -88,6 +119,11 @@ fn without_privileges_the_log_says_what_to_write_and_the_robot_is_commanded() {
         "limits.d",
     ]);
     assert_eq!(kilobytes(&control), 0);
+    assert_eq!(
+        control.scheduling("control_loop"),
+        control.scheduling("service"),
+        "the control thread is scheduled as every other one"
+    );
     peer.report_both_joints();
     peer.active();
     peer.next("commands", 20);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mfpo_policy::spec::CommandInterface;
 use mfpo_tests::bundles::{digest_of, sealed, two_joints};
 use mfpo_tests::peer::state;
-use mfpo_tests::{Peer, Process, TestEnv, assert_says, repository, until};
+use mfpo_tests::{Peer, Process, TestEnv, assert_says, program, repository, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -40,7 +40,14 @@ fn files(env: &TestEnv) -> Vec<PathBuf> {
 
 /// What `replay` says, and whether all is identical.
 fn replay(env: &TestEnv, file: &Path) -> (bool, String) {
-    let output = env.run("replay", &[&file.display().to_string()]);
+    replay_with(env, file, &[])
+}
+
+/// [`replay`] with variables in its environment.
+fn replay_with(env: &TestEnv, file: &Path, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = env.command(&program("replay"));
+    let output = command.arg(file).envs(variables.iter().copied()).output();
+    let output = output.expect("replay");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.success(),
@@ -180,6 +187,52 @@ fn check_ticks(peer: &Peer, ticks: &[Value]) {
         (&last["fallback"], &last["command"]),
         (&json!(255), &json!([0.0, 0.0])),
         "the stop"
+    );
+}
+
+/// The word that follows `text` in what `replay` says.
+fn word_after<'a>(words: &'a str, text: &str) -> &'a str {
+    let rest = words.split(text).nth(1);
+    let word = rest.and_then(|rest| rest.split([' ', '\n', ';', ',']).next());
+    word.unwrap_or_else(|| panic!("expected '{text}' and a word in:\n{words}"))
+}
+
+#[test]
+fn replay_says_where_another_kernel_computes_and_by_how_much_actions_then_differ() {
+    let env = TestEnv::new();
+    let (peer, mut control) = recorded(&env, &["seed:=5"]);
+    peer.next("policy/action", 60);
+    control.signal(Signal::SIGTERM);
+    assert_eq!(control.ended().code(), Some(0));
+    let [file] = files(&env).try_into().expect("one recording");
+
+    let (is_identical, words) = replay_with(&env, &file, &[("MFPO_KERNEL", "baseline")]);
+    let recorded = word_after(&words, "recorded with kernel ");
+    let here = word_after(&words, "kernel here: ");
+    assert!(here.starts_with("baseline"), "{words}");
+    if recorded == here {
+        // This processor has no other one.
+        assert!(is_identical && !words.contains("another kernel"), "{words}");
+        return;
+    }
+    assert!(!is_identical, "not one bit of 60 actions differs:\n{words}");
+    let why = format!("another kernel computed it: {recorded}, here it is {here}; ");
+    let remedy = format!("MFPO_KERNEL={recorded} replay FILE");
+    assert_says(&words, &["different: tick", "version 1 of run", &why, &remedy]);
+    let most = word_after(&words, "actions differ, by ");
+    let most: f64 = most.parse().unwrap_or_else(|error| panic!("{most}: {error}"));
+    assert!(
+        most > 0.0 && most < 1e-4,
+        "only the last bits may differ: {words}"
+    );
+
+    let (is_identical, words) = replay_with(&env, &file, &[("MFPO_KERNEL", recorded)]);
+    assert!(is_identical, "the remedy that was told: {words}");
+    let (is_identical, words) = replay_with(&env, &file, &[("MFPO_KERNEL", "abacus")]);
+    assert!(!is_identical);
+    assert_says(
+        &words,
+        &["MFPO_KERNEL", "'abacus'", "expected one that this processor has"],
     );
 }
 
