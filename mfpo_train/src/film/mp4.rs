@@ -54,7 +54,7 @@ impl Mp4 {
     pub(super) fn create(path: &Path, size: FilmSize, seconds: f64) -> anyhow::Result<Self> {
         ensure!(path.file_name().is_some(), "the film's path names no file");
         let temporary = unfinished(path);
-        let cannot_write = || format!("cannot write {}", temporary.display());
+        let cannot_write = || format!("cannot write {}", path.display());
         let mut file = BufWriter::new(File::create(&temporary).with_context(cannot_write)?);
         let muxer = Mp4FileMuxer::new()?;
         file.write_all(muxer.initial_boxes_bytes())
