@@ -127,7 +127,7 @@ impl Swapped {
             self.swaps, self.records, self.blended, self.missed_ticks
         );
         println!(
-            "{} ticks as the node counts them, {} without a record, all of them skipped",
+            "{} ticks as the node counts them, {} of them skipped and without a record",
             self.account.ticks, self.account.without_record
         );
         for miss in &self.misses {
