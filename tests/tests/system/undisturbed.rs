@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 const RATE: f64 = 100.0;
 /// How long nobody asks for anything, and how long somebody does.
 const CALM: Duration = Duration::from_secs(2);
-const FLOOD: Duration = Duration::from_secs(4);
+const FLOOD: Duration = Duration::from_secs(3);
 /// How often the records are looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// After so long the last records have arrived, and what the machine did is noted.
