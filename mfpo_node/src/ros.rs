@@ -49,7 +49,7 @@ use recorded::facts;
 use requests::Operators;
 use service::{FromLoop, Inputs, Outputs, Service};
 use standstill::LONGEST_END;
-use subscribers::Subscribers;
+use subscribers::{Audience, Offered, Subscribers};
 
 pub(crate) use mfpo_ros::r2r;
 
@@ -121,8 +121,10 @@ pub fn run(log: LogQueue) -> anyhow::Result<()> {
     overrides.check_all_used()?;
     outputs.receivers = control.receivers();
     let offered = overrides.offered();
+    let is_command = |topic: &&Offered| topic.audience == Audience::Robot;
+    let commands = offered.iter().filter(is_command);
     let commands = Commands {
-        topics: offered.iter().map(|topic| topic.remapped.clone()).collect(),
+        topics: commands.map(|topic| topic.remapped.clone()).collect(),
         node: commanding,
     };
     let (mut publishers, others) = Publishers::new(overrides.listened(), commands);
@@ -192,7 +194,8 @@ fn outputs(
     stamps: Stamps,
     overrides: &mut Overrides,
 ) -> anyhow::Result<Outputs> {
-    let status = overrides.profile("policy/status", End::Publisher, qos::POLICY_STATUS)?;
+    let status = (qos::POLICY_STATUS, "mfpo_msgs/msg/PolicyStatus");
+    let status = overrides.offer(node, "policy/status", status, Audience::Anybody)?;
     let diagnostics = overrides.profile("/diagnostics", End::Publisher, qos::DIAGNOSTICS)?;
     let name = node.fully_qualified_name().context("reading the node's name")?;
     Ok(Outputs {

@@ -91,16 +91,26 @@ impl Process {
 
     /// What the kernel says of a thread that it has started under that name: a field of `/proc/PID/task/ID/status`.
     pub fn thread(&self, name: &str, field: &str) -> Option<String> {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
-        let named = |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|n| n.trim() == name);
-        let thread = threads
-            .filter_map(|thread| Some(thread.ok()?.path()))
-            .find(|t| named(t))?;
-        let status = fs::read_to_string(thread.join("status")).ok()?;
+        let status = fs::read_to_string(self.task(name)?.join("status")).ok()?;
         let value = status
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         value.map(|value| value.trim().to_owned())
+    }
+
+    /// The schedstat of a thread that it has started under that name: time on a core, time it waited for one, in ns, and
+    /// time slices.
+    pub fn schedstat(&self, name: &str) -> Option<PathBuf> {
+        self.task(name).map(|task| task.join("schedstat"))
+    }
+
+    /// Where the kernel tells of a thread that it has started under that name: `/proc/PID/task/ID`.
+    fn task(&self, name: &str) -> Option<PathBuf> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let named = |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|n| n.trim() == name);
+        threads
+            .filter_map(|thread| Some(thread.ok()?.path()))
+            .find(|thread| named(thread))
     }
 
     /// How the kernel schedules each of its threads whose name begins so: policy and real-time priority, as in

@@ -24,6 +24,7 @@ use r2r::sensor_msgs::msg::JointState;
 use r2r::std_msgs::msg::Bool;
 
 use super::running::{Mode, Refusals, Running};
+use super::subscribers::Audience;
 use clock::ClockTopic;
 pub use probing::ProbeEnd;
 pub use rings::{MOST_ORDERS, MOST_RETIRED, Order, Retired, Rings};
@@ -120,11 +121,12 @@ impl ControlThread {
             CommandPublisher::Nothing
         } else {
             let kind = config.command_topic.kind();
-            let commands = overrides.offer(&node, "commands", qos::COMMANDS, kind)?;
+            let commands = overrides.offer(&node, "commands", (qos::COMMANDS, kind), Audience::Robot)?;
             CommandPublisher::new(&mut node, config.command_topic, commands)
                 .context("creating the publisher of commands")?
         };
-        let actions = overrides.profile("policy/action", End::Publisher, qos::POLICY_ACTION)?;
+        let records = (qos::POLICY_ACTION, "mfpo_msgs/msg/PolicyAction");
+        let actions = overrides.offer(&node, "policy/action", records, Audience::Anybody)?;
         let actions = node
             .create_publisher("policy/action", actions)
             .context("creating the publisher of policy/action")?;

@@ -7,7 +7,7 @@ use mfpo_ros::{Inbox, Remaps};
 
 use super::publishers::Listened;
 use super::r2r;
-use super::subscribers::Offered;
+use super::subscribers::{Audience, Offered};
 use r2r::QosProfile;
 use r2r::qos::{DurabilityPolicy, HistoryPolicy, ReliabilityPolicy};
 
@@ -111,8 +111,8 @@ impl Overrides {
         Ok(Inbox::subscribe(node, topic, requested)?)
     }
 
-    /// The profile that `node` offers on a topic, whose subscribers will be looked at; `usual` holds where the parameters
-    /// say nothing else.
+    /// The profile that `node` offers on a topic of messages of this kind, whose subscribers will be looked at; `usual` holds
+    /// where the parameters say nothing else.
     ///
     /// # Errors
     /// When a policy or its value does not exist, or rcl refuses the topic.
@@ -120,8 +120,8 @@ impl Overrides {
         &mut self,
         node: &r2r::Node,
         topic: &str,
-        usual: QosProfile,
-        kind: &'static str,
+        (usual, kind): (QosProfile, &'static str),
+        audience: Audience,
     ) -> anyhow::Result<QosProfile> {
         let offered = self.profile(topic, End::Publisher, usual)?;
         let full = self.full(topic);
@@ -130,6 +130,7 @@ impl Overrides {
             full,
             kind,
             offered: offered.clone(),
+            audience,
         });
         Ok(offered)
     }

@@ -102,7 +102,7 @@ pub struct Outputs {
     pub recording: Option<Recording>,
     /// Who receives the commands.
     pub receivers: Receivers,
-    /// Who subscribes to the commands and does not receive them.
+    /// Who subscribes to what the node publishes and does not receive it.
     pub subscribers: Subscribers,
 }
 

@@ -1,7 +1,7 @@
-//! Who subscribes to the commands and does not receive them. The middleware tells how many subscribers it serves and nothing
-//! of the others, so that the graph is looked at, on a thread of its own and for a few seconds, when that can have changed:
-//! some seconds after the robot is commanded, after a node has come or gone or the number that is served has changed, and again
-//! and again while something is wrong.
+//! Who subscribes to the commands, to the records of them or to the status and does not receive them. The middleware tells how
+//! many subscribers it serves and nothing of the others, so that the graph is looked at, on a thread of its own and for a few
+//! seconds, when that can have changed: some seconds after the robot is commanded, after a node has come or gone or the number
+//! that the commands are served to has changed, and again and again while something is wrong.
 
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -33,6 +33,15 @@ const AGAIN: u64 = Duration::from_secs(30).as_nanos() as u64;
 /// Name of the observer; lists of nodes leave it out.
 const OBSERVER: &str = "_control_observer";
 
+/// Who a topic is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The robot: that nobody subscribes is wrong.
+    Robot,
+    /// Whoever cares, and maybe nobody.
+    Anybody,
+}
+
 /// A topic that this node publishes on.
 #[derive(Debug, Clone)]
 pub struct Offered {
@@ -44,6 +53,8 @@ pub struct Offered {
     pub kind: &'static str,
     /// The quality of service that is offered.
     pub offered: QosProfile,
+    /// Who it is for.
+    pub audience: Audience,
 }
 
 /// What is known of the receivers of the commands without a look.
@@ -85,7 +96,7 @@ impl Subscribers {
             let thread = std::thread::Builder::new().name("observer".into());
             match thread.spawn(move || find(&offered)) {
                 Ok(thread) => self.under_way = Some(thread),
-                Err(error) => tracing::warn!("the subscribers of commands cannot be looked at: {error}"),
+                Err(error) => tracing::warn!("the subscribers cannot be looked at: {error}"),
             }
         }
         let thread = self.under_way.take_if(|thread| thread.is_finished())?;
@@ -95,11 +106,11 @@ impl Subscribers {
                 Some(found)
             }
             Ok(Err(error)) => {
-                tracing::warn!("the subscribers of commands cannot be looked at: {error}");
+                tracing::warn!("the subscribers cannot be looked at: {error}");
                 None
             }
             Err(_) => {
-                tracing::warn!("the subscribers of commands cannot be looked at: the look panicked");
+                tracing::warn!("the subscribers cannot be looked at: the look panicked");
                 None
             }
         }
@@ -183,8 +194,10 @@ fn find(offered: &[Offered]) -> Result<Vec<String>, RosError> {
     while !shutdown::requested() {
         let read = |topic: &Offered| observer.subscriptions(&topic.remapped);
         let found = offered.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let is_missed = |(topic, ends): (&Offered, &Vec<Endpoint>)| topic.misses(ends);
         let mut ends = found.iter().flatten();
-        let is_known = !found.iter().any(Vec::is_empty) && ends.all(|end| end.owner != Owner::Unknown);
+        let is_known =
+            !offered.iter().zip(&found).any(is_missed) && ends.all(|end| end.owner != Owner::Unknown);
         let took = started.elapsed();
         if took >= LOOK.1 || took >= LOOK.0 && is_known && found == last {
             let of = |(topic, ends): (&Offered, &Vec<Endpoint>)| topic.unserved(ends);
@@ -197,9 +210,14 @@ fn find(offered: &[Offered]) -> Result<Vec<String>, RosError> {
 }
 
 impl Offered {
+    /// Does nobody subscribe where somebody should?
+    fn misses(&self, subscribers: &[Endpoint]) -> bool {
+        self.audience == Audience::Robot && subscribers.is_empty()
+    }
+
     /// Why the subscribers that were found receive nothing, where that is so.
     fn unserved(&self, subscribers: &[Endpoint]) -> Vec<String> {
-        if subscribers.is_empty() {
+        if self.misses(subscribers) {
             return vec![format!(
                 "nobody subscribes to {} (its domain is ROS_DOMAIN_ID's; namespaces and remaps make its name)",
                 self.remapped
@@ -332,6 +350,7 @@ mod tests {
             remapped: "/forward/commands".to_owned(),
             kind: KIND,
             offered: QosProfile::default().best_effort(),
+            audience: Audience::Robot,
         }
     }
 
@@ -377,6 +396,26 @@ mod tests {
         assert!(
             none[0].starts_with("nobody subscribes to /forward/commands"),
             "{none:?}"
+        );
+    }
+
+    #[test]
+    fn a_topic_for_whoever_cares_may_have_no_subscriber_and_names_one_that_it_does_not_reach() {
+        let records = Offered {
+            full: "/policy/action".to_owned(),
+            remapped: "/policy/action".to_owned(),
+            kind: "mfpo_msgs/msg/PolicyAction",
+            offered: QosProfile::default().reliable().volatile(),
+            audience: Audience::Anybody,
+        };
+        assert_eq!(records.unserved(&[]), Vec::<String>::new());
+        let latched = QosProfile::default().reliable().transient_local();
+        assert_eq!(
+            records.unserved(&[subscriber(records.kind, latched)]),
+            [
+                "/policy/action is not received by node '/left/driver': it requests durability transient_local, offered is \
+              volatile (or set parameter qos_overrides./policy/action.publisher.durability to transient_local)"
+            ]
         );
     }
 }

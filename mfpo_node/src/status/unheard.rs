@@ -74,7 +74,7 @@ impl Status {
         }
     }
 
-    /// Takes over who subscribes to the commands and why they receive nothing, and logs what is new.
+    /// Takes over who subscribes to what the node publishes and why they receive nothing, and logs what is new.
     pub fn note_unserved(&mut self, unserved: Vec<String>) {
         if !self.is_commanding {
             return;

@@ -10,6 +10,7 @@ mod guard;
 mod joint_states;
 mod lifecycle;
 mod parameters;
+mod parts;
 mod probe;
 mod recording;
 mod safety;

@@ -268,6 +268,9 @@ pub fn send(
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that are taken and not given back, and the most that were at the same time. What another thread has taken is
+    /// given back here, too, so that only differences mean something.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
 /// The system's allocator, which counts what this thread asks of it.
@@ -276,22 +279,39 @@ pub struct CountingAllocator;
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        count(layout.size() as isize);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        count(-(layout.size() as isize));
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // Old and new may be there at the same time.
+        count(size as isize);
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
+        let moved = unsafe { System.realloc(pointer, layout, size) };
+        hold(-(layout.size() as isize));
+        moved
     }
+}
+
+/// Counts a call of this thread, and the bytes that it takes or gives back.
+fn count(bytes: isize) {
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+    hold(bytes);
+}
+
+/// Counts bytes that this thread takes or gives back.
+fn hold(bytes: isize) {
+    let _ = HELD.try_with(|held| {
+        let (now, most) = held.get();
+        held.set((now + bytes, most.max(now + bytes)));
+    });
 }
 
 /// Calls to the allocator, of any kind, that `run` makes on this thread.
@@ -299,4 +319,16 @@ pub fn allocations(run: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.with(Cell::get);
     run();
     ALLOCATIONS.with(Cell::get) - before
+}
+
+/// The most bytes that `run` has allocated on this thread at the same time, beyond those that were there before.
+pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.with(|held| {
+        let (now, _) = held.get();
+        held.set((now, now));
+        now
+    });
+    let result = run();
+    let (_, most) = HELD.with(Cell::get);
+    (result, usize::try_from(most - before).unwrap_or(0))
 }

@@ -3,6 +3,8 @@
 //!
 //! The fuzz target (`fuzz/`) and the bounded run beside this file share it.
 
+use std::borrow::Cow;
+
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::sampler::ActionSampler;
@@ -19,16 +21,9 @@ pub enum Came {
     Acts,
 }
 
-/// Does all of it. A file whose only fault is its digest gets the one that fits, so that changes get past it.
+/// Does all of it.
 pub fn exercise(bytes: &[u8]) -> Came {
-    let opened = match bundle::open(bytes) {
-        Err(BundleError::Digest { expected, got }) => match with_digest(bytes, &expected, &got) {
-            Some(repaired) => bundle::open(&repaired),
-            None => return Came::Refused,
-        },
-        opened => opened,
-    };
-    let Ok(bundle) = opened else {
+    let Ok(bundle) = opened(bytes) else {
         return Came::Refused;
     };
     match act(&bundle) {
@@ -37,8 +32,29 @@ pub fn exercise(bytes: &[u8]) -> Came {
     }
 }
 
-/// The file with another digest of the same length in its manifest.
-fn with_digest(bytes: &[u8], old: &str, new: &str) -> Option<Vec<u8>> {
+/// Opens it. A file whose only faults are the hash of its robot and its digest gets those that fit, so that changes get past
+/// them.
+fn opened(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
+    let mut repaired = Cow::Borrowed(bytes);
+    // The robot's hash is looked at first, and the digest covers it.
+    for _ in 0..2 {
+        let changed = match bundle::open(&repaired) {
+            Err(BundleError::Digest { expected, got }) => with_hash(&repaired, &expected, &got),
+            Err(BundleError::Mismatch {
+                what: "the spec hash",
+                expected,
+                got,
+            }) => with_hash(&repaired, &got, &expected),
+            opened => return opened,
+        };
+        let Some(changed) = changed else { break };
+        repaired = Cow::Owned(changed);
+    }
+    bundle::open(&repaired)
+}
+
+/// The file with another hash of the same length in its manifest.
+fn with_hash(bytes: &[u8], old: &str, new: &str) -> Option<Vec<u8>> {
     if old.len() != new.len() {
         return None;
     }

@@ -12,6 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mfpo_policy::bundle::{self, Manifest};
+use mfpo_policy::spec::RobotSpec;
+use mfpo_policy::subject::Subject;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -60,6 +63,37 @@ fn try_out(bytes: &[u8], what: &str) -> Result<Came, String> {
     Err(format!("{what}: {complaint} (kept as {kept})"))
 }
 
+/// What a valid bundle says of itself, without what differs from time to time and from computer to computer.
+fn manifest(bytes: &[u8]) -> Manifest {
+    let mut manifest = bundle::open(bytes).expect("a valid bundle").manifest().clone();
+    (manifest.created_unix_s, manifest.digest) = (0, String::new());
+    for probe in &mut manifest.probes {
+        (probe.noise, probe.action) = (Vec::new(), Vec::new());
+        probe.values = probe.values.map(|_| [0.0; 2]);
+    }
+    manifest
+}
+
+/// Each parser of the manifest is reached by changes only where a seed holds what it parses.
+fn check_that_seeds_hold_everything(manifests: &[Manifest]) {
+    let has = |what: &str, law: &dyn Fn(&Manifest) -> bool| {
+        assert!(manifests.iter().any(law), "no seed has {what}");
+    };
+    let robot = |manifest: &Manifest, law: &dyn Fn(&RobotSpec) -> bool| match &manifest.subject {
+        Subject::Robot(robot) => law(robot),
+        Subject::Task(_) => false,
+    };
+    has("a guard", &|m| m.guard.is_some());
+    has("a normaliser", &|m| m.normalizer.is_some());
+    has("what critics say of a golden probe", &|m| {
+        m.probes.iter().any(|probe| probe.values.is_some())
+    });
+    has("a goal", &|m| robot(m, &|r| r.goal.is_some() && r.observes_goal()));
+    has("a limit of acceleration", &|m| {
+        robot(m, &|r| r.joints.iter().any(|j| j.acceleration_max.is_some()))
+    });
+}
+
 /// One test, because the allocator measures all threads together.
 #[test]
 fn no_bytes_make_a_bundle_panic_hang_or_take_more_memory_than_its_size_allows() {
@@ -67,6 +101,8 @@ fn no_bytes_make_a_bundle_panic_hang_or_take_more_memory_than_its_size_allows() 
     for (name, bytes) in &seeds {
         assert_eq!(try_out(bytes, name), Ok(Came::Acts), "{name}");
     }
+    let manifests: Vec<Manifest> = seeds.iter().map(|(_, bytes)| manifest(bytes)).collect();
+    check_that_seeds_hold_everything(&manifests);
     let tried = bombs().into_iter().map(|(name, expected, bytes)| {
         try_out(&bytes, name).and_then(|came| match came == expected {
             true => Ok(()),
@@ -105,4 +141,13 @@ fn no_bytes_make_a_bundle_panic_hang_or_take_more_memory_than_its_size_allows() 
         found += 1;
     }
     assert!(found >= seeds.len(), "{found} files in the corpus");
+    for ((name, _), expected) in seeds.iter().zip(&manifests) {
+        let file = corpus().join(format!("{name}.safetensors"));
+        let kept = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(
+            &manifest(&kept),
+            expected,
+            "{name} of the corpus is an older one; cargo run --release -p mfpo_policy --example fuzz_corpus writes it anew"
+        );
+    }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use mfpo_policy::bundle::{CriticManifest, SealRequest, seal, sign};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, seal, sign, with_guard};
 use mfpo_policy::critic::ValueSupport;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::sampler::Normalizer;
 use mfpo_policy::signature::SigningKey;
 use mfpo_policy::spec::{
-    ActionJoint, ActionSpec, CommandInterface, JointSpec, ObservationSpec, ObservationTerm, RobotSpec,
+    ActionJoint, ActionSpec, Axis, CommandInterface, GoalSpec, JointSpec, ObservationSpec, ObservationTerm,
+    RobotSpec,
 };
 use mfpo_policy::subject::{Subject, TaskSpec};
 
@@ -74,19 +76,23 @@ fn critic() -> Parameters {
         .parameters()
 }
 
-fn robot() -> Subject {
+fn hinge() -> JointSpec {
+    JointSpec {
+        name: "hinge".into(),
+        position_min: Some(-1.0),
+        position_max: Some(1.0),
+        velocity_max: 2.0,
+        effort_max: 0.5,
+        command_rate_max: None,
+        acceleration_max: None,
+    }
+}
+
+fn robot() -> RobotSpec {
     let joint = || "hinge".to_owned();
-    Subject::Robot(RobotSpec {
+    RobotSpec {
         robot: "pendulum".into(),
-        joints: vec![JointSpec {
-            name: joint(),
-            position_min: Some(-1.0),
-            position_max: Some(1.0),
-            velocity_max: 2.0,
-            effort_max: 0.5,
-            command_rate_max: None,
-            acceleration_max: None,
-        }],
+        joints: vec![hinge()],
         observation: ObservationSpec {
             terms: vec![
                 ObservationTerm::SinPosition { joint: joint() },
@@ -107,7 +113,36 @@ fn robot() -> Subject {
         },
         control_period_ns: 20_000_000,
         goal: None,
-    })
+    }
+}
+
+/// The same with a goal and every limit.
+fn robot_with_goal() -> RobotSpec {
+    RobotSpec {
+        joints: vec![JointSpec {
+            command_rate_max: Some(5.0),
+            acceleration_max: Some(40.0),
+            ..hinge()
+        }],
+        observation: ObservationSpec {
+            terms: vec![
+                ObservationTerm::SinPosition {
+                    joint: "hinge".into(),
+                },
+                ObservationTerm::Goal {
+                    axis: Axis::X,
+                    scale: 2.0,
+                },
+                ObservationTerm::PreviousAction { index: 0 },
+            ],
+        },
+        goal: Some(GoalSpec {
+            frame: "base".into(),
+            min: [0.1, -0.2, 0.0],
+            max: [0.4, 0.2, 0.5],
+        }),
+        ..robot()
+    }
 }
 
 fn task() -> Subject {
@@ -137,7 +172,8 @@ pub fn task_with_width(width: usize) -> Vec<u8> {
 
 /// A name and a bundle of each kind.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let (robot, task, actor, critics) = (robot(), task(), actor(HIDDEN), [critic(), critic()]);
+    let (robot, with_goal) = (Subject::Robot(robot()), Subject::Robot(robot_with_goal()));
+    let (task, actor, critics) = (task(), actor(HIDDEN), [critic(), critic()]);
     let manifest = CriticManifest {
         support: ValueSupport {
             minimum: -10.0,
@@ -160,6 +196,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         critics: Some(([&critics[0], &critics[1]], manifest)),
         ..plain.clone()
     };
+    let told_where = SealRequest {
+        subject: &with_goal,
+        ..plain.clone()
+    };
     let normalized = SealRequest {
         subject: &task,
         normalizer: Some(Normalizer {
@@ -170,10 +210,18 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let robots = seal(&plain).unwrap();
     let signed = sign(&robots, &SigningKey::from_seed(&[1; 32])).unwrap();
+    let valued = seal(&with_critics).unwrap();
+    let guard = GuardManifest {
+        spread_max: 0.5,
+        candidates: 8,
+        in_a_row: 3,
+    };
     vec![
         ("robot", robots),
         ("signed", signed),
-        ("critics", seal(&with_critics).unwrap()),
+        ("goal", seal(&told_where).unwrap()),
+        ("guard", with_guard(&valued, guard).unwrap()),
+        ("critics", valued),
         ("task", seal(&normalized).unwrap()),
     ]
 }

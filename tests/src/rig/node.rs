@@ -78,11 +78,6 @@ impl Node {
 
     /// The control thread's schedstat: time on a core, time it waited for one, in ns, and time slices.
     pub fn control_thread_schedstat(&self) -> Option<PathBuf> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
-        let mut threads = tasks.flatten().filter(|task| {
-            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            name.trim() == "control_loop"
-        });
-        threads.next().map(|task| task.path().join("schedstat"))
+        self.process.schedstat("control_loop")
     }
 }

@@ -226,6 +226,31 @@ fn a_subscriber_of_commands_of_another_type_is_named() {
 }
 
 #[test]
+fn subscribers_of_the_status_and_of_the_records_that_receive_nothing_are_named_too() {
+    let env = TestEnv::new();
+    let (mut peer, control) = node(&env, &[]);
+    let mut view = env.peer("/view");
+    // Records are not latched; and that is no status.
+    view.listen("/policy/action", "mfpo_msgs/PolicyAction", Qos::Latched);
+    view.listen("/policy/status", "std_msgs/String", Qos::Sensor);
+    peer.report_both_joints();
+    peer.active();
+    let named = [
+        "/policy/action is not received by node '/view/peer': it requests durability transient_local, offered is volatile \
+         (or set parameter qos_overrides./policy/action.publisher.durability to transient_local)",
+        "/policy/status is not received by node '/view/peer': it takes std_msgs/msg/String, sent is \
+         mfpo_msgs/msg/PolicyStatus",
+    ];
+    for words in named {
+        control.says(&[words]);
+    }
+    until("both are in the diagnostics", || {
+        let message = connections(&peer, WARN);
+        named.iter().all(|words| message.contains(words)).then_some(())
+    });
+}
+
+#[test]
 fn a_second_node_that_commands_the_robot_is_named_by_both() {
     let env = TestEnv::new();
     let (mut peer, first) = node(&env, &[]);

@@ -23,3 +23,4 @@ mod standstill;
 mod stopping;
 mod swaps;
 mod three_ways;
+mod undisturbed;
