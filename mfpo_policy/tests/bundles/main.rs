@@ -88,7 +88,9 @@ fn check_that_seeds_hold_everything(manifests: &[Manifest]) {
     has("what critics say of a golden probe", &|m| {
         m.probes.iter().any(|probe| probe.values.is_some())
     });
-    has("a goal", &|m| robot(m, &|r| r.goal.is_some() && r.observes_goal()));
+    has("a goal", &|m| {
+        robot(m, &|r| r.goal.is_some() && r.observes_goal())
+    });
     has("a limit of acceleration", &|m| {
         robot(m, &|r| r.joints.iter().any(|j| j.acceleration_max.is_some()))
     });
