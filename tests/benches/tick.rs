@@ -291,7 +291,7 @@ impl Measured {
         let more = json!({
             "what": what, "trigger": case.trigger, "rate_hz": case.rate,
             "realtime_priority": case.realtime_priority, "missed_ticks": self.missed(),
-            "ticks": self.status.ticks, "node_p99_median_of_seconds_us": median, "node_p99_worst_second_us": worst,
+            "ticks": self.status.ticks, "node_p99_us": median, "node_p99_worst_second_us": worst,
             "unmatched": self.unmatched,
         });
         merge(&mut line, more);
