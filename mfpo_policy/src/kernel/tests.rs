@@ -90,6 +90,14 @@ fn reference_row(row: &[f32], p: NormParameters<'_>) -> Vec<f64> {
         .collect()
 }
 
+/// How many times LayerNorm amplifies the rounding of its moments: `E[x^2] / (E[x^2] - E[x]^2 + eps)`.
+fn amplification(row: &[f32], p: NormParameters<'_>) -> f64 {
+    let n = row.len() as f64;
+    let x = || row.iter().zip(p.bias).map(|(a, b)| f64::from(*a) + f64::from(*b));
+    let (mean, squares) = (x().sum::<f64>() / n, x().map(|v| v * v).sum::<f64>() / n);
+    squares / ((squares - mean * mean).max(0.0) + 1e-6)
+}
+
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     use rand::{Rng, SeedableRng};
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
@@ -227,9 +235,9 @@ proptest! {
             dispatch_to(set, NormGelu { z: &mut got, p });
             for (r, row) in z.chunks_exact(width).enumerate() {
                 let want = reference_row(row, p);
+                // One column is its own mean, whatever it is divided by.
+                let tolerance = if width == 1 { 5e-3 } else { 2e-5 + 1e-6 * amplification(row, p) };
                 for c in 0..width {
-                    // One column makes LayerNorm divide by sqrt(eps): rounding noise is amplified a thousandfold.
-                    let tolerance = if width < 3 { 5e-3 } else { 2e-4 };
                     prop_assert!((f64::from(got[r * width + c]) - want[c]).abs() < tolerance);
                 }
             }
