@@ -92,14 +92,12 @@ impl Service {
         }
     }
 
-    /// A refused bundle is worth a recording; what was saved is told.
+    /// What has gone wrong outside of the ticks is worth a recording; what was saved is told.
     pub fn look_after_recording(&mut self) {
-        let rejections = self.status.rejections;
-        if std::mem::replace(&mut self.recorded_rejections, rejections) < rejections
-            && let Some(recording) = &self.outputs.recording
-        {
-            let why = format!("a bundle was refused: {}", self.status.last_rejection);
-            recording.note(Note::Fault(why));
+        for mishap in self.status.take_mishaps() {
+            if let Some(recording) = &self.outputs.recording {
+                recording.note(Note::Fault(mishap));
+            }
         }
         let waiting = std::mem::take(&mut self.saves);
         for (request, answer) in waiting {

@@ -118,8 +118,6 @@ pub struct Service {
     /// Who waits for the confirmation of a stop, and since when.
     pub(super) stops: Vec<(MonoTime, ServiceRequest<Trigger::Service>)>,
     pub(super) saves: Vec<Saving>,
-    /// Refusals that the recorder knows of.
-    pub(super) recorded_rejections: u64,
     pub(super) expected: Expected,
     pub(super) offers: Offers,
     pub(super) runs: Runs,
@@ -190,7 +188,6 @@ impl Service {
             pending: None,
             stops: Vec::new(),
             saves: Vec::new(),
-            recorded_rejections: 0,
             expected,
             loads: VecDeque::new(),
             looked_at: None,

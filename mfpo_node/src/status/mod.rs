@@ -191,6 +191,8 @@ pub struct Status {
     just_rejected: bool,
     /// That joints of a single publisher jump is in the log.
     knows_jumps: bool,
+    /// What has gone wrong outside of the ticks since it was last asked for.
+    mishaps: Vec<String>,
 }
 
 impl Status {
@@ -240,8 +242,12 @@ impl Status {
                 why,
             } => {
                 let joint = |index| self.command_joints.get(index).cloned().unwrap_or_default();
+                let is_overtaken = why == Why::Overtaken;
                 let why = swap::explain(&why, joint);
                 self.swap.returned(&given_up, &why);
+                if !is_overtaken {
+                    self.mishaps.push(self.swap.last_return().to_owned());
+                }
                 if self.previous.as_ref() == Some(&current) {
                     self.previous = None;
                 }
@@ -312,7 +318,10 @@ impl Status {
     pub fn note_standstill(&mut self, standstill: Option<u64>) {
         let before = std::mem::replace(&mut self.standstill, standstill);
         match (before, self.standstill_in_words()) {
-            (None, Some(words)) => tracing::error!("{words}"),
+            (None, Some(words)) => {
+                tracing::error!("{words}");
+                self.mishaps.push(words);
+            }
             (Some(_), None) => tracing::warn!("the control thread goes on"),
             _ => {}
         }
@@ -349,7 +358,14 @@ impl Status {
         self.rejections += 1;
         self.just_rejected = true;
         self.last_rejection = reason.to_owned();
+        self.mishaps.push(format!("a bundle was refused: {reason}"));
         tracing::warn!("bundle refused, the running policy is untouched: {reason}");
+    }
+
+    /// What has gone wrong since it was last asked for and shows in no tick: a refused bundle, a policy that was given up in
+    /// its swap, a control thread that stands still.
+    pub fn take_mishaps(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.mishaps)
     }
 
     /// One line that says what the node does and, where it does not act, why.

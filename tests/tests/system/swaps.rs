@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 
 /// A robot that the policy of this file commands, with its elbow at this position.
 fn moving(env: &TestEnv, first: &[u8], elbow: f64) -> (Peer, Process) {
-    let policy = env.file("first", first);
+    moving_with(env, first, elbow, &[])
+}
+
+/// The same, with parameters.
+fn moving_with(env: &TestEnv, first: &[u8], elbow: f64, parameters: &[&str]) -> (Peer, Process) {
+    let policy = format!("policy:={}", env.file("first", first).display());
     let mut peer = env.peer("");
-    let control = env.control(&[&format!("policy:={}", policy.display())]);
+    let control = env.control(&[&[policy.as_str()], parameters].concat());
     peer.repeat_states("both", &states(&["elbow", "wrist"], &[elbow, 0.2], &[0.0, 0.0]));
     peer.active();
     // What the policy does is known after a while.
@@ -65,7 +70,9 @@ fn a_policy_under_which_limits_trip_is_returned_from_with_the_reason() {
     let env = TestEnv::new();
     let spec = two_joints(CommandInterface::Effort);
     // The elbow is at the end of its range: the first policy pulls it back, the second pushes it further out.
-    let (mut peer, control) = moving(&env, &sealed_of_one_action(&spec, 1, -1.0), 1.0);
+    let folder = format!("record.folder:={}", env.path("recordings").display());
+    let parameters = [folder.as_str(), "record.mode:=before_fault"];
+    let (mut peer, control) = moving_with(&env, &sealed_of_one_action(&spec, 1, -1.0), 1.0, &parameters);
     peer.offer(&env.file("v2", &sealed_of_one_action(&spec, 2, 1.0)));
     let status = peer.status("version 1 acts again", |s| s["swap_returns"] == 1);
     assert_eq!(
@@ -83,6 +90,8 @@ fn a_policy_under_which_limits_trip_is_returned_from_with_the_reason() {
         ],
     );
     control.says(&["given up in its probation"]);
+    // Whether a recording begins for it or one goes on that a missed tick or the filter began.
+    control.says(&["recording", "(version 2 of run", "given up in its probation"]);
     let records = peer.next("policy/action", 20);
     assert!(
         records[2..]
