@@ -96,6 +96,8 @@ struct Group {
     label: String,
     /// The last step at which every run was measured, and the return of each seed there.
     last: Option<(u64, Vec<f64>)>,
+    /// The last step at which only some of them were measured, where that is a later one: it is not drawn.
+    beyond: Option<u64>,
     /// Place, mean, lowest and highest return over the seeds.
     points: Vec<(f64, f64, f64, f64)>,
 }
@@ -195,6 +197,7 @@ fn groups(runs: &[RunCurve], along: Along) -> Vec<Group> {
         .map(|(first, members)| Group {
             label: label(first, runs, several_tasks, &members),
             last: last(&members),
+            beyond: beyond(&members),
             points: points(&members, along),
         })
         .collect()
@@ -242,6 +245,14 @@ fn last(members: &[&RunCurve]) -> Option<(u64, Vec<f64>)> {
     steps.find_map(|step| Some((step, returns_at(members, step)?)))
 }
 
+/// The last step at which any member was measured, where the others were not.
+fn beyond(members: &[&RunCurve]) -> Option<u64> {
+    let ends = members.iter().filter_map(|run| run.evaluations.last());
+    let farthest = ends.map(|(step, ..)| *step).max();
+    let common = last(members).map(|(step, _)| step);
+    farthest.filter(|_| farthest > common)
+}
+
 /// The return of each seed at `step`, where every member was measured then; of a seed with several runs their mean: it is
 /// no more evidence than one.
 fn returns_at(members: &[&RunCurve], step: u64) -> Option<Vec<f64>> {
@@ -254,14 +265,20 @@ fn returns_at(members: &[&RunCurve], step: u64) -> Option<Vec<f64>> {
     Some(of_seeds.values().map(mean).collect())
 }
 
-/// For each curve its last returns in a line: their interquartile mean with the 95 % interval of a bootstrap over seeds.
+/// For each curve its last returns in a line: their interquartile mean with the 95 % interval of a bootstrap over seeds, and
+/// how far some of its runs have come that the others have not.
 pub fn summary(runs: &[RunCurve]) -> String {
     let line = |group: &Group| {
-        let (step, returns) = group.last.as_ref()?;
+        let label = &group.label;
+        let cut = group.beyond.map_or_else(String::new, |step| {
+            format!("; left out: steps at which not all of them were measured, up to {step}")
+        });
+        let Some((step, returns)) = &group.last else {
+            return Some(format!("{label}: no step at which all were measured{cut}\n"));
+        };
         let Estimate { mean, low, high } = interquartile_mean(returns)?;
         Some(format!(
-            "{}: step {step}, interquartile mean {mean:.1} [{low:.1}, {high:.1}], lowest {:.1}\n",
-            group.label,
+            "{label}: step {step}, interquartile mean {mean:.1} [{low:.1}, {high:.1}], lowest {:.1}{cut}\n",
             returns.iter().copied().fold(f64::INFINITY, f64::min)
         ))
     };

@@ -6,15 +6,15 @@
 //! in good order, each with a checkpoint.
 
 use std::collections::VecDeque;
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -318,12 +318,14 @@ impl Run {
     /// Starts the process; false when the run is done already.
     fn start(&mut self, index: usize, plan: &Plan, news: &Sender<News>) -> anyhow::Result<bool> {
         let mut args = vec!["train".to_owned(), "--json-progress".to_owned()];
+        let mut how = "from its start";
         match std::mem::replace(&mut self.before, Ok(None))? {
             Some(saved) if saved.done => {
                 self.bar.abandon_with_message("done before");
                 return Ok(false);
             }
             Some(_) => {
+                how = "from its checkpoint";
                 args.push(format!("--resume={}", self.folder.display()));
                 args.extend(plan.go_on.iter().cloned());
             }
@@ -333,11 +335,7 @@ impl Run {
                 args.extend(plan.start.iter().cloned());
             }
         }
-        let cannot_write = || format!("cannot write {}", self.log().display());
-        // After what the run has said before it was stopped.
-        let log = OpenOptions::new().create(true).append(true).open(self.log());
-        let log = log.with_context(cannot_write)?;
-        self.logged = log.metadata().with_context(cannot_write)?.len();
+        let log = self.open_log(how)?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         // A group of its own: Ctrl-C reaches this program only, which tells each child once.
         let mut child = Command::new(program)
@@ -354,6 +352,22 @@ impl Run {
         let news = news.clone();
         thread::spawn(move || listen(index, out, &news));
         Ok(true)
+    }
+
+    /// Its log, where this child's words come after those of earlier attempts and a line that says when it began again.
+    fn open_log(&mut self, how: &str) -> anyhow::Result<File> {
+        let path = self.log();
+        let mut open = || -> std::io::Result<File> {
+            let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
+            if log.metadata()?.len() > 0 {
+                let now = humantime::format_rfc3339_seconds(SystemTime::now());
+                // Whoever was killed may have left half a line.
+                writeln!(log, "\n--- {now} begun again, {how} ---")?;
+            }
+            self.logged = log.metadata()?.len();
+            Ok(log)
+        };
+        open().with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn show(&self, report: &Report) {

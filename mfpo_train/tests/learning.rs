@@ -1,32 +1,17 @@
 //! Whole trainings on the real task: environment, replay buffer, learner, bundle, evaluation.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use mfpo_train::config::TrainConfig;
-use mfpo_train::progress::ProgressMode;
-use mfpo_train::train::{Options, Outcome, train};
+use mfpo_train::train::{Outcome, train};
+
+mod training;
 
 /// A training on `swing_arm` into `folder`; `change` edits the configuration.
 fn run(folder: &Path, seed: u64, change: impl Fn(&mut TrainConfig)) -> Outcome {
     let mut config = TrainConfig::load("swing_arm", None, &[]).unwrap();
     change(&mut config);
-    train(Options {
-        task: "swing_arm".to_owned(),
-        config,
-        seed,
-        folder: folder.to_owned(),
-        progress: ProgressMode::Quiet,
-        sink: None,
-        signing_key: None,
-        checkpoint: None,
-        until_success: None,
-        films: None,
-        least: std::time::Duration::ZERO,
-        stop: Arc::new(AtomicBool::new(false)),
-    })
-    .unwrap()
+    train(training::options("swing_arm", config, seed, folder)).unwrap()
 }
 
 /// A training that ends before it has begun well.

@@ -1,16 +1,15 @@
 //! Each option beside the paper's settings does what docs/options.md says, and nothing while it is off.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 use mfpo_train::algorithm::{self, Algorithm, TrainedPolicy};
 use mfpo_train::config::TrainConfig;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner, RandomDraws, Trace};
-use mfpo_train::progress::ProgressMode;
 use mfpo_train::replay_buffer::{Batch, Transition};
-use mfpo_train::train::{Options, Outcome, train};
+use mfpo_train::train::{Outcome, train};
+
+mod training;
 
 const SIZES: (usize, usize) = (5, 2);
 
@@ -200,21 +199,8 @@ fn run(folder: &Path, overrides: &[&str]) -> Outcome {
         .chain(overrides)
         .map(|text| (*text).to_owned())
         .collect();
-    train(Options {
-        task: "swing_arm".to_owned(),
-        config: TrainConfig::load("swing_arm", None, &overrides).unwrap(),
-        seed: 1,
-        folder: folder.to_owned(),
-        progress: ProgressMode::Quiet,
-        sink: None,
-        signing_key: None,
-        checkpoint: None,
-        until_success: None,
-        films: None,
-        least: std::time::Duration::ZERO,
-        stop: Arc::new(AtomicBool::new(false)),
-    })
-    .unwrap()
+    let config = TrainConfig::load("swing_arm", None, &overrides).unwrap();
+    train(training::options("swing_arm", config, 1, folder)).unwrap()
 }
 
 #[test]
@@ -313,20 +299,7 @@ fn options_of_the_task_reach_the_task() {
     assert_eq!(config("task.frame_skip=4").task["frame_skip"], 4);
     let folder = tempfile::tempdir().unwrap();
     let run = |task: &str, set: &str, name: &str| {
-        train(Options {
-            task: task.to_owned(),
-            config: config(set),
-            seed: 1,
-            folder: folder.path().join(name),
-            progress: ProgressMode::Quiet,
-            sink: None,
-            signing_key: None,
-            checkpoint: None,
-            until_success: None,
-            films: None,
-            least: std::time::Duration::ZERO,
-            stop: Arc::new(AtomicBool::new(false)),
-        })
+        train(training::options(task, config(set), 1, &folder.path().join(name)))
     };
     let text = run("InvertedPendulum-v5", "task.frame_skp=4", "a")
         .unwrap_err()

@@ -1,21 +1,17 @@
 //! The README's task of one's own: it is the file in `examples/`, it obeys the laws of an environment, and it trains.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-
 use mfpo_policy::bundle;
 use mfpo_sim::physics::Physics;
 use mfpo_sim::tasks::{Benchmark, BenchmarkTask};
 use mfpo_sim::{EnvOptions, FullState, SimError, TaskOptions, registry};
 use mfpo_train::config::TrainConfig;
-use mfpo_train::progress::ProgressMode;
-use mfpo_train::train::{Options, train};
+use mfpo_train::train::train;
 use rand_chacha::ChaCha8Rng;
 
 #[path = "../examples/ball_on_beam.rs"]
 #[allow(dead_code)]
 mod ball_on_beam;
+mod training;
 
 #[test]
 fn the_readme_shows_the_example_word_for_word() {
@@ -62,21 +58,8 @@ fn an_added_task_trains_and_leaves_bundles_of_its_own() {
         "learner.hidden_sizes=[16, 16]",
         "learner.batch_size=16",
     ];
-    let outcome = train(Options {
-        task: "ball_on_beam".to_owned(),
-        config: TrainConfig::load("ball_on_beam", Some("swing_arm"), &sets.map(str::to_owned)).unwrap(),
-        seed: 3,
-        folder: folder.path().to_owned(),
-        progress: ProgressMode::Quiet,
-        sink: None,
-        signing_key: None,
-        checkpoint: None,
-        until_success: None,
-        films: None,
-        least: Duration::ZERO,
-        stop: Arc::new(AtomicBool::new(false)),
-    })
-    .unwrap();
+    let config = TrainConfig::load("ball_on_beam", Some("swing_arm"), &sets.map(str::to_owned)).unwrap();
+    let outcome = train(training::options("ball_on_beam", config, 3, folder.path())).unwrap();
     assert_eq!((outcome.steps, outcome.updates, outcome.version), (130, 30, 1));
     assert!((0.0..=250.0).contains(&outcome.evaluation.mean_return));
 

@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use mfpo_policy::bundle;
 use mfpo_policy::subject::Subject;
 use mfpo_train::config::TrainConfig;
-use mfpo_train::progress::ProgressMode;
 use mfpo_train::publish::{BundleSink, SealedBundle};
-use mfpo_train::train::{Options, train};
+use mfpo_train::train::train;
 use serde_json::Value;
 use tempfile::TempDir;
+
+mod training;
 
 const SMALL: [&str; 6] = [
     "run.random_steps=100",
@@ -228,22 +226,10 @@ impl BundleSink for NoBundle {
 #[test]
 fn nodes_are_not_sent_bundles_of_a_task_without_a_robot() {
     let folder = tempfile::tempdir().unwrap();
-    let text = train(Options {
-        task: "HalfCheetah-v5".into(),
-        config: TrainConfig::load("HalfCheetah-v5", None, &[]).unwrap(),
-        seed: 0,
-        folder: folder.path().into(),
-        checkpoint: None,
-        progress: ProgressMode::Quiet,
-        sink: Some(Box::new(NoBundle)),
-        signing_key: None,
-        until_success: None,
-        films: None,
-        least: Duration::ZERO,
-        stop: Arc::new(AtomicBool::new(false)),
-    })
-    .unwrap_err()
-    .to_string();
+    let config = TrainConfig::load("HalfCheetah-v5", None, &[]).unwrap();
+    let mut options = training::options("HalfCheetah-v5", config, 0, folder.path());
+    options.sink = Some(Box::new(NoBundle));
+    let text = train(options).unwrap_err().to_string();
     assert!(
         text.contains("'HalfCheetah-v5' has no robot; leave --topic out"),
         "{text}"

@@ -217,21 +217,8 @@ fn download(workspace: &Workspace, venv: &Venv) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let list = folder.join("requirements.txt");
     fs::write(&list, WHEELS).with_context(|| format!("cannot write {}", list.display()))?;
-    let mut command = Command::new(venv.program("python3"));
-    venv::clean(&mut command)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--no-deps",
-            "--no-input",
-            "--progress-bar",
-            "off",
-        ])
-        .args(["--disable-pip-version-check", "--target"])
-        .arg(folder.join("wheels"))
-        .arg("-r")
-        .arg(&list);
+    let mut command = venv::pip(&venv.program("python3"), &list);
+    command.arg("--target").arg(folder.join("wheels"));
     process::run_logged(workspace, "cuda-pip", &mut command, |line| venv::show(&step, line)).context(
         "pip could not install CUDA; is the network there, and 2 GB free? A toolkit that is installed already serves as \
          well: set CUDA_HOME to its folder",

@@ -1,7 +1,7 @@
 //! The programs that a benchmark is compared with, each in an environment of Python of its own, installed on request.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use crate::process;
 use crate::progress::Step;
 use crate::python::Python;
 use crate::stamp::{self, Stamp};
-use crate::venv::clean;
+use crate::venv;
 use crate::workspace::Workspace;
 
 /// The Python that runs the peers of the benchmark `name`; installs what `benches/peers/NAME.txt` asks for where it is
@@ -37,19 +37,14 @@ pub fn install(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     stamp::remove_folder(&folder)?;
     let step = Step::begin(
         format!("Installing the peers of bench {name}"),
-        count(&requirements),
+        venv::count(&requirements),
     );
     let base = Python::find(workspace).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut venv = Command::new(&base.program);
-    clean(&mut venv).args(["-m", "venv"]).arg(&folder);
-    process::run_logged(workspace, "peers-venv", &mut venv, |_| ())?;
-    let mut pip = pip(&python, &list);
-    let collected = |line: &str| {
-        if let Some(package) = line.strip_prefix("Collecting ") {
-            step.advance(package.split(' ').next().unwrap_or_default());
-        }
-    };
-    process::run_logged(workspace, "peers-pip", &mut pip, collected).context(
+    let mut make = Command::new(&base.program);
+    venv::clean(&mut make).args(["-m", "venv"]).arg(&folder);
+    process::run_logged(workspace, "peers-venv", &mut make, |_| ())?;
+    let mut pip = venv::pip(&python, &list);
+    process::run_logged(workspace, "peers-pip", &mut pip, |line| venv::show(&step, line)).context(
         "pip could not install the peers; is the network there? Without --peers the benchmark runs alone",
     )?;
     step.done();
@@ -58,36 +53,11 @@ pub fn install(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Installs what `list` asks for into the environment of `python`, whatever the user has set for pip.
-fn pip(python: &Path, list: &Path) -> Command {
-    let mut pip = Command::new(python);
-    clean(&mut pip)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--no-deps",
-            "--no-input",
-            "--progress-bar",
-            "off",
-            "-r",
-        ])
-        .arg(list);
-    pip
-}
-
-fn count(requirements: &str) -> u64 {
-    requirements.lines().filter(|line| line.contains("==")).count() as u64
-}
-
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::process::Command;
-
-    use super::pip;
 
     /// Files of benches/peers whose name ends so.
     fn files(extension: &str) -> Vec<PathBuf> {
@@ -97,19 +67,6 @@ mod tests {
         found.retain(|path| path.extension().is_some_and(|e| e == extension));
         assert!(!found.is_empty(), "no .{extension} in {}", folder.display());
         found
-    }
-
-    #[test]
-    fn what_the_user_has_set_for_pip_does_not_reach_the_peers() {
-        let pip = pip(Path::new("python3"), Path::new("list.txt"));
-        let cleared: Vec<_> = pip
-            .get_envs()
-            .filter(|(_, value)| value.is_none())
-            .map(|(name, _)| name)
-            .collect();
-        for name in ["PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PYTHONPATH"] {
-            assert!(cleared.contains(&OsStr::new(name)), "{name}: {cleared:?}");
-        }
     }
 
     #[test]

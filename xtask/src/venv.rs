@@ -124,20 +124,7 @@ impl Venv {
         let step = Step::begin(format!("Downloading {what}"), count(&self.requirements));
         let list = self.folder.join("requirements.txt");
         fs::write(&list, &self.requirements).with_context(|| format!("cannot write {}", list.display()))?;
-        let mut command = Command::new(self.program("python3"));
-        clean(&mut command)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--no-deps",
-                "--no-input",
-                "--progress-bar",
-                "off",
-            ])
-            .arg("--disable-pip-version-check")
-            .arg("-r")
-            .arg(&list);
+        let mut command = pip(&self.program("python3"), &list);
         process::run_logged(workspace, "pip", &mut command, |line| show(&step, line)).context(
             "pip could not install the wheels; is the network there, and 1 GB free? (A mirror is set with PIP_INDEX_URL, \
              a folder of wheels with PIP_FIND_LINKS.) The set-up goes on where it stopped when it is run again",
@@ -147,19 +134,44 @@ impl Venv {
     }
 }
 
+/// What a user may have set that would send packages elsewhere, install none of them, or others than the list names. What
+/// says whence they come, and through what (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CERT, PIP_PROXY, pip.conf), stays in force.
+const NOT_OURS: [&str; 15] = [
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PIP_USER",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+    "PIP_PYTHON",
+    "PIP_DRY_RUN",
+    "PIP_REQUIRE_VIRTUALENV",
+    "PIP_REQUIRE_HASHES",
+    "PIP_REQUIREMENT",
+    "PIP_CONSTRAINT",
+    "PIP_EDITABLE",
+    "PIP_PLATFORM",
+    "PIP_PYTHON_VERSION",
+];
+
 /// The user's own Python settings do not reach into the environment.
 pub fn clean(command: &mut Command) -> &mut Command {
-    for name in [
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "PIP_USER",
-        "PIP_TARGET",
-        "PIP_PREFIX",
-        "PIP_REQUIRE_HASHES",
-    ] {
+    for name in NOT_OURS {
         command.env_remove(name);
     }
     command
+}
+
+/// The pip of `python`, a program of a virtual environment: installs exactly what `list` names, into that environment
+/// where the caller adds no `--target`.
+pub fn pip(python: &Path, list: &Path) -> Command {
+    let mut pip = Command::new(python);
+    clean(&mut pip)
+        // `--no-user` is for a pip.conf that says `user`.
+        .args(["-m", "pip", "install", "--no-deps", "--no-input", "--no-user"])
+        .args(["--progress-bar", "off", "--disable-pip-version-check", "-r"])
+        .arg(list);
+    pip
 }
 
 /// Shows which package pip is at.
@@ -181,7 +193,36 @@ pub fn count(requirements: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{ROS, TOOLS};
+    use std::ffi::OsStr;
+    use std::path::Path;
+
+    use super::{ROS, TOOLS, pip};
+
+    #[test]
+    fn where_packages_go_is_not_the_users_to_say_and_whence_they_come_is() {
+        let pip = pip(Path::new("python3"), Path::new("list.txt"));
+        let changed: Vec<_> = pip.get_envs().collect();
+        for name in [
+            "PIP_USER",
+            "PIP_TARGET",
+            "PIP_PREFIX",
+            "PIP_REQUIRE_VIRTUALENV",
+            "PYTHONPATH",
+        ] {
+            assert!(changed.contains(&(OsStr::new(name), None)), "{name}: {changed:?}");
+        }
+        for name in [
+            "PIP_INDEX_URL",
+            "PIP_EXTRA_INDEX_URL",
+            "PIP_FIND_LINKS",
+            "PIP_CERT",
+            "PIP_PROXY",
+            "PIP_CONFIG_FILE",
+        ] {
+            let is_changed = changed.iter().any(|(changed, _)| *changed == OsStr::new(name));
+            assert!(!is_changed, "{name}: {changed:?}");
+        }
+    }
 
     #[test]
     fn every_requirement_is_pinned_to_one_version() {

@@ -174,14 +174,16 @@ fn safety() -> Vec<Declared> {
         Declared::new(
             "fallback",
             text("auto"),
-            "Command while states are stale: auto, hold (position), ramp (velocity), damp (effort), zero (velocity, effort)",
+            "Command while the policy may not act (stale states, no heartbeat, ~/stop, the guard): auto, hold (position), ramp \
+             (velocity), damp (effort), zero (velocity, effort); auto is the one named for the robot's interface",
         )
         .check(fallback, "one that fits the robot's command interface")
         .at_run_time(),
         Declared::new(
             "damping",
             Value::Double(0.0),
-            "Damping of the effort fallback [N m s/rad]; 0 is full effort at full speed",
+            "Damping of the effort fallback [N m s/rad, N s/m for a prismatic joint]; 0 is not undamped: each joint's largest effort \
+             over its largest speed",
         )
         .check(not_negative, "from 0")
         .range(Range::Double(0.0, 1e6))
@@ -189,7 +191,8 @@ fn safety() -> Vec<Declared> {
         Declared::new(
             "fallback_effort",
             Value::DoubleArray(Vec::new()),
-            "What the effort fallback adds its damping to, and commands alone where a velocity is not fresh [N m]: one for \
+            "What the effort fallback adds its damping to, and commands alone where a velocity is not fresh [N m, N for a \
+             prismatic joint]: one for \
              each action joint in the policy's order, as a rule what holds the robot up at rest; empty is zero",
         )
         .check(finite_numbers, "as many as the policy's action joints, or none; only with damp")
@@ -212,7 +215,8 @@ fn safety() -> Vec<Declared> {
         Declared::new(
             "fade_in",
             Value::Double(0.2),
-            "Time over which the policy's command takes over on activation, after a fallback and on a swap [s]; 0 is at once",
+            "Time over which the policy's command takes over on activation, after a fallback and on a \
+             swap without a blend [s]; 0 is at once",
         )
         .check(not_negative, "from 0")
         .range(Range::Double(0.0, 60.0))
@@ -255,7 +259,7 @@ fn swaps() -> Vec<Declared> {
         Declared::new(
             "swap.interventions_rise",
             Value::Double(0.5),
-            "Part of the ticks on probation in which a limit may trip beyond the habit of the policy before [1]",
+            "Part of the ticks on probation, 0 to 1, in which a limit may trip beyond the habit of the policy before [1]",
         )
         .check(not_negative, "from 0")
         .range(Range::Double(0.0, 1.0))
@@ -284,7 +288,7 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.position_margin",
             Value::Double(0.0),
-            "Kept away from each position limit of the policy's robot [rad]",
+            "Kept away from each position limit of the policy's robot [rad, m for a prismatic joint]",
         )
         .check(not_negative, "less than half the range of every joint")
         .range(Range::Double(0.0, 100.0))
@@ -308,7 +312,8 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.command_rate_max",
             Value::Double(0.0),
-            "Largest rate of change of a command [rad/s, rad/s^2 or N m/s]; 0 is the robot's own",
+            "Largest rate of change of a command [per second in its own unit: rad/s, rad/s^2 or N m/s, m or N for a prismatic \
+             joint]; 0 is the robot's own, a larger one than that changes nothing",
         )
         .check(not_negative, "from 0")
         .range(largest)
@@ -316,7 +321,8 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.acceleration_max",
             Value::Double(0.0),
-            "Largest acceleration of a commanded position or velocity [rad/s^2]; 0 is the robot's own",
+            "Largest acceleration of a commanded position or velocity [rad/s^2, m/s^2 for a prismatic joint]; 0 is the robot's own, \
+             a larger one than that changes nothing",
         )
         .check(not_negative, "from 0")
         .range(largest)
@@ -400,7 +406,7 @@ fn recording() -> Vec<Declared> {
         Declared::new(
             "record.megabytes_max",
             Value::Integer(4000),
-            "What the node's recordings may take in the folder [MB]; the oldest are removed",
+            "What the node's recordings may take in the folder [MB]; the oldest are removed, those of faults too",
         )
         .check(megabytes, "from 4")
         .range(Range::Integer(4, 10_000_000)),
@@ -419,7 +425,7 @@ fn diagnostics() -> Vec<Declared> {
         threshold(
             "diagnostics.threshold.periodicity.mean_error.warn",
             5.0,
-            "Difference between the rate and its average at which /diagnostics warns [Hz]",
+            "Difference between the control rate and the measured average at which /diagnostics warns [Hz]",
         ),
         threshold(
             "diagnostics.threshold.periodicity.mean_error.error",
@@ -429,7 +435,7 @@ fn diagnostics() -> Vec<Declared> {
         threshold(
             "diagnostics.threshold.periodicity.standard_deviation.warn",
             5.0,
-            "Standard deviation of the rate at which /diagnostics warns [Hz]",
+            "Standard deviation of the measured rate at which /diagnostics warns [Hz]",
         ),
         threshold(
             "diagnostics.threshold.periodicity.standard_deviation.error",

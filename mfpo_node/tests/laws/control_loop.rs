@@ -1,6 +1,6 @@
 //! The control loop, step by step.
 
-use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings, Tuning};
+use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings};
 use mfpo_node::joint_states::JointStates;
 use mfpo_node::safety::Verdict;
 use mfpo_node::time::MonoTime;
@@ -10,7 +10,8 @@ use mfpo_policy::sampler::Depth;
 use mfpo_policy::spec::CommandInterface;
 
 use super::support::{
-    MS, allocations, at, best_of, bundle_with_critics, control_loop, expected, policy, robot, send, settings,
+    MS, allocations, at, best_of, best_within, bundle_with_critics, control_loop, expected, policy, robot,
+    sampled, send, settings,
 };
 
 /// What a step sent, and whether the fallback did; `None` when nothing was sent.
@@ -137,13 +138,7 @@ fn asked(control: &mut ControlLoop, states: &mut JointStates) -> Vec<(Vec<f32>, 
 fn every_action_can_be_given_again_from_its_observation_draw_and_depth() {
     let spec = robot(CommandInterface::Effort);
     for compute_budget in [0, 1, 1_000_000_000] {
-        let (mut control, mut states) = best_of(12, &spec);
-        let settings_now = Settings {
-            candidates: 12,
-            compute_budget,
-            ..settings()
-        };
-        control.tune(&mut Tuning::new(&spec, settings_now).unwrap());
+        let (mut control, mut states) = best_within(compute_budget, 12, &spec);
         let expected = Expected::new(String::new(), None, 12, Vec::new());
         let mut again = expected.validate(&bundle_with_critics(&spec, "run", 1)).unwrap();
         let mut noise = NormalNoise::new(settings().seed);
@@ -305,25 +300,13 @@ fn a_step_within_a_budget_allocates_nothing_however_far_it_gets() {
     let spec = robot(CommandInterface::Effort);
     // ns, and the most actions that are sampled in one tick.
     for (compute_budget, expected) in [(1, 1), (1_000_000_000, 12)] {
-        let (mut control, mut states) = best_of(12, &spec);
-        let settings = Settings {
-            candidates: 12,
-            compute_budget,
-            ..settings()
-        };
-        control.tune(&mut Tuning::new(&spec, settings).unwrap());
+        let (mut control, mut states) = best_within(compute_budget, 12, &spec);
         let mut most: usize = 0;
         for _ in 0..100 {
             // A budget is of real time.
             let now = MonoTime::now();
             send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
-            let count = allocations(|| {
-                if let Decision::Command(tick) = control.step(&states, now)
-                    && let Some(asked) = tick.asked
-                {
-                    most = most.max(asked.depth.candidates);
-                }
-            });
+            let count = allocations(|| most = most.max(sampled(&control.step(&states, now))));
             assert_eq!(count, 0);
         }
         assert_eq!(most, expected, "{compute_budget} ns");

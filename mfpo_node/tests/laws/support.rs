@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use candle_core::Device;
-use mfpo_node::control_loop::{ControlLoop, Settings};
+use mfpo_node::control_loop::{ControlLoop, Decision, Settings, Tuning};
 use mfpo_node::joint_states::{JointStateMessage, JointStates, Refusal};
 use mfpo_node::probe::ProbeSettings;
 use mfpo_node::safety::{FallbackChoice, Tightening};
@@ -218,6 +218,26 @@ pub fn best_of(candidates: usize, spec: &RobotSpec) -> (ControlLoop, JointStates
     };
     let control = ControlLoop::new(spec, Box::new(policy), settings).unwrap();
     (control, JointStates::new(spec, STALE_AFTER))
+}
+
+/// [`best_of`] as many as fit into `compute_budget`, ns; 0 is all of them.
+pub fn best_within(compute_budget: u64, candidates: usize, spec: &RobotSpec) -> (ControlLoop, JointStates) {
+    let (mut control, states) = best_of(candidates, spec);
+    let settings = Settings {
+        candidates,
+        compute_budget,
+        ..settings()
+    };
+    control.tune(&mut Tuning::new(spec, settings).unwrap());
+    (control, states)
+}
+
+/// Actions that a step has sampled; 0 where the policy was not asked.
+pub fn sampled(decision: &Decision<'_>) -> usize {
+    match decision {
+        Decision::Command(tick) => tick.asked.map_or(0, |asked| asked.depth.candidates),
+        Decision::Wait(_) => 0,
+    }
 }
 
 /// A policy with a guard: three ticks in a row in which four candidates are spread by more than `spread_max`.

@@ -5,7 +5,7 @@
 
 use std::process::ExitStatus;
 
-use mfpo_node::control_loop::{ControlLoop, Decision, Settings, Tuning};
+use mfpo_node::control_loop::{ControlLoop, Decision, Settings};
 use mfpo_node::joint_states::{JointStateMessage, JointStates};
 use mfpo_node::probe::{Mode, Probe};
 use mfpo_node::time::MonoTime;
@@ -14,7 +14,8 @@ use mfpo_policy::spec::CommandInterface;
 
 use super::stages::STAGES;
 use super::support::{
-    STALE_AFTER, at, best_of, control_loop, guarded, policy, probing, reaching, robot, send, settings,
+    STALE_AFTER, at, best_of, best_within, control_loop, guarded, policy, probing, reaching, robot, sampled,
+    send, settings,
 };
 
 const INTERFACES: [CommandInterface; 3] = [
@@ -163,13 +164,7 @@ fn a_step_within_a_budget_reads_the_clock_and_makes_no_system_call_however_far_i
     // ns, and the most actions that are sampled in one tick.
     for (compute_budget, candidates) in [(1, 1), (1_000_000_000, 12)] {
         let spec = robot(CommandInterface::Effort);
-        let (mut control, mut states) = best_of(12, &spec);
-        let settings = Settings {
-            candidates: 12,
-            compute_budget,
-            ..settings()
-        };
-        control.tune(&mut Tuning::new(&spec, settings).unwrap());
+        let (mut control, mut states) = best_within(compute_budget, 12, &spec);
         let names = names();
         let ended = reading_the_clock(|| {
             let mut most: usize = 0;
@@ -179,11 +174,7 @@ fn a_step_within_a_budget_reads_the_clock_and_makes_no_system_call_however_far_i
                 if report(&mut states, &names, 0.0, now) > 0 {
                     return 98;
                 }
-                if let Decision::Command(tick) = control.step(&states, now)
-                    && let Some(asked) = tick.asked
-                {
-                    most = most.max(asked.depth.candidates);
-                }
+                most = most.max(sampled(&control.step(&states, now)));
             }
             most as u8
         });

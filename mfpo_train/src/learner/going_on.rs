@@ -104,6 +104,13 @@ impl MfpoLearner {
         if new == now {
             return Ok(());
         }
+        tracing::info!(
+            "value support {:.2} to {:.2}, as the configuration says; so far it was {:.2} to {:.2}",
+            new.minimum,
+            new.maximum,
+            now.minimum,
+            now.maximum
+        );
         self.move_support(new)
     }
 }

@@ -42,6 +42,12 @@ fn seeds_are_one_curve_and_what_differs_is_named() {
         text.starts_with("MFPO (mean and range of 2 seeds): step 10, interquartile mean 6.0 [4.0, 8.0]"),
         "{text}"
     );
+    let told: Vec<bool> = text.lines().map(|line| line.contains("left out")).collect();
+    assert_eq!(told, [true, false, false], "{text}");
+    assert!(
+        text.contains("not all of them were measured, up to 20\n"),
+        "{text}"
+    );
     let folder = tempfile::tempdir().unwrap();
     draw(&runs, Along::Seconds, &folder.path().join("plot.png")).unwrap();
     assert!(folder.path().join("plot.png").exists());
@@ -57,6 +63,17 @@ fn a_step_that_was_measured_twice_counts_once() {
     runs[1].evaluations.push((10, 3.0, 8.0));
     let groups = super::groups(&runs, Along::Steps);
     assert_eq!(groups[0].points[1..], [(10.0, 7.0, 6.0, 8.0)]);
+}
+
+#[test]
+fn runs_without_a_step_in_common_are_told_and_not_silently_left_out() {
+    let mut runs = [run(0, &[], &[1.0]), run(1, &[], &[3.0])];
+    runs[1].evaluations[0].0 = 7;
+    let text = summary(&runs);
+    assert!(
+        text.contains("no step at which all were measured") && text.contains("up to 7"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -43,9 +43,17 @@ fn several_seeds_are_runs_of_their_own_that_go_on_when_asked_again() {
         );
     }
     let log = std::fs::read_to_string(out.join("s0.log")).unwrap();
-    for words in ["training swing_arm with seed 0", "going on with swing_arm-"] {
-        assert!(log.contains(words), "{words}: {log}");
+    let mut told = log.as_str();
+    for words in [
+        "training swing_arm with seed 0",
+        "begun again, from its checkpoint ---",
+        "going on with swing_arm-",
+    ] {
+        let (_, rest) = told.split_once(words).unwrap_or_else(|| panic!("{words}: {log}"));
+        told = rest;
     }
+    let log = std::fs::read_to_string(out.join("s3.log")).unwrap();
+    assert!(!log.contains("begun again"), "{log}");
     for seed in 0..4 {
         assert_eq!(checkpoint_step(&out.join(format!("s{seed}"))), 140, "seed {seed}");
     }

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
 use mfpo_policy::device::DeviceName;
@@ -12,12 +10,14 @@ use mfpo_policy::parameters::Parameters;
 use mfpo_train::algorithm::Algorithm;
 use mfpo_train::config::TrainConfig;
 use mfpo_train::learner::Trace;
-use mfpo_train::progress::ProgressMode;
 use mfpo_train::publish::{BundleSink, SealedBundle};
 use mfpo_train::replay_buffer::Batch;
 use mfpo_train::sac::{SacConfig, SacLearner};
 use mfpo_train::train::{Options, Outcome, train};
 use serde_json::Value;
+
+#[path = "../training/mod.rs"]
+mod training;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden.json")).unwrap()
@@ -214,20 +214,8 @@ fn options(folder: &Path, seed: u64, overrides: &[&str]) -> Options {
         .chain(overrides)
         .map(|text| (*text).to_owned())
         .collect();
-    Options {
-        task: "swing_arm".to_owned(),
-        config: TrainConfig::load("swing_arm", None, &overrides).unwrap(),
-        seed,
-        folder: folder.to_owned(),
-        progress: ProgressMode::Quiet,
-        sink: None,
-        signing_key: None,
-        checkpoint: None,
-        until_success: None,
-        films: None,
-        least: std::time::Duration::ZERO,
-        stop: Arc::new(AtomicBool::new(false)),
-    }
+    let config = TrainConfig::load("swing_arm", None, &overrides).unwrap();
+    training::options("swing_arm", config, seed, folder)
 }
 
 fn run(folder: &Path, seed: u64, overrides: &[&str]) -> Outcome {
