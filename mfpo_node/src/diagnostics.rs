@@ -2,16 +2,15 @@
 //! figures behind it. Periodicity and execution time are those of ros2_control's controller_manager: average, standard
 //! deviation, smallest and largest of the last second, with thresholds by parameter.
 
+mod inputs;
+
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
 use crate::recording::Health;
-use crate::safety::{Rule, Verdict};
+use crate::safety::Rule;
 use crate::sim_time::SimTime;
-use crate::status::{Cause, DRY_RUN, Status, UNRECEIVED};
+use crate::status::{DRY_RUN, Status, UNRECEIVED};
 use crate::time::MonoTime;
-
-/// States that use up so much of `stale_timeout` are worth a warning.
-const NEAR: f64 = 0.5;
 
 /// How bad it is; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +87,8 @@ pub struct Sources<'a> {
     pub stale_timeout: f64,
     /// How long a heartbeat permits motion, s; 0 needs none.
     pub enable_timeout: f64,
+    /// How long a goal holds, s; 0 until the next one.
+    pub goal_timeout: f64,
     /// Simulated time, where the node goes by it.
     pub clock: Option<&'a SimTime>,
     /// When to warn.
@@ -101,7 +102,7 @@ pub fn diagnose(sources: &Sources<'_>, now: MonoTime) -> Vec<Diagnostic> {
     vec![
         control_loop(sources, now),
         policy(sources),
-        inputs(sources, now),
+        inputs::inputs(sources, now),
         connections(sources),
         safety(sources),
         recording(sources.recording.as_ref(), now),
@@ -280,100 +281,6 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
         message,
         values,
     }
-}
-
-fn inputs(sources: &Sources<'_>, now: MonoTime) -> Diagnostic {
-    let ages = sources.live.joint_ages(now);
-    let (level, message) = judge_clock(sources, now).unwrap_or_else(|| judge_inputs(sources, &ages));
-    Diagnostic {
-        name: "inputs",
-        level,
-        message,
-        values: input_values(sources, &ages, now),
-    }
-}
-
-fn input_values(sources: &Sources<'_>, ages: &[f64], now: MonoTime) -> Vec<(String, String)> {
-    let (status, live) = (sources.status, sources.live);
-    let of_joints = status.joint_names.iter().zip(ages);
-    let mut values: Vec<_> = of_joints
-        .map(|(name, age)| value(&format!("age.{name}"), age))
-        .collect();
-    let goal = live.goal();
-    values.push((
-        "goal".to_owned(),
-        goal.map_or_else(|| "none".to_owned(), |[x, y, z]| format!("{x:.4} {y:.4} {z:.4}")),
-    ));
-    values.extend(live.goal_age(now).map(|age| value("goal.age", age)));
-    if sources.enable_timeout > 0.0 {
-        let heartbeat = live.heartbeat(now);
-        let says = heartbeat.map_or_else(|| "none".to_owned(), |(permits, _)| permits.to_string());
-        values.push(value("enable", says));
-        values.extend(heartbeat.map(|(_, age)| value("enable.age", age)));
-    }
-    if let Some(clock) = sources.clock {
-        values.push(value("sim_time", clock.newest() as f64 * 1e-9));
-        let age = clock.rest(now).map(|rest| rest as f64 * 1e-9);
-        values.extend(age.map(|age| value("sim_time.age", age)));
-    }
-    values.extend([
-        value("refused_states", read(&live.refused_states)),
-        value("rate", status.rounds.rate),
-        value("longest_gap", status.rounds.longest_gap),
-        value("backlog", live.backlog()),
-    ]);
-    values
-}
-
-/// Simulated time that does not pass, in the words of the reason for which nothing is commanded by it.
-fn judge_clock(sources: &Sources<'_>, now: MonoTime) -> Option<(Level, String)> {
-    let stale_after = (sources.stale_timeout * 1e9) as u64;
-    let verdict = Verdict::of_clock(sources.clock?, stale_after, now)?;
-    Some((Level::Stale, sources.status.explain(&Cause::States(verdict))))
-}
-
-/// Silence is told, and what comes near to it: whoever is warned can act before the fallback has to.
-fn judge_inputs(sources: &Sources<'_>, ages: &[f64]) -> (Level, String) {
-    let silent: Vec<&str> = sources
-        .status
-        .joint_names
-        .iter()
-        .zip(ages)
-        .filter(|(_, age)| **age > sources.stale_timeout)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    if ages.is_empty() {
-        let message = "no policy says which joints to listen to";
-        return (Level::Stale, message.to_owned());
-    }
-    if !silent.is_empty() {
-        let silent = silent.join(", ");
-        return (Level::Stale, format!("no fresh state of joints [{silent}]"));
-    }
-    let much = NEAR * sources.stale_timeout;
-    let figures = [
-        (
-            sources.status.rounds.longest_gap,
-            "between two states of every joint, in the last second",
-        ),
-        (
-            sources.live.backlog(),
-            "longer than at best on their way: its publisher, a bridge or the network falls behind",
-        ),
-    ];
-    let told = figures.map(|(got, what)| (got > much).then(|| format!("{:.0} ms {what}", got * 1e3)));
-    let near: Vec<String> = told.into_iter().flatten().collect();
-    if near.is_empty() {
-        let oldest = ages.iter().copied().fold(0.0, f64::max) * 1e3;
-        let message = format!("every joint reports; the oldest state is {oldest:.0} ms old");
-        return (Level::Ok, message);
-    }
-    let message = format!(
-        "the states are near to being stale: {} (expected at most {:.0} ms, half of stale_timeout)",
-        near.join("; "),
-        much * 1e3
-    );
-    (Level::Warn, message)
 }
 
 fn connections(sources: &Sources<'_>) -> Diagnostic {

@@ -1,8 +1,11 @@
 //! The goal that somebody gives the robot while it runs, where its policy observes one. A goal in another frame than the
 //! policy's is refused, never taken for one in the right frame; so is one outside the range that the policy was trained for.
+//! It holds until the next one, or for a time: then whoever sends goals has to go on doing so, as with a heartbeat.
 
 use mfpo_policy::spec::{Axis, GoalSpec, RobotSpec};
 use thiserror::Error;
+
+use crate::time::MonoTime;
 
 /// Why a goal was refused.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -39,28 +42,51 @@ pub enum GoalRefusal {
     },
 }
 
+/// Why there is no goal to act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoGoal {
+    /// Nobody has given one, since the last deactivation at least.
+    Never,
+    /// The newest one is too old.
+    Late {
+        /// Its age, ns.
+        age: u64,
+        /// How long one holds, ns.
+        timeout: u64,
+    },
+}
+
 /// The goal of one robot.
 #[derive(Debug, Clone)]
 pub struct Goal {
     /// What goals there may be; `None` where the policy observes none.
     spec: Option<GoalSpec>,
-    position: Option<[f64; 3]>,
+    /// How long one holds, ns; 0 until the next one.
+    timeout: u64,
+    /// The newest one, m, and when it came.
+    given: Option<([f64; 3], MonoTime)>,
 }
 
 impl Goal {
-    /// No goal yet.
-    pub fn new(spec: &RobotSpec) -> Self {
+    /// No goal yet; each holds for `timeout` (ns), with 0 until the next one.
+    pub fn new(spec: &RobotSpec, timeout: u64) -> Self {
         Self {
             spec: spec.goal.clone().filter(|_| spec.observes_goal()),
-            position: None,
+            timeout,
+            given: None,
         }
     }
 
-    /// Takes a goal over; `true` where there was none before.
+    /// Changes how long a goal holds, ns; the one that is there, too.
+    pub const fn set_timeout(&mut self, timeout: u64) {
+        self.timeout = timeout;
+    }
+
+    /// Takes over a goal that has come `now`; `true` where there was none before.
     ///
     /// # Errors
-    /// A [`GoalRefusal`]; the goal before stays.
-    pub fn give(&mut self, frame: &str, position: [f64; 3]) -> Result<bool, GoalRefusal> {
+    /// A [`GoalRefusal`]; the goal before stays, and is as old as it was.
+    pub fn give(&mut self, frame: &str, position: [f64; 3], now: MonoTime) -> Result<bool, GoalRefusal> {
         let Some(spec) = &self.spec else {
             return Err(GoalRefusal::NotObserved);
         };
@@ -81,21 +107,32 @@ impl Goal {
                 });
             }
         }
-        Ok(self.position.replace(position).is_none())
+        Ok(self.given.replace((position, now)).is_none())
     }
 
     /// There is none any more: a robot that begins anew needs a new one.
     pub const fn forget(&mut self) {
-        self.position = None;
+        self.given = None;
     }
 
     /// The goal, m, in the frame of the policy's goals.
-    pub const fn position(&self) -> Option<[f64; 3]> {
-        self.position
+    pub fn position(&self) -> Option<[f64; 3]> {
+        self.given.map(|(position, _)| position)
     }
 
-    /// Does the policy need one that nobody has given?
-    pub const fn is_missing(&self) -> bool {
-        self.spec.is_some() && self.position.is_none()
+    /// Is there a goal to act on, where the policy needs one?
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn check(&self, now: MonoTime) -> Result<(), NoGoal> {
+        if self.spec.is_none() {
+            return Ok(());
+        }
+        let (_, at) = self.given.ok_or(NoGoal::Never)?;
+        let (age, timeout) = (now.since(at), self.timeout);
+        if timeout > 0 && age > timeout {
+            return Err(NoGoal::Late { age, timeout });
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! policy in [`weights`]; [`ros`] is the only part that knows ROS.
 
 pub mod agreement;
+pub mod arrivals;
 pub mod backlog;
 pub mod budget;
 pub mod causes;

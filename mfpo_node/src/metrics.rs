@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use mfpo_policy::sampler::Depth;
 
+use crate::arrivals::Arrivals;
 use crate::safety::{Rule, SafeCommand};
 use crate::time::MonoTime;
 
@@ -68,10 +69,8 @@ pub struct Live {
     pub refused_states: AtomicU64,
     /// Records that found the ring full: the percentiles lack them.
     pub lost_records: AtomicU64,
-    /// Times that every joint has reported anew.
-    rounds: AtomicU64,
-    /// When the last of these was, ns of the monotonic clock; 0 where none was.
-    last_round: AtomicU64,
+    /// When every joint had reported anew.
+    pub(crate) rounds: Arrivals,
     /// The longest time between two of them since it was last asked for, ns.
     longest_gap: AtomicU64,
     /// Bits of the spread that the guard judged last, above 0; 0 where it judges none.
@@ -80,14 +79,14 @@ pub struct Live {
     received: Vec<AtomicU64>,
     /// By how much longer than at best the newest state of the slowest joint took, ns.
     backlog: AtomicU64,
-    /// Arrival of the newest heartbeat, ns of the monotonic clock, and whether it permits motion; 0 where none came.
-    heartbeat: AtomicU64,
+    /// Heartbeats, and whether the newest one permits motion.
+    pub(crate) heartbeats: Arrivals,
     permits: AtomicBool,
     /// The goal, m, as bits; meaningless without `has_goal`.
     goal: [AtomicU64; 3],
     has_goal: AtomicBool,
-    /// Its arrival, ns of the monotonic clock.
-    goal_received: AtomicU64,
+    /// Goals that were taken over; they begin anew where one was forgotten.
+    pub(crate) goals: Arrivals,
     /// Commands that a rule altered: rule r of commanded joint j is at `j * Rule::NAMES.len() + r`.
     by_rule: Vec<AtomicU64>,
 }
@@ -148,32 +147,37 @@ impl Live {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Notes the goal, m, and when it came. A reader in between may see coordinates of two goals.
+    /// Notes the goal, m, and when it came; only the control thread does. A reader in between may see coordinates of two goals.
     pub fn set_goal(&self, goal: Option<([f64; 3], MonoTime)>) {
-        if let Some((position, now)) = goal {
-            for (slot, coordinate) in self.goal.iter().zip(position) {
-                slot.store(coordinate.to_bits(), Ordering::Relaxed);
+        match goal {
+            Some((position, now)) => {
+                for (slot, coordinate) in self.goal.iter().zip(position) {
+                    slot.store(coordinate.to_bits(), Ordering::Relaxed);
+                }
+                self.goals.note(now);
             }
-            self.goal_received.store(now.nanos(), Ordering::Relaxed);
+            None => self.goals.begin_anew(),
         }
         self.has_goal.store(goal.is_some(), Ordering::Relaxed);
     }
 
     /// Age of the goal, s, where there is one.
     pub fn goal_age(&self, now: MonoTime) -> Option<f64> {
-        self.goal().and_then(|_| age(&self.goal_received, now))
+        self.goal()
+            .and_then(|_| self.goals.newest())
+            .map(|at| age(at, now))
     }
 
-    /// Notes a heartbeat.
+    /// Notes a heartbeat; only the control thread does.
     pub fn set_heartbeat(&self, permits: bool, now: MonoTime) {
         self.permits.store(permits, Ordering::Relaxed);
-        self.heartbeat.store(now.nanos(), Ordering::Relaxed);
+        self.heartbeats.note(now);
     }
 
     /// Whether the newest heartbeat permits motion, and its age, s; `None` where none came.
     pub fn heartbeat(&self, now: MonoTime) -> Option<(bool, f64)> {
-        let age = age(&self.heartbeat, now)?;
-        Some((self.permits.load(Ordering::Relaxed), age))
+        let at = self.heartbeats.newest()?;
+        Some((self.permits.load(Ordering::Relaxed), age(at, now)))
     }
 
     /// Notes by how much longer than at best the newest state of the slowest joint took, ns.
@@ -204,27 +208,25 @@ impl Live {
 
     /// Notes that every joint has reported anew; only the control thread does.
     pub fn note_round(&self, now: MonoTime) {
-        let last = self.last_round.swap(now.nanos(), Ordering::Relaxed);
-        if last > 0 {
-            let gap = now.since(MonoTime::from_nanos(last));
-            self.longest_gap.fetch_max(gap, Ordering::Relaxed);
+        if let Some(last) = self.rounds.newest() {
+            self.longest_gap.fetch_max(now.since(last), Ordering::Relaxed);
         }
-        add(&self.rounds, 1);
+        self.rounds.note(now);
     }
 
     /// Age of each joint's newest position, s; infinite where none came.
     pub fn joint_ages(&self, now: MonoTime) -> Vec<f64> {
-        let age = |received: &AtomicU64| age(received, now).unwrap_or(f64::INFINITY);
+        let age = |received: &AtomicU64| match read(received) {
+            0 => f64::INFINITY,
+            nanoseconds => age(MonoTime::from_nanos(nanoseconds), now),
+        };
         self.received.iter().map(age).collect()
     }
 }
 
-/// Age of what arrived at a time in ns, s; `None` at 0.
-fn age(received: &AtomicU64, now: MonoTime) -> Option<f64> {
-    match read(received) {
-        0 => None,
-        nanoseconds => Some(now.since(MonoTime::from_nanos(nanoseconds)) as f64 * 1e-9),
-    }
+/// Age of what arrived then, s.
+fn age(at: MonoTime, now: MonoTime) -> f64 {
+    now.since(at) as f64 * 1e-9
 }
 
 /// Adds to a counter that one thread writes.
@@ -251,17 +253,12 @@ pub struct Rounds {
 impl Rounds {
     /// Looks again.
     pub fn look(&mut self, live: &Live, now: MonoTime) {
-        let seen = read(&live.rounds);
+        let seen = live.rounds.count();
         let elapsed = self.at.map_or(0, |at| now.since(at)) as f64 * 1e-9;
         // Another robot begins at zero.
         let new = seen.saturating_sub(self.seen) as f64;
         self.rate = if elapsed > 0.0 { new / elapsed } else { 0.0 };
-        let last = read(&live.last_round);
-        let lasting = if last == 0 {
-            0
-        } else {
-            now.since(MonoTime::from_nanos(last))
-        };
+        let lasting = live.rounds.newest().map_or(0, |last| now.since(last));
         let longest = live.longest_gap.swap(0, Ordering::Relaxed).max(lasting);
         self.longest_gap = longest as f64 * 1e-9;
         (self.seen, self.at) = (seen, Some(now));

@@ -123,14 +123,16 @@ struct Case<'a> {
 struct Measured {
     round_trip: Histogram<u64>,
     compute: Histogram<u64>,
+    /// The node's own share of every tick, state taken -> command handed to rmw.
+    node: Histogram<u64>,
     /// Number of each deadline, and when its command was with rmw, ns.
     ticks: Vec<(u64, i64)>,
     unmatched: usize,
     status: PolicyStatus,
     /// Missed ticks of the start, which are not measured.
     missed_before: u64,
-    /// The node's own 99th percentile of each second, state taken -> command handed to rmw, s.
-    node_p99: Vec<f64>,
+    /// The slowest of the node's own 99th percentiles of a second, s; NaN while it has told none.
+    node_p99_worst_second: f64,
 }
 
 impl Case<'_> {
@@ -221,16 +223,18 @@ impl Measured {
         Self {
             round_trip: latencies(),
             compute: latencies(),
+            node: latencies(),
             ticks: Vec::new(),
             unmatched: 0,
             missed_before: status.missed_ticks,
             status: status.clone(),
-            node_p99: Vec::new(),
+            node_p99_worst_second: f64::NAN,
         }
     }
 
     fn take(&mut self, action: &PolicyAction, arrivals: &mut Arrivals) {
         let arrival = arrivals.take(&action.command);
+        self.node.saturating_record((action.latency * 1e9) as u64);
         if action.fallback {
             return;
         }
@@ -248,7 +252,8 @@ impl Measured {
     /// The node's percentiles change once a second.
     fn look_at(&mut self, status: &PolicyStatus) {
         if status.latency_p99 != self.status.latency_p99 {
-            self.node_p99.push(status.latency_p99);
+            // Of a number and NaN it is the number.
+            self.node_p99_worst_second = self.node_p99_worst_second.max(status.latency_p99);
         }
         if status.ticks != self.status.ticks {
             self.status = status.clone();
@@ -282,40 +287,32 @@ impl Measured {
         println!("{} {:>7}", figures.row(&name(what)), self.missed());
         let compute = Figures::of(&self.compute);
         println!("{}", compute.row(&name("compute")));
-        let (median, worst) = self.node_share();
-        println!(
-            "    state taken -> command with rmw, p99 of each second: {median:.1} us (median of the seconds), {worst:.1} us \
-             (worst second; over all ticks it is no higher)"
-        );
+        let node = Figures::of(&self.node);
+        let worst = 1e6 * self.node_p99_worst_second;
+        println!("{}", node.row(&name("state taken -> rmw")));
+        println!("    the slowest second's p99 of state taken -> command with rmw: {worst:.1} us");
         let mut line = figures.json();
         let more = json!({
             "what": what, "trigger": case.trigger, "rate_hz": case.rate,
             "realtime_priority": case.realtime_priority, "missed_ticks": self.missed(),
-            "ticks": self.status.ticks, "node_p99_us": median, "node_p99_worst_second_us": worst,
+            "ticks": self.status.ticks, "node_p99_us": node.p99, "node_p99_worst_second_us": worst,
             "unmatched": self.unmatched,
         });
         merge(&mut line, more);
-        let mut rest = compute.json();
-        let more = json!({
-            "what": "compute", "trigger": case.trigger, "rate_hz": case.rate,
-            "realtime_priority": case.realtime_priority,
-        });
-        merge(&mut rest, more);
-        vec![line, rest]
+        let part = |what: &str, figures: &Figures| {
+            let mut line = figures.json();
+            let more = json!({
+                "what": what, "trigger": case.trigger, "rate_hz": case.rate,
+                "realtime_priority": case.realtime_priority,
+            });
+            merge(&mut line, more);
+            line
+        };
+        vec![line, part("compute", &compute), part("node", &node)]
     }
 
     fn missed(&self) -> u64 {
         self.status.missed_ticks - self.missed_before
-    }
-
-    /// The node's own 99th percentile of each second: the median over the seconds, and the worst second, us. Over all ticks
-    /// it cannot be had - a record does not tell how long after its state was taken a command was with rmw - but it is no
-    /// higher than in the worst second.
-    fn node_share(&self) -> (f64, f64) {
-        let mut sorted = self.node_p99.clone();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
-        (1e6 * median, 1e6 * sorted.last().copied().unwrap_or(f64::NAN))
     }
 }
 

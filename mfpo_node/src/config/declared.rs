@@ -228,6 +228,15 @@ fn safety() -> Vec<Declared> {
         )
         .check(blind_seconds_or_none, "from 0")
         .range(seconds),
+        Declared::new(
+            "goal_timeout",
+            Value::Double(0.0),
+            "How long a goal holds [s], for a policy that observes one: where no other has come by then the fallback acts until \
+             one does; 0 holds until the next one, whenever that comes",
+        )
+        .check(not_negative, "from 0")
+        .range(Range::Double(0.0, LONGEST))
+        .at_run_time(),
     ]
 }
 

@@ -111,6 +111,7 @@ impl Read<'_> {
             fade_in: self.number("fade_in")?,
             recovery_inputs: self.whole("recovery_inputs")?,
             enable_timeout: self.nanoseconds("enable_timeout")?,
+            goal_timeout: self.nanoseconds("goal_timeout")?,
             guard: self.flag("guard")?,
             stages: StageSettings {
                 shadow: self.number("swap.shadow")?,

@@ -22,7 +22,8 @@ fn the_defaults_make_a_configuration() {
         (Trigger::FixedRate, 100_000_000)
     );
     assert_eq!(settings.tightening, Tightening::NONE);
-    assert!(config.autostart && settings.recovery_inputs == 1 && settings.enable_timeout == 0);
+    assert!(config.autostart && settings.recovery_inputs == 1);
+    assert_eq!((settings.enable_timeout, settings.goal_timeout), (0, 0));
     assert!(config.accept_bundles && config.accept_runs.is_empty());
 }
 
@@ -86,6 +87,8 @@ fn a_bad_value_is_refused_with_expected_and_got() {
             Value::Double(500.0),
             "at most 10 (100 ms are 0.1), got 500",
         ),
+        ("goal_timeout", Value::Double(-0.5), "got -0.5"),
+        ("goal_timeout", Value::Double(5000.0), "0 to 3600"),
         ("compute_budget", Value::Double(1e9), "0 to 3600"),
         ("limits.velocity_scale", Value::Double(1.5), "0 to 1"),
         ("device", Value::String("gpu".into()), "cuda:N"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mfpo_policy::sampler::{Depth, SampleError};
 
+use crate::goal::NoGoal;
 use crate::safety::{NotEnabled, Outside, SafeCommand, Unknown, Verdict};
 use crate::weights::PolicyIdentity;
 
@@ -18,8 +19,8 @@ pub enum Reason {
     Stopped,
     /// The heartbeat that permits motion is missing.
     NotEnabled(NotEnabled),
-    /// Nobody has given the goal that the policy needs.
-    NoGoal,
+    /// Nobody has given the goal that the policy needs, or not lately.
+    NoGoal(NoGoal),
     /// The fallback commanded, and it is too early to act again.
     Recovering {
         /// Good inputs so far.
@@ -41,7 +42,7 @@ impl Reason {
             Self::NotEnabled(_) => 3,
             Self::Recovering { .. } => 4,
             Self::Guard(_) => 5,
-            Self::NoGoal => 6,
+            Self::NoGoal(_) => 6,
         }
     }
 }
@@ -55,8 +56,8 @@ pub enum NotReady {
     NotEnabled(NotEnabled),
     /// The robot is not inside its limits.
     Outside(Outside),
-    /// Nobody has given the goal that the policy needs.
-    NoGoal,
+    /// Nobody has given the goal that the policy needs, or not lately.
+    NoGoal(NoGoal),
 }
 
 impl NotReady {
@@ -82,7 +83,7 @@ impl NotReady {
             (Self::NotEnabled(a), Self::NotEnabled(b)) => {
                 std::mem::discriminant(a) == std::mem::discriminant(b)
             }
-            (Self::NoGoal, Self::NoGoal) => true,
+            (Self::NoGoal(a), Self::NoGoal(b)) => std::mem::discriminant(a) == std::mem::discriminant(b),
             (Self::Outside(a), Self::Outside(b)) => (a.joint, a.rule) == (b.joint, b.rule),
             _ => false,
         }

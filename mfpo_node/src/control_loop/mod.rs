@@ -127,7 +127,7 @@ impl ControlLoop {
             slot: Slot::new(policy),
             watchdog: Watchdog::new(spec.joints.len(), settings.stale_after),
             enable: Enable::new(settings.enable_timeout),
-            goal: Goal::new(spec),
+            goal: Goal::new(spec, settings.goal_timeout),
             recovery: Recovery::new(settings.recovery_inputs),
             guard: Guard::new(settings.guard),
             is_stopped: false,
@@ -207,7 +207,7 @@ impl ControlLoop {
     /// Why it may not; nothing has changed then.
     pub fn activate(&mut self, states: &JointStates, now: MonoTime) -> Result<(), NotReady> {
         self.check_ready(states, now)?;
-        self.check_goal()?;
+        self.check_goal(now)?;
         self.safety.restart();
         self.begin();
         Ok(())
@@ -222,7 +222,7 @@ impl ControlLoop {
             return Ok(());
         }
         self.check_ready(states, now)?;
-        self.check_goal()?;
+        self.check_goal(now)?;
         self.begin();
         Ok(())
     }
@@ -237,13 +237,13 @@ impl ControlLoop {
         self.enable.heard(permits, now);
     }
 
-    /// Takes a goal over, in the frame called `frame`, m; `true` where there was none before. The policy observes it from
-    /// the next step on.
+    /// Takes over a goal that has come `now`, in the frame called `frame`, m; `true` where there was none before. The policy
+    /// observes it from the next step on.
     ///
     /// # Errors
     /// A [`GoalRefusal`]; the goal before stays.
-    pub fn give_goal(&mut self, frame: &str, position: [f64; 3]) -> Result<bool, GoalRefusal> {
-        let is_first = self.goal.give(frame, position)?;
+    pub fn give_goal(&mut self, frame: &str, position: [f64; 3], now: MonoTime) -> Result<bool, GoalRefusal> {
+        let is_first = self.goal.give(frame, position, now)?;
         self.state.goal = position;
         Ok(is_first)
     }
@@ -261,6 +261,7 @@ impl ControlLoop {
         settings.seed = tuning.settings.seed;
         settings.enable_timeout = tuning.settings.enable_timeout;
         self.watchdog.set_stale_after(settings.stale_after);
+        self.goal.set_timeout(settings.goal_timeout);
         self.recovery.set_needed(settings.recovery_inputs);
         self.fade.set_duration(settings.fade_in, self.period);
         self.budget.set_limit(settings.compute_budget);
@@ -311,8 +312,8 @@ impl ControlLoop {
     fn hindrance(&mut self, states: &JointStates, now: MonoTime) -> Option<Reason> {
         let verdict = self.watchdog.check(states, now, &mut self.state);
         let enabled = self.enable.check(now);
-        let has_goal = !self.goal.is_missing();
-        let is_fit = verdict == Verdict::Fresh && enabled.is_ok() && has_goal && !self.is_stopped;
+        let goal = self.goal.check(now);
+        let is_fit = verdict == Verdict::Fresh && enabled.is_ok() && goal.is_ok() && !self.is_stopped;
         self.recovery
             .seen(is_fit, states.oldest().map(|(_, arrived)| arrived));
         if self.is_stopped {
@@ -324,8 +325,8 @@ impl ControlLoop {
         if let Err(missing) = enabled {
             return Some(Reason::NotEnabled(missing));
         }
-        if !has_goal {
-            return Some(Reason::NoGoal);
+        if let Err(missing) = goal {
+            return Some(Reason::NoGoal(missing));
         }
         if self.recovery.is_over() {
             return None;
@@ -345,11 +346,8 @@ impl ControlLoop {
         self.safety.inside(&self.state).map_err(NotReady::Outside)
     }
 
-    const fn check_goal(&self) -> Result<(), NotReady> {
-        if self.goal.is_missing() {
-            return Err(NotReady::NoGoal);
-        }
-        Ok(())
+    fn check_goal(&self, now: MonoTime) -> Result<(), NotReady> {
+        self.goal.check(now).map_err(NotReady::NoGoal)
     }
 
     fn begin(&mut self) {

@@ -33,6 +33,8 @@ pub struct Settings {
     pub recovery_inputs: u64,
     /// How long a heartbeat permits motion, ns; 0 needs none.
     pub enable_timeout: u64,
+    /// How long a goal holds, ns; 0 until the next one.
+    pub goal_timeout: u64,
     /// Does the bundle's guard keep the policy from acting on what it does not know?
     pub guard: bool,
     /// How a policy takes over from another.

@@ -162,7 +162,7 @@ pub fn fallback_name(code: u8) -> &'static str {
         4 => "the heartbeat is missing",
         5 => "it is too early to act again",
         6 => "the policy does not know what it sees",
-        7 => "nobody has given the goal that the policy needs",
+        7 => "nobody has given the goal that the policy needs, or not for goal_timeout",
         PROBING => "~/probe moves a joint",
         STOPPING => "the node is bringing the robot to a stop",
         _ => "the fallback commands",
@@ -172,6 +172,7 @@ pub fn fallback_name(code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::goal::NoGoal;
     use crate::safety::{NotEnabled, Unknown, Verdict};
 
     fn tick() -> TickMessage {
@@ -244,7 +245,7 @@ mod tests {
             ("NOT_ENABLED", Reason::NotEnabled(NotEnabled::Never)),
             ("RECOVERING", Reason::Recovering { good, needed }),
             ("GUARD", Reason::Guard(unknown)),
-            ("NO_GOAL", Reason::NoGoal),
+            ("NO_GOAL", Reason::NoGoal(NoGoal::Never)),
         ] {
             let code = fallback_code(Some(&reason));
             let line = format!("uint8 {name}={code}");

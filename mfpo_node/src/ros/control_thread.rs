@@ -413,6 +413,7 @@ impl ControlThread {
                     oldest: states.oldest().unwrap_or((0, taken)),
                     taken,
                     decided,
+                    handed_over,
                 };
                 running.next = times.sequence + 1;
                 running.took = decided.since(taken) as f64 * 1e-9;

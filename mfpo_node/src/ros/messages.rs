@@ -152,6 +152,8 @@ pub struct TickTimes {
     pub taken: MonoTime,
     /// When the command was ready.
     pub decided: MonoTime,
+    /// When it was with rmw.
+    pub handed_over: MonoTime,
 }
 
 /// Writes the record of a tick.
@@ -175,6 +177,7 @@ pub fn fill_action(message: &mut PolicyAction, tick: &Tick<'_>, times: &TickTime
     message.blend = tick.blend;
     message.fallback = tick.fallback.is_some();
     message.compute_time = seconds(times.decided.since(times.taken));
+    message.latency = seconds(times.handed_over.since(times.taken));
 }
 
 /// Writes the record of a command on the way to a stop; the states are those of the record before.
@@ -186,7 +189,7 @@ pub fn fill_stop(message: &mut PolicyAction, command: &SafeCommand, sequence: u6
     message.interventions = command.interventions();
     message.blend = 0.0;
     message.fallback = true;
-    message.compute_time = 0.0;
+    (message.compute_time, message.latency) = (0.0, 0.0);
 }
 
 /// Writes which policy acts.

@@ -426,6 +426,7 @@ impl Service {
         while let Ok(record) = self.from_loop.records.pop() {
             self.status.record(record);
         }
+        self.status.periods.look(&self.live);
         let now = MonoTime::now();
         self.status.log_reason(now);
         self.watch_control(now);
@@ -496,6 +497,7 @@ impl Service {
             rate: self.spec.as_ref().map_or(0.0, |spec| 1.0 / spec.control_period()),
             stale_timeout: self.config.settings.stale_after as f64 * 1e-9,
             enable_timeout: self.config.settings.enable_timeout as f64 * 1e-9,
+            goal_timeout: self.config.settings.goal_timeout as f64 * 1e-9,
             clock: self.outputs.stamps.simulated().map(Arc::as_ref),
             thresholds: self.config.thresholds,
             recording: self.outputs.recording.as_ref().map(Recording::health),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::arrivals::InputPeriods;
 use crate::control_loop::NotReady;
 use crate::goal::GoalRefusal;
 use crate::joint_states::Refusal;
@@ -161,6 +162,8 @@ pub struct Status {
     pub figures: Figures,
     /// How regularly the joints report.
     pub rounds: Rounds,
+    /// The times between states, heartbeats and goals.
+    pub periods: InputPeriods,
     /// The swap that is under way.
     pub swap: Swap,
     /// Publishers on the node's topics that it does not hear.

@@ -6,6 +6,7 @@ use mfpo_ros::parameters::closest;
 
 use super::Status;
 use crate::control_loop::{NotReady, Reason};
+use crate::goal::NoGoal;
 use crate::metrics::LoopState;
 use crate::probe::Mode;
 use crate::safety::{NotEnabled, Outside, Rule, Unknown, Verdict};
@@ -41,8 +42,8 @@ pub enum Cause {
     Idle,
     /// The heartbeat is missing.
     NotEnabled(NotEnabled),
-    /// The policy needs a goal.
-    NoGoal,
+    /// The policy needs a goal, or a newer one.
+    NoGoal(NoGoal),
     /// The fallback commanded a moment ago.
     Recovering {
         /// Good inputs that are needed; `None` waits for an explicit start.
@@ -60,7 +61,7 @@ impl Cause {
             Reason::Policy(error) => Self::Policy(error.to_string()),
             Reason::Stopped => Self::Stopped,
             Reason::NotEnabled(missing) => Self::NotEnabled(*missing),
-            Reason::NoGoal => Self::NoGoal,
+            Reason::NoGoal(missing) => Self::NoGoal(*missing),
             Reason::Recovering { needed, .. } => Self::Recovering { needed: *needed },
             Reason::Guard(unknown) => Self::Guard(*unknown),
         }
@@ -70,8 +71,10 @@ impl Cause {
     /// Nothing is put into words for it, so that the control thread may ask from time to time.
     pub fn moving(reason: &Reason) -> Option<Self> {
         match reason {
-            Reason::States(_) | Reason::NotEnabled(_) | Reason::Guard(_) => Some(Self::of(reason)),
-            Reason::Policy(_) | Reason::Stopped | Reason::NoGoal | Reason::Recovering { .. } => None,
+            Reason::States(_) | Reason::NotEnabled(_) | Reason::NoGoal(_) | Reason::Guard(_) => {
+                Some(Self::of(reason))
+            }
+            Reason::Policy(_) | Reason::Stopped | Reason::Recovering { .. } => None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Cause {
                 a.joint() == b.joint() && discriminant(a) == discriminant(b)
             }
             (Self::NotEnabled(a), Self::NotEnabled(b)) => discriminant(a) == discriminant(b),
+            (Self::NoGoal(a), Self::NoGoal(b)) => discriminant(a) == discriminant(b),
             _ => discriminant(self) == discriminant(other),
         }
     }
@@ -154,7 +158,7 @@ impl Status {
         match not_ready {
             NotReady::States(verdict) => self.explain_verdict(verdict),
             NotReady::NotEnabled(missing) => explain_enable(*missing),
-            NotReady::NoGoal => NO_GOAL.to_owned(),
+            NotReady::NoGoal(missing) => explain_goal(*missing),
             NotReady::Outside(outside) => self.explain_outside(outside),
         }
     }
@@ -231,12 +235,12 @@ impl Status {
             Cause::Idle => "nothing was being commanded".to_owned(),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),
-            Cause::NoGoal => NO_GOAL.to_owned(),
+            Cause::NoGoal(missing) => explain_goal(*missing),
             Cause::Recovering { needed: None } => {
-                "the states are good again; it waits for ~/start (recovery_inputs is 0)".to_owned()
+                "the inputs are good again; it waits for ~/start (recovery_inputs is 0)".to_owned()
             }
             Cause::Recovering { needed: Some(needed) } => {
-                format!("the states are good again; it waits for {needed} good ones in a row")
+                format!("the inputs are good again; it waits for {needed} good ones in a row")
             }
         }
     }
@@ -267,5 +271,16 @@ fn explain_enable(missing: NotEnabled) -> String {
             format!("no heartbeat on topic enable for {:.0} ms", age as f64 * 1e-6)
         }
         NotEnabled::Withdrawn => "topic enable says false".to_owned(),
+    }
+}
+
+fn explain_goal(missing: NoGoal) -> String {
+    match missing {
+        NoGoal::Never => NO_GOAL.to_owned(),
+        NoGoal::Late { age, timeout } => format!(
+            "no goal on topic goal for {:.2} s; expected one at least every {} s (parameter goal_timeout): is its sender still there?",
+            age as f64 / 1e9,
+            timeout as f64 / 1e9
+        ),
     }
 }

@@ -138,6 +138,36 @@ fn without_a_heartbeat_there_is_no_motion() {
 }
 
 #[test]
+fn after_a_missing_heartbeat_the_policy_takes_over_by_the_same_rule_as_after_stale_states() {
+    for (needed, comes_back) in [(1, true), (3, true), (0, false)] {
+        let settings = Settings {
+            enable_timeout: 30 * MS,
+            recovery_inputs: needed,
+            ..settings()
+        };
+        let (mut control, mut states) = with(CommandInterface::Effort, settings);
+        report(&mut states, 0.0, [0.0, 0.0]);
+        control.heard_enable(true, at(0.0));
+        control.activate(&states, at(0.0)).unwrap();
+        drop(control.step(&states, at(0.0)));
+        report(&mut states, 40.0, [0.0, 0.0]);
+        let late = Reason::NotEnabled(NotEnabled::Never).kind();
+        assert_eq!(why(&control.step(&states, at(40.0))), Some(late));
+        let mut acts = Vec::new();
+        for k in 1..=6 {
+            let ms = 40.0 + 20.0 * f64::from(k);
+            control.heard_enable(true, at(ms));
+            report(&mut states, ms, [0.0, 0.0]);
+            acts.push(why(&control.step(&states, at(ms))).is_none());
+        }
+        let expected: Vec<bool> = (1..=6).map(|inputs| comes_back && inputs >= needed).collect();
+        assert_eq!(acts, expected, "{needed}");
+        control.resume(&states, at(160.0)).unwrap();
+        assert_eq!(why(&control.step(&states, at(160.0))), None);
+    }
+}
+
+#[test]
 fn after_a_fallback_the_policy_waits_for_good_inputs_in_a_row_or_for_a_start() {
     for (needed, comes_back) in [(3, true), (0, false)] {
         let settings = Settings {

@@ -7,6 +7,7 @@ mod control_loop;
 mod description;
 mod goals;
 mod guard;
+mod inputs;
 mod joint_states;
 mod lifecycle;
 mod parameters;

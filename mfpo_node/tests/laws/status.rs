@@ -338,6 +338,7 @@ fn connections_that_do_not_fit_are_a_warning_for_whoever_is_called_at_night() {
             rate: 100.0,
             stale_timeout: 0.1,
             enable_timeout: 0.0,
+            goal_timeout: 0.0,
             clock: None,
             thresholds: Thresholds {
                 periodicity_mean_error: loose,
@@ -375,6 +376,7 @@ pub(super) fn sources<'a>(status: &'a Status, live: &'a Live, execution_mean: Th
         rate: 100.0,
         stale_timeout: 0.1,
         enable_timeout: 0.0,
+        goal_timeout: 0.0,
         clock: None,
         thresholds: Thresholds {
             periodicity_mean_error: Threshold {
@@ -411,79 +413,6 @@ fn a_control_thread_that_stands_still_is_an_error_while_it_does() {
     assert_eq!(status.message(&live, at(0.0)), message);
     status.note_standstill(None);
     assert_eq!(told(&status).0, Level::Ok);
-}
-
-#[test]
-fn inputs_that_come_near_to_being_stale_are_a_warning_with_the_figure() {
-    let live = Live::new(2);
-    let mut status = status();
-    let loose = Threshold {
-        warn: 1e9,
-        error: 1e9,
-    };
-    let told = |status: &Status, ms: f64| {
-        let mut parts = diagnose(&sources(status, &live, loose), at(ms));
-        parts.retain(|part| part.name == "inputs");
-        let [part] = parts.try_into().unwrap();
-        (part.level, part.message)
-    };
-    // A round every 20 ms; then none for 60 ms, and 100 ms is stale.
-    let until = |status: &mut Status, rounds: &[f64], ms: f64| {
-        for round in rounds.iter().map(|ms| at(*ms)) {
-            (0..2).for_each(|joint| live.set_received(joint, Some(round)));
-            live.note_round(round);
-        }
-        status.rounds.look(&live, at(ms));
-    };
-    until(&mut status, &[0.0, 20.0, 40.0, 60.0], 70.0);
-    let (level, message) = told(&status, 70.0);
-    assert_eq!(level, Level::Ok);
-    assert_eq!(message, "every joint reports; the oldest state is 10 ms old");
-    until(&mut status, &[80.0, 140.0], 150.0);
-    let (level, message) = told(&status, 150.0);
-    assert_eq!(level, Level::Warn);
-    for part in ["60 ms between two states", "at most 50 ms"] {
-        assert!(message.contains(part), "{message}");
-    }
-    until(&mut status, &[160.0], 170.0);
-    assert_eq!(told(&status, 170.0).0, Level::Ok);
-    live.set_backlog(70 * MS);
-    let (level, message) = told(&status, 170.0);
-    assert_eq!(level, Level::Warn);
-    assert!(message.contains("70 ms longer than at best"), "{message}");
-    assert_eq!(told(&status, 300.0).0, Level::Stale, "silence goes first");
-}
-
-#[test]
-fn diagnostics_tell_the_age_of_heartbeat_and_goal() {
-    let (status, live) = (status(), Live::new(2));
-    let loose = Threshold {
-        warn: 1e9,
-        error: 1e9,
-    };
-    let told = |enable_timeout: f64| {
-        let sources = Sources {
-            enable_timeout,
-            ..sources(&status, &live, loose)
-        };
-        let mut parts = diagnose(&sources, at(500.0));
-        parts.retain(|part| part.name == "inputs");
-        let [part] = parts.try_into().unwrap();
-        let of = |name: &str| {
-            let found = part.values.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone())
-        };
-        ["enable", "enable.age", "goal", "goal.age"].map(of)
-    };
-    let text = |text: &str| Some(text.to_owned());
-    assert_eq!(told(0.0), [None, None, text("none"), None]);
-    assert_eq!(told(0.5), [text("none"), None, text("none"), None]);
-    live.set_heartbeat(true, at(250.0));
-    live.set_goal(Some(([0.1, 0.2, 0.3], at(0.0))));
-    let goal = text("0.1000 0.2000 0.3000");
-    assert_eq!(told(0.5), [text("true"), text("0.25"), goal, text("0.5")]);
-    live.set_goal(None);
-    assert_eq!(told(0.5)[2..], [text("none"), None]);
 }
 
 #[test]

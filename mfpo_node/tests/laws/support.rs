@@ -186,6 +186,7 @@ pub fn settings() -> Settings {
         fade_in: 0.0,
         recovery_inputs: 1,
         enable_timeout: 0,
+        goal_timeout: 0,
         guard: false,
         stages: StageSettings::NONE,
         tightening: Tightening::NONE,

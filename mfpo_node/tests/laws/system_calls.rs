@@ -191,7 +191,7 @@ fn a_step_towards_a_goal_makes_no_system_call_nor_does_another_goal() {
         for k in 0..100u32 {
             let now = at(20.0 * f64::from(k));
             let goal = [0.2 + 0.001 * f64::from(k), 0.1, 0.1];
-            if control.give_goal("base", goal).is_err() || report(&mut states, &names, 0.0, now) > 0 {
+            if control.give_goal("base", goal, now).is_err() || report(&mut states, &names, 0.0, now) > 0 {
                 return 98;
             }
             if let Decision::Command(tick) = control.step(&states, now) {

@@ -39,7 +39,7 @@ fn messages() -> Vec<(&'static str, Value)> {
                 "version": 2, "steps": 3, "candidates": 4, "action": [0.5, -1.0], "command_raw": [0.1, 0.2],
                 "command": [0.3, 0.4], "interventions": 5, "blend": 0.5, "fallback": true, "compute_time": 1e-5,
                 "in_stages": true, "draw": 6, "previous_run": "before", "previous_version": 7, "policy_weight": 0.25,
-                "dry_run": true}),
+                "latency": 3e-5, "dry_run": true}),
         ),
         (
             "EpisodeResult",

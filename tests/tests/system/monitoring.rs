@@ -1,6 +1,7 @@
 //! What others see of the node: /diagnostics, /rosout, /parameter_events, and the counts in the status.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mfpo_policy::spec::CommandInterface;
 use mfpo_tests::bundles::{sealed, two_joints};
@@ -139,6 +140,44 @@ fn a_threshold_that_is_broken_is_named_with_its_figure() {
         &message,
         &["us from state to command on average", "expected at most 0.001"],
     );
+}
+
+#[test]
+fn a_heartbeat_that_comes_near_to_its_timeout_is_a_warning_with_its_period() {
+    let env = TestEnv::new();
+    let policy = env.file("v1", &sealed(&two_joints(CommandInterface::Effort), 1));
+    let mut peer = env.peer("");
+    peer.listen("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos::Reliable);
+    let _control = env.control(&[&format!("policy:={}", policy.display()), "enable_timeout:=3.0"]);
+    peer.report_both_joints();
+    until("the heartbeat is missed", || {
+        let (at, message, _) = diagnostics(&peer)?.remove("control: inputs")?;
+        (at == STALE && message.contains("no heartbeat on topic enable yet")).then_some(())
+    });
+    peer.repeat_enable(Some(true));
+    peer.active();
+    // Ten a second.
+    until("a second of heartbeats is told", || {
+        let values = diagnostics(&peer)?.remove("control: inputs")?.2;
+        let period = values.get("enable.period.average")?.parse::<f64>().ok()?;
+        (0.05..0.2).contains(&period).then_some(())
+    });
+    // More than half of what is allowed, and less than all of it.
+    peer.repeat_enable(None);
+    std::thread::sleep(Duration::from_secs(2));
+    peer.repeat_enable(Some(true));
+    let words = "heartbeat on topic enable is near to being late";
+    let part = until("it is a warning", || {
+        let (at, message, values) = diagnostics(&peer)?.remove("control: inputs")?;
+        (at == WARN && message.contains(words)).then_some((message, values))
+    });
+    assert_says(&part.0, &["expected at most 1500 ms", "half of enable_timeout"]);
+    let gap = part.1["enable.longest_gap"].parse::<f64>().expect("seconds");
+    assert!(gap > 1.5, "{gap}");
+    until("that is over", || {
+        let (_, message, _) = diagnostics(&peer)?.remove("control: inputs")?;
+        (!message.contains(words)).then_some(())
+    });
 }
 
 #[test]

@@ -169,6 +169,8 @@ fn check_ticks(peer: &Peer, ticks: &[Value]) {
             "command_raw",
             "command",
             "blend",
+            "compute_time",
+            "latency",
         ];
         for field in same {
             // The action of a stop is none, and not told apart in the topic.
@@ -180,6 +182,11 @@ fn check_ticks(peer: &Peer, ticks: &[Value]) {
             tick["fallback"] != 0,
             action["fallback"] == true,
             "tick {sequence}"
+        );
+        let [computed, handed_over] = ["compute_time", "latency"].map(|field| action[field].as_f64());
+        assert!(
+            action["fallback"] == true || (computed > Some(0.0) && handed_over >= computed),
+            "{action}"
         );
     }
     let last = ticks.last().expect("a tick");

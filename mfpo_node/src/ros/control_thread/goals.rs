@@ -24,8 +24,10 @@ impl ControlThread {
             return Err(GoalRefusal::NoPolicy);
         };
         let position = [goal.point.x, goal.point.y, goal.point.z];
-        let is_first = running.robot.control.give_goal(&goal.header.frame_id, position)?;
-        running.robot.live.set_goal(Some((position, MonoTime::now())));
+        let now = MonoTime::now();
+        let control = &mut running.robot.control;
+        let is_first = control.give_goal(&goal.header.frame_id, position, now)?;
+        running.robot.live.set_goal(Some((position, now)));
         if is_first {
             self.rings.tell(LoopEvent::GoalGiven(position));
         }
