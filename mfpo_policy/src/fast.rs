@@ -7,6 +7,8 @@
 
 mod read_back;
 
+use std::cell::RefCell;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::critic::{Critic, ValueSupport};
@@ -272,17 +274,17 @@ impl FastCritic {
             .zip(out.chunks_mut(groups * group * width))
             .collect();
         team.each(jobs, |((observations, x), out)| {
-            let mut share = vec![0.0; observations.len() / s * self.share_width()];
-            self.share(observations, &mut share);
-            let rows = Rows {
-                x,
-                share: &share,
-                group,
-            };
-            match wanted {
-                Wanted::Values => self.value(rows, &mut Scratch::default(), out),
-                Wanted::Logits => self.logits(rows, &mut Scratch::default(), out),
-            }
+            OF_A_JOB.with_borrow_mut(|SamplerBuffers { share, scratch, .. }| {
+                let size = observations.len() / s * self.share_width();
+                grow(share, size);
+                let share = &mut share[..size];
+                self.share(observations, share);
+                let rows = Rows { x, share, group };
+                match wanted {
+                    Wanted::Values => self.value(rows, scratch, out),
+                    Wanted::Logits => self.logits(rows, scratch, out),
+                }
+            });
         });
         out
     }
@@ -324,6 +326,11 @@ struct SamplerBuffers {
     divergence_share: Vec<f32>,
     flow: Vec<f32>,
     scratch: Scratch,
+}
+
+thread_local! {
+    /// Memory of a team's jobs, one after another on the same thread: none of them asks a team itself.
+    static OF_A_JOB: RefCell<SamplerBuffers> = RefCell::default();
 }
 
 /// Rows that one job of a team takes: whole tiles of every instruction set.
@@ -487,9 +494,10 @@ impl FastSampler {
             .map(|(o, x)| (o, x, log_probs.as_mut().and_then(Iterator::next)))
             .collect();
         team.each(jobs, |(observations, x, log_probs)| {
-            let mut buffers = SamplerBuffers::default();
-            self.networks
-                .flow(&mut buffers, observations, group, (&mut *x, log_probs));
+            OF_A_JOB.with_borrow_mut(|buffers| {
+                self.networks
+                    .flow(buffers, observations, group, (&mut *x, log_probs));
+            });
             clip(x);
         });
     }
