@@ -104,26 +104,6 @@ impl PackedMatrix {
         packed
     }
 
-    /// Packs the row-major `matrix` `[inner, columns]` rounded to bfloat16, two neighbouring rows in one: the packed matrix
-    /// has `ceil(inner / 2)` rows of [`Pairs`].
-    ///
-    /// # Panics
-    /// When it holds another number of elements.
-    pub(crate) fn pairs(matrix: &[f32], inner: usize, columns: usize) -> Self {
-        assert_eq!(
-            matrix.len(),
-            inner * columns,
-            "a matrix of {inner}x{columns} was expected"
-        );
-        let mut paired = Vec::with_capacity(inner.div_ceil(2) * columns);
-        for rows in matrix.chunks(2 * columns) {
-            let (first, second) = rows.split_at(columns);
-            let second = second.iter().copied().chain(std::iter::repeat(0.0));
-            paired.extend(first.iter().zip(second).map(|(a, b)| half::pair(*a, b)));
-        }
-        Self::new(&paired, inner.div_ceil(2), columns)
-    }
-
     /// Packs the transpose of the row-major `matrix` `[columns, inner]`.
     ///
     /// # Panics
@@ -187,6 +167,26 @@ impl PackedMatrix {
                 }
             }
         }
+    }
+
+    /// Packs the row-major `matrix` `[inner, columns]` rounded to bfloat16, two neighbouring rows in one, into the memory that is
+    /// there: the packed matrix has `ceil(inner / 2)` rows of [`Pairs`].
+    ///
+    /// # Panics
+    /// When it holds another number of elements.
+    pub(crate) fn pack_pairs(&mut self, matrix: &[f32], inner: usize, columns: usize) {
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {inner}x{columns} was expected"
+        );
+        let mut paired = Vec::with_capacity(inner.div_ceil(2) * columns);
+        for rows in matrix.chunks(2 * columns) {
+            let (first, second) = rows.split_at(columns);
+            let second = second.iter().copied().chain(std::iter::repeat(0.0));
+            paired.extend(first.iter().zip(second).map(|(a, b)| half::pair(*a, b)));
+        }
+        self.pack(&paired, inner.div_ceil(2), columns);
     }
 
     /// What is in the memory stays; who packs writes all of it, the padding, too.

@@ -373,7 +373,8 @@ proptest! {
     ) {
         let round = |x: &f32| half::widened(half::rounded(*x));
         let (a, b) = (numbers(rows * inner, seed), numbers(inner * columns, seed + 1));
-        let packed = PackedMatrix::pairs(&b, inner, columns);
+        let mut packed = PackedMatrix::default();
+        packed.pack_pairs(&b, inner, columns);
         let lanes: Vec<f32> = a
             .chunks_exact(inner)
             .flat_map(|row| row.chunks(2).map(|p| half::pair(p[0], p.get(1).copied().unwrap_or(0.0))))

@@ -62,7 +62,7 @@ impl MfpoLearner {
             Engine::Packed => self.descend_actor_on_cpu(batch, &points, &estimate.velocity, trace)?,
             Engine::Candle => self.descend_actor(tensors, &points, &estimate.velocity, trace)?,
         };
-        self.policy = None;
+        self.policy_changed = true;
         Ok(samples.first)
     }
 
@@ -113,9 +113,9 @@ impl MfpoLearner {
             actions.extend_from_slice(policy);
             actions.extend_from_slice(clean);
         }
-        let values = self
-            .packed_critics()?
-            .values(&self.team, &batch.observations, &actions, k1 + k2)?;
+        let team = self.team.clone();
+        let critics = self.packed_critics()?;
+        let values = critics.values(&team, &batch.observations, &actions, k1 + k2)?;
         let rows = || values.chunks_exact(k1 + k2);
         let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
         let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();

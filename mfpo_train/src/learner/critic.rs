@@ -133,15 +133,19 @@ impl MfpoLearner {
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
         let mut next = [None, None];
+        let mut packed = std::mem::take(&mut self.packed_targets);
+        let targets = self.targets.iter().zip(&mut packed);
         self.tensor_team().each(
-            self.targets.iter().zip(&mut next).collect(),
-            |((_, critic), next)| {
-                *next = Some(self.next_logits(critic, batch, &actions).map(|logits| {
+            targets.zip(&mut next).collect(),
+            |(((_, critic), packed), next)| {
+                let logits = self.next_logits((critic, packed), batch, &actions);
+                *next = Some(logits.map(|logits| {
                     let m = project(&softmax_rows(&logits, support.atoms), &y, &support);
                     (logits, m)
                 }));
             },
         );
+        self.packed_targets = packed;
         let mut projected = Vec::with_capacity(2);
         for (i, next) in next.into_iter().flatten().enumerate() {
             let (logits, m) = next?;
@@ -155,13 +159,25 @@ impl MfpoLearner {
         Ok(m)
     }
 
-    /// A target critic's logits at the next observations, `[B, atoms]`.
-    fn next_logits(&self, critic: &Critic, batch: &Batch, actions: &[f32]) -> Result<Vec<f32>, LearnerError> {
+    /// A target critic's logits at the next observations, `[B, atoms]`; it changes with every update, and is packed again
+    /// where it was packed before.
+    fn next_logits(
+        &self,
+        (critic, packed): (&Critic, &mut Option<FastCritic>),
+        batch: &Batch,
+        actions: &[f32],
+    ) -> Result<Vec<f32>, LearnerError> {
         let (s, a) = (self.config.observation_size, self.config.action_size);
         if self.engine == Engine::Packed {
             let inputs = (&batch.next_observations[..], actions);
-            let critic = FastCritic::new(critic, s, self.config.precision)?;
-            return Ok(critic.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
+            let packed = match packed {
+                Some(packed) => {
+                    packed.repack(critic)?;
+                    packed
+                }
+                None => packed.insert(FastCritic::new(critic, s, self.config.precision)?),
+            };
+            return Ok(packed.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
         }
         let observations = Tensor::from_slice(&batch.next_observations, (batch.size, s), &self.device)?;
         let actions = Tensor::from_slice(actions, (batch.size, a), &self.device)?;

@@ -67,7 +67,7 @@ impl MfpoLearner {
         info.divergence_loss = f64::from(loss.to_scalar::<f32>()?);
         trace.number("logp_loss", info.divergence_loss);
         self.divergence.descend(&loss, "logp_mvel", trace)?;
-        self.policy = None;
+        self.policy_changed = true;
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl MfpoLearner {
         trace.number("logp_loss", pass.loss);
         self.divergence
             .apply(pass.gradients, &self.team, "logp_mvel", trace)?;
-        self.policy = None;
+        self.policy_changed = true;
         Ok(pass.loss)
     }
 
