@@ -19,7 +19,7 @@ use crate::weights::Weights;
 use trunk::PackedTrunk;
 
 pub use read_back::StepSource;
-pub(crate) use trunk::values;
+pub(crate) use trunk::{copy_into, read, values};
 
 /// Buffers of one evaluation, reused from call to call.
 #[derive(Debug, Clone, Default)]

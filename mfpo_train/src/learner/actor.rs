@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
-use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowWeights};
+use mfpo_policy::gradient::FlowRows;
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::velocity::estimate_in_team;
 use super::{
-    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, ProposalSet, Times, Trace, UpdateInfo,
+    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, ProposalSet, Times, Trace, UpdateInfo,
     VelocityEstimate, VelocityProblem,
 };
 use crate::replay_buffer::Batch;
@@ -160,18 +160,20 @@ impl MfpoLearner {
             t: &points.times.t,
             h: &points.times.intervals(),
         };
-        let weights = FlowWeights::new(self.actor.network(), true)?;
-        let pass = FlowGradient::of(&weights, rows, (velocity, velocity), &self.team)?;
-        trace.slice("u_pred", &pass.prediction);
+        let Passes {
+            moving, flow: pass, ..
+        } = &mut self.passes;
+        moving.pack(self.actor.network(), true)?;
+        pass.renew(moving, rows, (velocity, velocity), &self.team)?;
+        trace.slice("u_pred", pass.prediction());
         trace.slice("du_dt", &pass.derivative);
         trace.slice("u_tgt", &pass.target);
         trace.number("actor_loss", pass.loss);
-        let mut gradients = pass.gradients;
         if self.config.flip_actor_loss_sign {
-            let all = gradients.iter_mut().flat_map(|(_, gradient)| gradient);
+            let all = pass.gradients.iter_mut().flat_map(|(_, gradient)| gradient);
             all.for_each(|g| *g = -*g);
         }
-        self.actor.apply(gradients, &self.team, "actor", trace)?;
+        self.actor.apply(&pass.gradients, &self.team, "actor", trace)?;
         Ok(pass.loss)
     }
 

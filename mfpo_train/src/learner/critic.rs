@@ -3,7 +3,6 @@
 use candle_core::Tensor;
 use mfpo_policy::critic::{Critic, ValueSupport, log_softmax};
 use mfpo_policy::fast::{FastCritic, Wanted};
-use mfpo_policy::gradient::CriticGradient;
 
 use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
@@ -59,26 +58,23 @@ impl MfpoLearner {
             .zip(batch.actions.chunks_exact(a));
         let inputs: Vec<f32> = rows.flat_map(|(s, a)| s.iter().chain(a)).copied().collect();
         let team = &self.team;
-        let mut passes = [None, None];
-        team.each(
-            self.critics.iter().zip(&mut passes).collect(),
-            |(critic, pass)| {
-                *pass = Some(CriticGradient::of(critic.network(), &inputs, target, team));
-            },
-        );
+        let mut results = [Ok(()), Ok(())];
+        let passes = self.critics.iter().zip(&mut self.passes.critics);
+        team.each(passes.zip(&mut results).collect(), |((critic, pass), result)| {
+            *result = pass.renew(critic.network(), &inputs, target, team);
+        });
+        results.into_iter().collect::<Result<(), _>>()?;
         let mut losses = [0.0; 2];
-        for (i, (critic, pass)) in self.critics.iter_mut().zip(passes).enumerate() {
-            let Some(pass) = pass else { continue };
-            let pass = pass?;
+        for (i, (critic, pass)) in self.critics.iter_mut().zip(&self.passes.critics).enumerate() {
             losses[i] = pass.loss;
             if i == 0 {
                 let total: f64 = pass.values.iter().map(|q| f64::from(*q)).sum();
                 info.q_mean = total / pass.values.len() as f64;
             }
-            trace.slice(&format!("critic_logits_{}", i + 1), &pass.logits);
+            trace.slice(&format!("critic_logits_{}", i + 1), pass.logits());
             trace.slice(&format!("critic_value_{}", i + 1), &pass.values);
             trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
-            critic.apply(pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
+            critic.apply(&pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
         }
         [info.critic_loss_1, info.critic_loss_2] = losses;
         Ok(())

@@ -24,7 +24,7 @@ use mfpo_policy::bundle::CriticManifest;
 use mfpo_policy::critic::Critic;
 use mfpo_policy::device::DeviceError;
 use mfpo_policy::fast::FastCritic;
-use mfpo_policy::gradient::Team;
+use mfpo_policy::gradient::{CriticGradient, FlowGradient, FlowTangents, FlowWeights, Team};
 use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
@@ -133,6 +133,18 @@ struct BatchTensors {
     actions: Tensor,
 }
 
+/// Passes through the networks and back, whose memory serves one update after another.
+#[derive(Default)]
+struct Passes {
+    critics: [CriticGradient; 2],
+    /// The weights of what `flow` goes through: the actor, then the divergence network.
+    moving: FlowWeights,
+    flow: FlowGradient,
+    /// The actor's weights for `tangents`.
+    still: FlowWeights,
+    tangents: FlowTangents,
+}
+
 /// Everything that learns.
 pub struct MfpoLearner {
     config: LearnerConfig,
@@ -151,6 +163,7 @@ pub struct MfpoLearner {
     /// The critics that values were last taken from.
     evaluated: Option<PackedCritics>,
     packed_targets: [Option<FastCritic>; 2],
+    passes: Passes,
     /// The threads of an update.
     team: Team,
     updates: u64,
@@ -262,6 +275,7 @@ impl MfpoLearner {
             policy_changed: false,
             evaluated: None,
             packed_targets: [None, None],
+            passes: Passes::default(),
             team,
             updates: 0,
             returns: config.support_from_returns.then(ObservedReturns::default),
