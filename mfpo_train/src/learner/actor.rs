@@ -116,9 +116,13 @@ impl MfpoLearner {
         let team = self.team.clone();
         let critics = self.packed_critics()?;
         let values = critics.values(&team, &batch.observations, &actions, k1 + k2)?;
-        let rows = || values.chunks_exact(k1 + k2);
-        let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
-        let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();
+        let b = batch.size;
+        let (mut q_policy, mut q_clean) = (Vec::with_capacity(b * k1), Vec::with_capacity(b * k2));
+        for row in values.chunks_exact(k1 + k2) {
+            let (policy, clean) = row.split_at(k1);
+            q_policy.extend_from_slice(policy);
+            q_clean.extend_from_slice(clean);
+        }
         let alpha = self.temperature.alpha();
         let mut log_probs = Cow::Borrowed(&samples.log_probs);
         if self.config.leave_one_out {
@@ -249,8 +253,10 @@ fn clean_actions(
         .chunks_exact_mut(k * a)
         .zip(points.x_t.chunks_exact(a).zip(t))
     {
-        for (i, value) in row.iter_mut().enumerate() {
-            *value = (b[i % a] - t * *value) / (1.0 - t);
+        for noise in row.chunks_exact_mut(a) {
+            for (value, b) in noise.iter_mut().zip(b) {
+                *value = (b - t * *value) / (1.0 - t);
+            }
         }
     }
     trace.slice("eps_lower", &lower);
