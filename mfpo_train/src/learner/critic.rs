@@ -56,7 +56,11 @@ impl MfpoLearner {
             .observations
             .chunks_exact(s)
             .zip(batch.actions.chunks_exact(a));
-        let inputs: Vec<f32> = rows.flat_map(|(s, a)| s.iter().chain(a)).copied().collect();
+        let mut inputs = Vec::with_capacity(batch.size * (s + a));
+        for (observation, action) in rows {
+            inputs.extend_from_slice(observation);
+            inputs.extend_from_slice(action);
+        }
         let team = &self.team;
         let mut results = [Ok(()), Ok(())];
         let passes = self.critics.iter().zip(&mut self.passes.critics);
@@ -147,7 +151,9 @@ impl MfpoLearner {
             let (logits, m) = next?;
             trace.slice(&format!("next_logits_{}", i + 1), &logits);
             trace.slice(&format!("target_probs_{}", i + 1), &m);
-            trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
+            if trace.is_on() {
+                trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
+            }
             projected.push(m);
         }
         let m = self.join(&projected[0], &projected[1]);
@@ -209,10 +215,11 @@ impl MfpoLearner {
         let rows = first
             .chunks_exact(support.atoms)
             .zip(second.chunks_exact(support.atoms));
-        rows.zip(a.iter().zip(&b))
-            .flat_map(|((first, second), (a, b))| if a < b { first } else { second })
-            .copied()
-            .collect()
+        let mut joined = Vec::with_capacity(first.len());
+        for ((first, second), (a, b)) in rows.zip(a.iter().zip(&b)) {
+            joined.extend_from_slice(if a < b { first } else { second });
+        }
+        joined
     }
 }
 
@@ -253,8 +260,13 @@ pub fn project(probabilities: &[f32], y: &[f32], support: &ValueSupport) -> Vec<
     for ((p, y), m) in rows.zip(out.chunks_exact_mut(atoms)) {
         for (p, y) in p.iter().zip(y) {
             let b = (y.clamp(low, high) - low) / step;
-            let lower = (b.floor().max(0.0) as usize).min(last);
-            let upper = (b.ceil().max(0.0) as usize).min(last);
+            // b is not negative: its whole part is the atom below.
+            let lower = (b as usize).min(last);
+            let upper = if b > lower as f32 {
+                (lower + 1).min(last)
+            } else {
+                lower
+            };
             if lower == upper {
                 m[lower] += p;
             } else {
