@@ -132,7 +132,7 @@ impl PackedMatrix {
             let (first, end) = (first.min(columns), (first + width).min(columns));
             for (k, row) in data[start..][..inner * width].chunks_exact_mut(width).enumerate() {
                 let (row, padding) = row.split_at_mut(end - first);
-                row.copy_from_slice(&matrix[k * columns..][first..end]);
+                copy_row(row, &matrix[k * columns..][first..end]);
                 padding.fill(0.0);
             }
         }
@@ -225,6 +225,15 @@ impl PackedMatrix {
     /// N.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+}
+
+/// Copies a row of a panel; those of whole panels have lengths that the compiler knows, and need no call.
+fn copy_row(to: &mut [f32], from: &[f32]) {
+    match to.len() {
+        32 => to[..32].copy_from_slice(&from[..32]),
+        16 => to[..16].copy_from_slice(&from[..16]),
+        _ => to.copy_from_slice(from),
     }
 }
 
