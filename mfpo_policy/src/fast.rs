@@ -6,28 +6,20 @@
 //! candidates it has). Nothing is allocated once a sampler has made room.
 
 mod read_back;
+mod trunk;
 
-use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
 
 use crate::critic::{Critic, ValueSupport};
 use crate::gradient::Team;
-use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock, TrunkScratch, TrunkView};
+use crate::kernel::{Output, Precision, TrunkScratch};
 use crate::mean_flow::MeanFlow;
-use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
 use crate::weights::Weights;
+use trunk::PackedTrunk;
 
 pub use read_back::StepSource;
-
-/// Reads a tensor into a dense row-major vector.
-pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>, NetworkError> {
-    let flat = tensor
-        .detach()
-        .to_device(&Device::Cpu)?
-        .to_dtype(DType::F32)?
-        .flatten_all()?;
-    Ok(flat.to_vec1()?)
-}
+pub(crate) use trunk::{copy_into, read, values};
 
 /// Buffers of one evaluation, reused from call to call.
 #[derive(Debug, Clone, Default)]
@@ -42,96 +34,6 @@ pub struct Rows<'a> {
     pub share: &'a [f32],
     /// Rows for each observation, K.
     pub group: usize,
-}
-
-/// A [`Trunk`] whose first layer is split into the part of x, the part of the observation and a constant.
-#[derive(Debug, Clone)]
-struct PackedTrunk {
-    observation_kernel: PackedMatrix,
-    first: PackedLayer,
-    layers: Vec<PackedLayer>,
-    head: PackedMatrix,
-    head_bias: Vec<f32>,
-    precision: Precision,
-}
-
-impl PackedTrunk {
-    /// `x_rows` and `observation_rows` are the rows of the first kernel that belong to each input: (start, count).
-    fn new(
-        trunk: &Trunk,
-        x_rows: (usize, usize),
-        observation_rows: (usize, usize),
-        precision: Precision,
-    ) -> Result<Self, NetworkError> {
-        let exact = Precision::Exact;
-        let [first, layers @ ..] = &trunk.mlp.layers[..] else {
-            return Err(NetworkError::Missing {
-                name: "MLP_0/Dense_0/kernel".into(),
-            });
-        };
-        let kernel = &first.linear.kernel;
-        Ok(Self {
-            observation_kernel: packed(&kernel.narrow(0, observation_rows.0, observation_rows.1)?, exact)?,
-            first: layer(first, packed(&kernel.narrow(0, x_rows.0, x_rows.1)?, exact)?)?,
-            layers: layers
-                .iter()
-                .map(|l| layer(l, packed(&l.linear.kernel, precision)?))
-                .collect::<Result<_, NetworkError>>()?,
-            head: packed(&trunk.head.kernel, precision)?,
-            head_bias: values(&trunk.head.bias)?,
-            precision,
-        })
-    }
-
-    fn x_size(&self) -> usize {
-        self.first.kernel.inner()
-    }
-
-    fn observation_size(&self) -> usize {
-        self.observation_kernel.inner()
-    }
-
-    fn widest(&self) -> usize {
-        let widths = self.layers.iter().map(PackedLayer::width);
-        widths.fold(self.first.width().max(self.head_bias.len()), usize::max)
-    }
-
-    fn share(&self, observations: &[f32], out: &mut [f32]) {
-        kernel::product(observations, &self.observation_kernel, out);
-    }
-
-    fn run(&self, rows: Rows<'_>, first_bias: &[f32], scratch: &mut Scratch, output: Output<'_>) {
-        let view = TrunkView {
-            first: &self.first,
-            first_bias,
-            layers: &self.layers,
-            head: &self.head,
-            head_bias: &self.head_bias,
-            precision: self.precision,
-        };
-        let rows = RowBlock {
-            x: rows.x,
-            share: rows.share,
-            group: rows.group,
-        };
-        kernel::run_trunk(view, rows, &mut scratch.0, output);
-    }
-}
-
-/// A kernel `[in, out]`, packed.
-fn packed(kernel: &Tensor, precision: Precision) -> Result<PackedMatrix, NetworkError> {
-    let (inner, columns) = kernel.dims2()?;
-    Ok(precision.pack(&values(kernel)?, inner, columns))
-}
-
-/// A layer with `kernel` in place of its own.
-fn layer(layer: &HiddenLayer, kernel: PackedMatrix) -> Result<PackedLayer, NetworkError> {
-    Ok(PackedLayer {
-        kernel,
-        bias: values(&layer.linear.bias)?,
-        scale: values(&layer.scale)?,
-        shift: values(&layer.shift)?,
-    })
 }
 
 /// A [`MeanFlow`] network packed for the sampler's T points `(t_i, h) = (i / T, 1 / T)`.
@@ -150,13 +52,28 @@ impl FastMeanFlow {
     /// # Errors
     /// When a tensor operation fails.
     pub fn new(network: &MeanFlow, steps: usize, precision: Precision) -> Result<Self, NetworkError> {
-        let (action, observation) = (network.action_size(), network.observation_size());
-        let trunk = PackedTrunk::new(&network.trunk, (0, action), (action, observation), precision)?;
-        Ok(Self {
-            trunk,
-            step_bias: StepSource::of(network)?.biases(steps)?,
+        let mut packed = Self {
+            trunk: PackedTrunk::of(precision),
+            step_bias: vec![Vec::new(); steps],
             one_step_bias: None,
-        })
+        };
+        packed.repack(network)?;
+        Ok(packed)
+    }
+
+    /// Packs other weights of the same shapes into the memory that is there, for what it was made for.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn repack(&mut self, network: &MeanFlow) -> Result<(), NetworkError> {
+        let (action, observation) = (network.action_size(), network.observation_size());
+        self.trunk
+            .pack(&network.trunk, (0, action), (action, observation))?;
+        self.step_bias = StepSource::of(network)?.biases(self.steps())?;
+        if self.one_step_bias.is_some() {
+            self.prepare_one_step(network)?;
+        }
+        Ok(())
     }
 
     /// Number of sampling steps, T.
@@ -214,19 +131,36 @@ impl FastCritic {
     /// # Errors
     /// When a tensor operation fails.
     pub fn new(critic: &Critic, observation: usize, precision: Precision) -> Result<Self, NetworkError> {
+        let mut packed = Self {
+            trunk: PackedTrunk::of(precision),
+            support: critic.support,
+            offsets: Vec::new(),
+        };
+        packed.pack(critic, observation)?;
+        Ok(packed)
+    }
+
+    /// Packs another critic for observations of the same size into the memory that is there.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn repack(&mut self, critic: &Critic) -> Result<(), NetworkError> {
+        self.pack(critic, self.trunk.observation_size())
+    }
+
+    fn pack(&mut self, critic: &Critic, observation: usize) -> Result<(), NetworkError> {
         let input = critic.trunk.mlp.input_size();
-        let trunk = PackedTrunk::new(
+        self.trunk.pack(
             &critic.trunk,
             (observation, input - observation),
             (0, observation),
-            precision,
         )?;
         let middle = 0.5 * (critic.support.atoms - 1) as f32;
-        Ok(Self {
-            trunk,
-            support: critic.support,
-            offsets: (0..critic.support.atoms).map(|j| j as f32 - middle).collect(),
-        })
+        self.support = critic.support;
+        self.offsets.clear();
+        self.offsets
+            .extend((0..critic.support.atoms).map(|j| j as f32 - middle));
+        Ok(())
     }
 
     /// Width of the observation's share.
@@ -272,17 +206,17 @@ impl FastCritic {
             .zip(out.chunks_mut(groups * group * width))
             .collect();
         team.each(jobs, |((observations, x), out)| {
-            let mut share = vec![0.0; observations.len() / s * self.share_width()];
-            self.share(observations, &mut share);
-            let rows = Rows {
-                x,
-                share: &share,
-                group,
-            };
-            match wanted {
-                Wanted::Values => self.value(rows, &mut Scratch::default(), out),
-                Wanted::Logits => self.logits(rows, &mut Scratch::default(), out),
-            }
+            OF_A_JOB.with_borrow_mut(|SamplerBuffers { share, scratch, .. }| {
+                let size = observations.len() / s * self.share_width();
+                grow(share, size);
+                let share = &mut share[..size];
+                self.share(observations, share);
+                let rows = Rows { x, share, group };
+                match wanted {
+                    Wanted::Values => self.value(rows, scratch, out),
+                    Wanted::Logits => self.logits(rows, scratch, out),
+                }
+            });
         });
         out
     }
@@ -324,6 +258,11 @@ struct SamplerBuffers {
     divergence_share: Vec<f32>,
     flow: Vec<f32>,
     scratch: Scratch,
+}
+
+thread_local! {
+    /// Memory of a team's jobs, one after another on the same thread: none of them asks a team itself.
+    static OF_A_JOB: RefCell<SamplerBuffers> = RefCell::default();
 }
 
 /// Rows that one job of a team takes: whole tiles of every instruction set.
@@ -375,6 +314,25 @@ impl FastSampler {
             networks,
             buffers: SamplerBuffers::default(),
         })
+    }
+
+    /// Packs other weights of the same shapes into the memory that is there, both networks at the same time.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn repack_in_team(
+        &mut self,
+        team: &Team,
+        actor: &MeanFlow,
+        divergence: &MeanFlow,
+    ) -> Result<(), NetworkError> {
+        let networks = &mut self.networks;
+        let (of_actor, of_divergence) = (&mut networks.actor, &mut networks.divergence);
+        let (first, second) = team.both(
+            || of_actor.repack(actor),
+            || of_divergence.as_mut().map_or(Ok(()), |d| d.repack(divergence)),
+        );
+        first.and(second)
     }
 
     /// Adds the actor's weights as they lie in memory.
@@ -487,9 +445,10 @@ impl FastSampler {
             .map(|(o, x)| (o, x, log_probs.as_mut().and_then(Iterator::next)))
             .collect();
         team.each(jobs, |(observations, x, log_probs)| {
-            let mut buffers = SamplerBuffers::default();
-            self.networks
-                .flow(&mut buffers, observations, group, (&mut *x, log_probs));
+            OF_A_JOB.with_borrow_mut(|buffers| {
+                self.networks
+                    .flow(buffers, observations, group, (&mut *x, log_probs));
+            });
             clip(x);
         });
     }

@@ -1,5 +1,7 @@
 //! Laws of the packed networks: they equal candle's whatever the number of rows; the fast precision stays near.
 
+use candle_core::{Device, Tensor};
+
 use super::*;
 use crate::noise::NormalNoise;
 use crate::sampler;
@@ -127,6 +129,49 @@ fn the_fast_precision_stays_near_the_exact_one() {
     );
     assert!(worst > 0.0, "bfloat16 leaves a trace");
     assert!(worst < 0.05 * spread, "{worst} of {spread}");
+}
+
+#[test]
+fn networks_packed_over_others_are_as_fresh_ones() {
+    let (s, a) = SIZES;
+    let flow = |seed, outputs| {
+        let p = MeanFlow::initialize(seed, (s, a, outputs), &[40, 23], &Device::Cpu).unwrap();
+        MeanFlow::load(&p, a).unwrap()
+    };
+    let critic = |seed, minimum| {
+        let support = ValueSupport {
+            minimum,
+            maximum: 20.0,
+            atoms: 51,
+        };
+        let p = Critic::initialize(seed, (s, a, support.atoms), &[24, 41, 16], &Device::Cpu).unwrap();
+        Critic::load(&p, support).unwrap()
+    };
+    let (groups, group) = (50, 8);
+    let (observations, noise) = (normal(groups * s, 8), normal(groups * group * a, 9));
+    let alone = Team::default();
+    for precision in [Precision::Exact, Precision::Fast] {
+        let sampled = |sampler: &FastSampler| {
+            let (mut x, mut log_probs) = (noise.clone(), vec![0.0; groups * group]);
+            sampler.sample_in_team(&alone, &observations, group, &mut x, Some(&mut log_probs));
+            (x, log_probs)
+        };
+        let fresh =
+            |seed| FastSampler::in_team(&alone, &flow(seed, a), &flow(seed + 1, 1), 2, precision).unwrap();
+        let mut sampler = fresh(1);
+        let before = sampled(&sampler);
+        sampler.repack_in_team(&alone, &flow(3, a), &flow(4, 1)).unwrap();
+        assert_ne!(sampled(&sampler), before);
+        assert_eq!(sampled(&sampler), sampled(&fresh(3)));
+
+        let valued = |critic: &FastCritic| {
+            critic.evaluate_in_team(&alone, (&observations, &noise), group, Wanted::Values)
+        };
+        let mut packed = FastCritic::new(&critic(5, -100.0), s, precision).unwrap();
+        packed.repack(&critic(6, -50.0)).unwrap();
+        let fresh = FastCritic::new(&critic(6, -50.0), s, precision).unwrap();
+        assert_eq!(valued(&packed), valued(&fresh));
+    }
 }
 
 #[test]

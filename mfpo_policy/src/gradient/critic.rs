@@ -1,21 +1,21 @@
 //! The critic's gradient: cross-entropy of its logits to a target distribution.
 
-use super::trunk::TrunkWeights;
+use super::trunk::{TrunkMemory, TrunkWeights};
 use super::{NamedGradients, SEGMENT, Team};
 use crate::critic::{Critic, ValueSupport};
 use crate::parameters::NetworkError;
 
-/// What a backward pass of the critic's loss gives.
-#[derive(Debug, Clone)]
+/// What a backward pass of the critic's loss gives, with the memory that it took.
+#[derive(Debug, Clone, Default)]
 pub struct CriticGradient {
     /// `mean_r CE(target_r, logits_r)`, nats.
     pub loss: f64,
-    /// `[R, atoms]`.
-    pub logits: Vec<f32>,
     /// `Q(s, a)`, `[R]`.
     pub values: Vec<f32>,
     /// Of the loss, by parameter.
     pub gradients: NamedGradients,
+    weights: TrunkWeights,
+    memory: TrunkMemory,
 }
 
 impl CriticGradient {
@@ -24,7 +24,24 @@ impl CriticGradient {
     /// # Errors
     /// When a tensor cannot be read or the sizes do not fit.
     pub fn of(critic: &Critic, inputs: &[f32], target: &[f32], team: &Team) -> Result<Self, NetworkError> {
-        let weights = TrunkWeights::new(&critic.trunk, "Dense_0", (0, 0), &[])?;
+        let mut pass = Self::default();
+        pass.renew(critic, inputs, target, team)?;
+        Ok(pass)
+    }
+
+    /// [`CriticGradient::of`] in the memory that is there.
+    ///
+    /// # Errors
+    /// As [`CriticGradient::of`].
+    pub fn renew(
+        &mut self,
+        critic: &Critic,
+        inputs: &[f32],
+        target: &[f32],
+        team: &Team,
+    ) -> Result<(), NetworkError> {
+        let (weights, memory) = (&mut self.weights, &mut self.memory);
+        weights.pack(&critic.trunk, "Dense_0", Some((0, 0)), &[])?;
         let rows = inputs.len() / weights.input_size();
         let atoms = weights.output_size();
         if target.len() != rows * atoms || rows == 0 {
@@ -34,29 +51,32 @@ impl CriticGradient {
                 got: vec![target.len() / atoms.max(1), atoms],
             });
         }
-        let mut memory = weights.memory(rows);
+        weights.shape(memory, rows);
         memory.inputs[0].copy_from_slice(inputs);
         let mut losses = vec![0.0f64; rows.div_ceil(SEGMENT)];
-        let mut values = vec![0.0; rows];
+        self.values.resize(rows, 0.0);
         let jobs: Vec<_> = memory
             .segments()
             .into_iter()
-            .zip(values.chunks_mut(SEGMENT))
+            .zip(self.values.chunks_mut(SEGMENT))
             .zip(&mut losses)
             .collect();
+        let weights = &*weights;
         team.each(jobs, |(((first, mut at), values), loss)| {
             weights.forward(&mut at);
             let target = &target[first * atoms..][..at.output.len()];
             *loss = cross_entropy(at.output, target, rows, &critic.support, (at.gradient, values));
             weights.backward(&mut at);
         });
-        let gradients = weights.gradients(&memory, team);
-        Ok(Self {
-            loss: losses.iter().sum::<f64>() / rows as f64,
-            logits: memory.output,
-            values,
-            gradients,
-        })
+        self.gradients.resize_with(weights.parameters(), Default::default);
+        weights.gradients(memory, &mut self.gradients, team);
+        self.loss = losses.iter().sum::<f64>() / rows as f64;
+        Ok(())
+    }
+
+    /// `[R, atoms]`.
+    pub fn logits(&self) -> &[f32] {
+        &self.memory.output
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! `f = 2 pi z W^T`, `e = gelu([cos f, sin f] V + b) U + c`.
 
-use crate::fast::values;
+use crate::fast::{copy_into, read};
 use crate::kernel::{self, PackedMatrix};
-use crate::nn::TimeEmbedder;
+use crate::nn::{Linear, TimeEmbedder};
 use crate::parameters::NetworkError;
 
-use super::trunk::{kernel_jobs, split, sum_rows};
-use super::{NamedGradients, SEGMENT, Team};
+use super::trunk::{KernelJob, kernel_jobs, split, sum_rows};
+use super::{SEGMENT, Team, slot};
 
 /// The weights of an embedder, packed.
+#[derive(Debug, Clone, Default)]
 pub(super) struct EmbedderWeights {
     name: String,
     frequencies: Vec<f32>,
@@ -23,25 +24,35 @@ pub(super) struct EmbedderWeights {
 }
 
 impl EmbedderWeights {
-    pub(super) fn new(embedder: &TimeEmbedder, name: &str) -> Result<Self, NetworkError> {
-        let both = |linear: &crate::nn::Linear| -> Result<_, NetworkError> {
+    /// Frequencies, kernel and bias of both layers.
+    pub(super) const PARAMETERS: usize = 5;
+
+    /// Packs `embedder` over what is there; `back` says whether gradients go back.
+    pub(super) fn pack(
+        &mut self,
+        embedder: &TimeEmbedder,
+        name: &str,
+        back: bool,
+    ) -> Result<(), NetworkError> {
+        let both = |linear: &Linear,
+                    packed: &mut PackedMatrix,
+                    transposed: &mut PackedMatrix|
+         -> Result<(), NetworkError> {
             let (inner, columns) = linear.kernel.dims2()?;
-            let kernel = values(&linear.kernel)?;
-            let packed = PackedMatrix::new(&kernel, inner, columns);
-            Ok((packed, PackedMatrix::transposed(&kernel, columns, inner)))
+            read(&linear.kernel, |kernel| {
+                packed.pack(kernel, inner, columns);
+                if back {
+                    transposed.pack_transposed(kernel, columns, inner);
+                }
+            })
         };
-        let (hidden, hidden_transposed) = both(&embedder.hidden)?;
-        let (output, output_transposed) = both(&embedder.output)?;
-        Ok(Self {
-            name: name.to_owned(),
-            frequencies: values(&embedder.frequencies)?,
-            hidden,
-            hidden_transposed,
-            hidden_bias: values(&embedder.hidden.bias)?,
-            output,
-            output_transposed,
-            output_bias: values(&embedder.output.bias)?,
-        })
+        both(&embedder.hidden, &mut self.hidden, &mut self.hidden_transposed)?;
+        both(&embedder.output, &mut self.output, &mut self.output_transposed)?;
+        copy_into(&mut self.frequencies, &embedder.frequencies)?;
+        copy_into(&mut self.hidden_bias, &embedder.hidden.bias)?;
+        copy_into(&mut self.output_bias, &embedder.output.bias)?;
+        name.clone_into(&mut self.name);
+        Ok(())
     }
 
     /// E, the width of an embedding.
@@ -53,16 +64,17 @@ impl EmbedderWeights {
         2 * self.frequencies.len()
     }
 
-    pub(super) fn memory(&self, rows: usize) -> EmbedderMemory {
-        let hidden = || vec![0.0; rows * self.hidden_bias.len()];
-        EmbedderMemory {
-            rows,
-            features: vec![0.0; rows * self.features()],
-            active: hidden(),
-            slope: hidden(),
-            hidden_gradient: hidden(),
-            frequencies: vec![0.0; rows.div_ceil(SEGMENT) * self.frequencies.len()],
+    /// Shapes `memory` for `rows` rows. The gradient of the frequencies, which is added to, becomes 0.
+    pub(super) fn shape(&self, memory: &mut EmbedderMemory, rows: usize) {
+        memory.rows = rows;
+        memory.features.resize(rows * self.features(), 0.0);
+        for hidden in [&mut memory.active, &mut memory.slope, &mut memory.hidden_gradient] {
+            hidden.resize(rows * self.hidden_bias.len(), 0.0);
         }
+        memory.frequencies.clear();
+        memory
+            .frequencies
+            .resize(rows.div_ceil(SEGMENT) * self.frequencies.len(), 0.0);
     }
 
     /// Adds the embeddings of `z` (`[R]`) to `out` and, where given, their derivatives by z to `tangent` (`[R, E]`).
@@ -74,11 +86,12 @@ impl EmbedderWeights {
         tangent: Option<&mut [f32]>,
     ) {
         let (rows, half) = (z.len(), self.frequencies.len());
-        let scaled = |z: f32| z * std::f32::consts::TAU;
-        let phase: Vec<f32> = z
-            .iter()
-            .flat_map(|z| self.frequencies.iter().map(move |w| scaled(*z) * w))
-            .collect();
+        let mut phase = vec![0.0; rows * half];
+        for (row, z) in phase.chunks_exact_mut(half).zip(z) {
+            let scaled = z * std::f32::consts::TAU;
+            let row = row.iter_mut().zip(&self.frequencies);
+            row.for_each(|(phase, w)| *phase = scaled * w);
+        }
         let (mut sin, mut cos) = (vec![0.0; phase.len()], vec![0.0; phase.len()]);
         kernel::sin_cos(&phase, &mut sin, &mut cos);
         for (row, (sin, cos)) in at
@@ -147,27 +160,29 @@ impl EmbedderWeights {
     }
 
     /// Gradients of all parameters, from those of the embeddings (`[R, E]`).
-    pub(super) fn gradients(&self, memory: &EmbedderMemory, grad: &[f32], team: &Team) -> NamedGradients {
-        let rows = memory.rows;
-        let mut hidden = vec![0.0; self.features() * self.hidden_bias.len()];
-        let mut output = vec![0.0; self.hidden_bias.len() * self.width()];
-        let mut jobs = kernel_jobs(&memory.features, &memory.hidden_gradient, rows, &mut hidden);
-        jobs.extend(kernel_jobs(&memory.active, grad, rows, &mut output));
-        team.each(jobs, super::trunk::KernelJob::run);
-        let name = &self.name;
-        vec![
-            (
-                format!("{name}/FourierFeatures_0/kernel"),
-                sum_rows(&memory.frequencies, self.frequencies.len()),
-            ),
-            (format!("{name}/MLP_0/Dense_0/kernel"), hidden),
-            (
-                format!("{name}/MLP_0/Dense_0/bias"),
-                sum_rows(&memory.hidden_gradient, self.hidden_bias.len()),
-            ),
-            (format!("{name}/MLP_0/Dense_1/kernel"), output),
-            (format!("{name}/MLP_0/Dense_1/bias"), sum_rows(grad, self.width())),
-        ]
+    pub(super) fn gradients(
+        &self,
+        memory: &EmbedderMemory,
+        grad: &[f32],
+        out: &mut [(String, Vec<f32>)],
+        team: &Team,
+    ) {
+        let [frequencies, hidden, hidden_bias, output, output_bias] = out else {
+            return;
+        };
+        let (name, rows, width) = (&self.name, memory.rows, self.hidden_bias.len());
+        let kernel = |layer: usize| format!("{name}/MLP_0/Dense_{layer}/kernel");
+        let bias = |layer: usize| format!("{name}/MLP_0/Dense_{layer}/bias");
+        let count = self.frequencies.len();
+        let frequencies = slot(frequencies, format!("{name}/FourierFeatures_0/kernel"), count);
+        sum_rows(&memory.frequencies, frequencies);
+        sum_rows(&memory.hidden_gradient, slot(hidden_bias, bias(0), width));
+        sum_rows(grad, slot(output_bias, bias(1), self.width()));
+        let hidden = slot(hidden, kernel(0), self.features() * width);
+        let output = slot(output, kernel(1), width * self.width());
+        let mut jobs = kernel_jobs(&memory.features, &memory.hidden_gradient, rows, hidden);
+        jobs.extend(kernel_jobs(&memory.active, grad, rows, output));
+        team.each(jobs, KernelJob::run);
     }
 }
 
@@ -178,6 +193,7 @@ fn add_row(rows: &mut [f32], bias: &[f32]) {
 }
 
 /// What lies between the layers, for all rows.
+#[derive(Debug, Clone, Default)]
 pub(super) struct EmbedderMemory {
     rows: usize,
     /// `[cos f, sin f]`, `[R, 2 F]`.

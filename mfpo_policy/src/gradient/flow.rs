@@ -42,6 +42,7 @@ impl FlowRows<'_> {
 }
 
 /// A mean flow network's weights, packed in both directions.
+#[derive(Debug, Clone, Default)]
 pub struct FlowWeights {
     trunk: TrunkWeights,
     time: EmbedderWeights,
@@ -49,6 +50,7 @@ pub struct FlowWeights {
     sizes: (usize, usize),
 }
 
+#[derive(Debug, Clone, Default)]
 struct Memory {
     trunk: TrunkMemory,
     time: EmbedderMemory,
@@ -67,31 +69,40 @@ struct Segment<'a> {
 }
 
 impl FlowWeights {
-    /// Packs `network`. Derivatives are along x, and along t and h where `time_moves`.
+    /// Packs `network`. Derivatives are along x, and along t and h where `time_moves`; only then gradients go back.
     ///
     /// # Errors
     /// When a tensor cannot be read.
     pub fn new(network: &MeanFlow, time_moves: bool) -> Result<Self, NetworkError> {
+        let mut packed = Self::default();
+        packed.pack(network, time_moves)?;
+        Ok(packed)
+    }
+
+    /// [`FlowWeights::new`] in the memory that is there.
+    ///
+    /// # Errors
+    /// As [`FlowWeights::new`].
+    pub fn pack(&mut self, network: &MeanFlow, time_moves: bool) -> Result<(), NetworkError> {
         let (s, a) = (network.observation_size(), network.action_size());
         let condition = (a + s, network.condition.size());
         let moving = [(0, a), condition];
         let moving = if time_moves { &moving[..] } else { &moving[..1] };
         let head = format!("MLP_0/Dense_{}", network.trunk.mlp.layers.len());
-        Ok(Self {
-            trunk: TrunkWeights::new(&network.trunk, &head, condition, moving)?,
-            time: EmbedderWeights::new(&network.condition.time, "TimestepEmbedder_0")?,
-            interval: EmbedderWeights::new(&network.condition.interval, "TimestepEmbedder_1")?,
-            sizes: (s, a),
-        })
+        let wanted = time_moves.then_some(condition);
+        self.trunk.pack(&network.trunk, &head, wanted, moving)?;
+        let (time, interval) = (&network.condition.time, &network.condition.interval);
+        self.time.pack(time, "TimestepEmbedder_0", time_moves)?;
+        self.interval.pack(interval, "TimestepEmbedder_1", time_moves)?;
+        self.sizes = (s, a);
+        Ok(())
     }
 
-    fn memory(&self, rows: usize) -> Memory {
-        Memory {
-            trunk: self.trunk.memory(rows),
-            time: self.time.memory(rows),
-            interval: self.interval.memory(rows),
-            condition: vec![0.0; rows * self.time.width()],
-        }
+    fn shape(&self, memory: &mut Memory, rows: usize) {
+        self.trunk.shape(&mut memory.trunk, rows);
+        self.time.shape(&mut memory.time, rows);
+        self.interval.shape(&mut memory.interval, rows);
+        memory.condition.resize(rows * self.time.width(), 0.0);
     }
 
     /// Fills in the input `[x, s, E_t(t) + E_h(h)]`; with `tangent` (`[R, E]`) also the condition's derivative along (1, 1).
@@ -144,19 +155,18 @@ impl Memory {
     }
 }
 
-/// What a backward pass of the MeanFlow loss gives.
-#[derive(Debug, Clone)]
+/// What a backward pass of the MeanFlow loss gives, with the memory that it took.
+#[derive(Debug, Clone, Default)]
 pub struct FlowGradient {
     /// `mean (target - f)^2`.
     pub loss: f64,
-    /// `f(s, x, t, h)`, `[R, O]`.
-    pub prediction: Vec<f32>,
     /// `df/dt` along `(direction, 1, 1)`, `[R, O]`.
     pub derivative: Vec<f32>,
     /// `base - h df/dt`, `[R, O]`; carries no gradient.
     pub target: Vec<f32>,
     /// Of the loss, by parameter.
     pub gradients: NamedGradients,
+    memory: Memory,
 }
 
 impl FlowGradient {
@@ -171,6 +181,22 @@ impl FlowGradient {
         (direction, base): (&[f32], &[f32]),
         team: &Team,
     ) -> Result<Self, NetworkError> {
+        let mut pass = Self::default();
+        pass.renew(weights, rows, (direction, base), team)?;
+        Ok(pass)
+    }
+
+    /// [`FlowGradient::of`] in the memory that is there, whatever network it was of.
+    ///
+    /// # Errors
+    /// As [`FlowGradient::of`].
+    pub fn renew(
+        &mut self,
+        weights: &FlowWeights,
+        rows: FlowRows<'_>,
+        (direction, base): (&[f32], &[f32]),
+        team: &Team,
+    ) -> Result<(), NetworkError> {
         let count = rows.check(weights.sizes)?;
         let (a, e, o) = (weights.sizes.1, weights.time.width(), weights.trunk.output_size());
         if direction.len() != count * a || base.len() != count * o {
@@ -180,14 +206,16 @@ impl FlowGradient {
                 got: vec![direction.len(), base.len()],
             });
         }
-        let mut memory = weights.memory(count);
+        weights.shape(&mut self.memory, count);
         let mut losses = vec![0.0f64; count.div_ceil(SEGMENT)];
-        let (mut derivative, mut target) = (vec![0.0; count * o], vec![0.0; count * o]);
-        let jobs: Vec<_> = memory
+        self.derivative.resize(count * o, 0.0);
+        self.target.resize(count * o, 0.0);
+        let jobs: Vec<_> = self
+            .memory
             .segments()
             .into_iter()
-            .zip(derivative.chunks_mut(SEGMENT * o))
-            .zip(target.chunks_mut(SEGMENT * o))
+            .zip(self.derivative.chunks_mut(SEGMENT * o))
+            .zip(self.target.chunks_mut(SEGMENT * o))
             .zip(&mut losses)
             .collect();
         team.each(jobs, |(((mut at, derivative), target), loss)| {
@@ -195,11 +223,11 @@ impl FlowGradient {
             let mut condition = vec![0.0; count * e];
             weights.enter(rows, &mut at, Some(&mut condition));
             let direction = direction[at.first * a..][..count * a].chunks_exact(a);
-            let tangents: Vec<f32> = direction
-                .zip(condition.chunks_exact(e))
-                .flat_map(|(dx, dc)| dx.iter().chain(dc))
-                .copied()
-                .collect();
+            let mut tangents = Vec::with_capacity(count * (a + e));
+            for (dx, dc) in direction.zip(condition.chunks_exact(e)) {
+                tangents.extend_from_slice(dx);
+                tangents.extend_from_slice(dc);
+            }
             derivative.copy_from_slice(&weights.trunk.dual(&mut at.trunk, &tangents));
             let (h, base) = (&rows.h[at.first..], &base[at.first * o..]);
             for i in 0..count * o {
@@ -210,30 +238,38 @@ impl FlowGradient {
             }
             weights.leave(rows, &mut at);
         });
-        let mut gradients = weights.trunk.gradients(&memory.trunk, team);
-        gradients.extend(weights.time.gradients(&memory.time, &memory.condition, team));
-        gradients.extend(
-            weights
-                .interval
-                .gradients(&memory.interval, &memory.condition, team),
-        );
-        Ok(Self {
-            loss: losses.iter().sum::<f64>() / (count * o) as f64,
-            prediction: memory.trunk.output,
-            derivative,
-            target,
-            gradients,
-        })
+        self.collect(weights, team);
+        self.loss = losses.iter().sum::<f64>() / (count * o) as f64;
+        Ok(())
+    }
+
+    /// Gradients of all parameters, once every segment has gone back.
+    fn collect(&mut self, weights: &FlowWeights, team: &Team) {
+        let (memory, trunk) = (&self.memory, weights.trunk.parameters());
+        let count = trunk + 2 * EmbedderWeights::PARAMETERS;
+        self.gradients.resize_with(count, Default::default);
+        let (of_trunk, rest) = self.gradients.split_at_mut(trunk);
+        let (of_time, of_interval) = rest.split_at_mut(EmbedderWeights::PARAMETERS);
+        let condition = &memory.condition;
+        weights.trunk.gradients(&memory.trunk, of_trunk, team);
+        weights.time.gradients(&memory.time, condition, of_time, team);
+        weights
+            .interval
+            .gradients(&memory.interval, condition, of_interval, team);
+    }
+
+    /// `f(s, x, t, h)`, `[R, O]`.
+    pub fn prediction(&self) -> &[f32] {
+        &self.memory.trunk.output
     }
 }
 
-/// A network's value and its derivatives along directions in x.
-#[derive(Debug, Clone)]
+/// A network's value and its derivatives along directions in x, with the memory that they took.
+#[derive(Debug, Clone, Default)]
 pub struct FlowTangents {
-    /// `f(s, x, t, h)`, `[R, O]`.
-    pub value: Vec<f32>,
     /// `J_x f direction`, `[N, R, O]`.
     pub tangents: Vec<f32>,
+    memory: Memory,
 }
 
 impl FlowTangents {
@@ -247,6 +283,22 @@ impl FlowTangents {
         directions: &[f32],
         team: &Team,
     ) -> Result<Self, NetworkError> {
+        let mut pass = Self::default();
+        pass.renew(weights, rows, directions, team)?;
+        Ok(pass)
+    }
+
+    /// [`FlowTangents::of`] in the memory that is there.
+    ///
+    /// # Errors
+    /// As [`FlowTangents::of`].
+    pub fn renew(
+        &mut self,
+        weights: &FlowWeights,
+        rows: FlowRows<'_>,
+        directions: &[f32],
+        team: &Team,
+    ) -> Result<(), NetworkError> {
         let count = rows.check(weights.sizes)?;
         let (a, o) = (weights.sizes.1, weights.trunk.output_size());
         let n = directions.len() / (count * a);
@@ -257,9 +309,9 @@ impl FlowTangents {
                 got: vec![directions.len()],
             });
         }
-        let mut memory = weights.memory(count);
+        weights.shape(&mut self.memory, count);
         let mut parts = vec![Vec::new(); count.div_ceil(SEGMENT)];
-        let jobs: Vec<_> = memory.segments().into_iter().zip(&mut parts).collect();
+        let jobs: Vec<_> = self.memory.segments().into_iter().zip(&mut parts).collect();
         team.each(jobs, |(mut at, part)| {
             let rows_here = at.trunk.output.len() / o;
             weights.enter(rows, &mut at, None);
@@ -269,16 +321,18 @@ impl FlowTangents {
                 .collect();
             *part = weights.trunk.dual(&mut at.trunk, &tangents);
         });
-        let mut tangents = vec![0.0; n * count * o];
+        self.tangents.resize(n * count * o, 0.0);
         for (i, part) in parts.iter().enumerate() {
             let size = part.len() / n.max(1);
             for (d, from) in part.chunks_exact(size.max(1)).enumerate() {
-                tangents[d * count * o + i * SEGMENT * o..][..size].copy_from_slice(from);
+                self.tangents[d * count * o + i * SEGMENT * o..][..size].copy_from_slice(from);
             }
         }
-        Ok(Self {
-            value: memory.trunk.output,
-            tangents,
-        })
+        Ok(())
+    }
+
+    /// `f(s, x, t, h)`, `[R, O]`.
+    pub fn value(&self) -> &[f32] {
+        &self.memory.trunk.output
     }
 }

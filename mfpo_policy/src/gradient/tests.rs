@@ -102,7 +102,7 @@ fn the_critics_gradient_is_candles() {
     let loss = loss.mean_all().unwrap().neg().unwrap();
     let pass = CriticGradient::of(&critic, &inputs, &flat, &Team::default()).unwrap();
     assert!((pass.loss - f64::from(loss.to_scalar::<f32>().unwrap())).abs() < 1e-5);
-    close(&pass.logits, &logits);
+    close(pass.logits(), &logits);
     close(&pass.values, &critic.expected_value(&logits).unwrap());
     assert_equal(&pass.gradients, &loss, &vars);
     let together = CriticGradient::of(&critic, &inputs, &flat, &Team::new(3).unwrap()).unwrap();
@@ -148,7 +148,7 @@ fn the_flows_gradient_and_derivative_are_candles() {
     assert!((pass.loss - f64::from(loss.to_scalar::<f32>().unwrap())).abs() < 1e-4 * pass.loss);
     close(&pass.derivative, &derivative);
     close(&pass.target, &target);
-    close(&pass.prediction, &prediction);
+    close(pass.prediction(), &prediction);
     assert_equal(&pass.gradients, &loss, &vars);
     let together = FlowGradient::of(&weights, rows, (&direction, &base), &Team::new(3).unwrap()).unwrap();
     assert_eq!(together.gradients, pass.gradients);
@@ -166,7 +166,111 @@ fn the_flows_gradient_and_derivative_are_candles() {
             &theirs,
         );
     }
-    close(&tangents.value, &prediction);
+    close(tangents.value(), &prediction);
+}
+
+/// What shows wherever it is read.
+fn nothing(count: usize) -> Vec<f32> {
+    vec![f32::NAN; count]
+}
+
+#[test]
+fn a_critics_pass_in_the_memory_of_another_is_as_a_fresh_one() {
+    let critic = |seed, hidden: &[usize], atoms| {
+        let support = ValueSupport {
+            minimum: -7.0,
+            maximum: 9.0,
+            atoms,
+        };
+        let sizes = (SIZES.0, SIZES.1, atoms);
+        let parameters = Critic::initialize(seed, sizes, hidden, &Device::Cpu).unwrap();
+        Critic::load(&parameters, support).unwrap()
+    };
+    let (inputs, target) = (normal(3, ROWS * (SIZES.0 + SIZES.1)), uniform(4, ROWS * 21));
+    let now = critic(1, &HIDDEN, 21);
+    let team = Team::new(2).unwrap();
+    let fresh = CriticGradient::of(&now, &inputs, &target, &team).unwrap();
+    // Fewer rows and more, other layers, other atoms.
+    for (rows, hidden, atoms) in [
+        (ROWS, &HIDDEN[..], 21),
+        (7, &[23][..], 5),
+        (300, &[64, 40, 40, 40][..], 33),
+    ] {
+        let before = critic(2, hidden, atoms);
+        let (inputs_before, target_before) = (nothing(rows * (SIZES.0 + SIZES.1)), nothing(rows * atoms));
+        let mut pass = CriticGradient::of(&before, &inputs_before, &target_before, &team).unwrap();
+        assert!(pass.loss.is_nan());
+        for _ in 0..2 {
+            pass.renew(&now, &inputs, &target, &team).unwrap();
+            assert_eq!(pass.loss, fresh.loss);
+            assert_eq!(pass.logits(), fresh.logits());
+            assert_eq!(pass.values, fresh.values);
+            assert_eq!(pass.gradients, fresh.gradients);
+        }
+    }
+}
+
+#[test]
+fn a_flows_pass_in_the_memory_of_another_is_as_a_fresh_one() {
+    let flow = |seed, hidden: &[usize], outputs| {
+        let sizes = (SIZES.0, SIZES.1, outputs);
+        let parameters = MeanFlow::initialize(seed, sizes, hidden, &Device::Cpu).unwrap();
+        MeanFlow::load(&parameters, SIZES.1).unwrap()
+    };
+    let (observations, x) = (normal(6, ROWS * SIZES.0), normal(7, ROWS * SIZES.1));
+    let (t, h) = (uniform(8, ROWS), uniform(9, ROWS));
+    let (direction, base) = (normal(10, ROWS * SIZES.1), normal(11, ROWS * SIZES.1));
+    let rows = FlowRows {
+        observations: &observations,
+        x: &x,
+        t: &t,
+        h: &h,
+    };
+    let now = flow(1, &HIDDEN, SIZES.1);
+    let team = Team::new(2).unwrap();
+    let (moving, still) = (
+        FlowWeights::new(&now, true).unwrap(),
+        FlowWeights::new(&now, false).unwrap(),
+    );
+    let fresh = FlowGradient::of(&moving, rows, (&direction, &base), &team).unwrap();
+    let fresh_tangents = FlowTangents::of(&still, rows, &direction, &team).unwrap();
+    for (count, hidden, outputs) in [
+        (ROWS, &HIDDEN[..], SIZES.1),
+        (7, &[23][..], 1),
+        (300, &[64, 40, 40, 40][..], 1),
+    ] {
+        let before = flow(2, hidden, outputs);
+        let mut weights = [
+            FlowWeights::new(&before, true).unwrap(),
+            FlowWeights::new(&before, false).unwrap(),
+        ];
+        let (o, a) = (nothing(count * SIZES.0), nothing(count * SIZES.1));
+        let (times, base_before) = (uniform(12, count), nothing(count * outputs));
+        let rows_before = FlowRows {
+            observations: &o,
+            x: &a,
+            t: &times,
+            h: &times,
+        };
+        let mut pass = FlowGradient::of(&weights[0], rows_before, (&a, &base_before), &team).unwrap();
+        let mut tangents = FlowTangents::of(&weights[1], rows_before, &a, &team).unwrap();
+        assert!(pass.loss.is_nan() && tangents.value()[0].is_nan());
+        weights[0].pack(&now, true).unwrap();
+        weights[1].pack(&now, false).unwrap();
+        for _ in 0..2 {
+            pass.renew(&weights[0], rows, (&direction, &base), &team).unwrap();
+            assert_eq!(pass.loss, fresh.loss);
+            assert_eq!(pass.prediction(), fresh.prediction());
+            assert_eq!(
+                (&pass.derivative, &pass.target),
+                (&fresh.derivative, &fresh.target)
+            );
+            assert_eq!(pass.gradients, fresh.gradients);
+            tangents.renew(&weights[1], rows, &direction, &team).unwrap();
+            assert_eq!(tangents.value(), fresh_tangents.value());
+            assert_eq!(tangents.tangents, fresh_tangents.tangents);
+        }
+    }
 }
 
 #[test]

@@ -2,14 +2,23 @@
 //!
 //! `z_l = x_l W_l`, `x_{l+1} = gelu(layer_norm(z_l + b_l))`, output `x_L W + b`.
 
-use crate::fast::values;
+use std::cell::RefCell;
+
+use crate::fast::{copy_into, read};
 use crate::kernel::{self, NormGradients, NormParameters, PackedMatrix};
 use crate::nn::Trunk;
 use crate::parameters::NetworkError;
 
-use super::{NamedGradients, SEGMENT, Team};
+use super::{SEGMENT, Team, slot};
+
+thread_local! {
+    /// Memory of this thread's jobs, of which none runs inside another: a gradient packed, and tangents between two layers.
+    static PACKED: RefCell<PackedMatrix> = RefCell::default();
+    static TANGENTS: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
 
 /// One hidden layer's weights, in both directions.
+#[derive(Debug, Clone, Default)]
 struct Layer {
     kernel: PackedMatrix,
     /// Takes gradients back; the first layer's only to the inputs that have one.
@@ -34,6 +43,7 @@ impl Layer {
 }
 
 /// The weights of a trunk, packed.
+#[derive(Debug, Clone, Default)]
 pub(super) struct TrunkWeights {
     layers: Vec<Layer>,
     head: PackedMatrix,
@@ -45,42 +55,47 @@ pub(super) struct TrunkWeights {
 }
 
 impl TrunkWeights {
-    /// `wanted` are the inputs (start, count) whose gradient is wanted; tangents enter by the inputs of `moving`.
-    pub(super) fn new(
+    /// Packs `trunk` over what is there. `wanted` are the inputs (start, count) whose gradient is wanted, `None` where nothing
+    /// goes back; tangents enter by the inputs of `moving`.
+    pub(super) fn pack(
+        &mut self,
         trunk: &Trunk,
         head_name: &str,
-        wanted: (usize, usize),
+        wanted: Option<(usize, usize)>,
         moving: &[(usize, usize)],
-    ) -> Result<Self, NetworkError> {
-        let mut layers = Vec::with_capacity(trunk.mlp.layers.len());
-        let mut tangent_kernel = PackedMatrix::default();
-        for (i, layer) in trunk.mlp.layers.iter().enumerate() {
+    ) -> Result<(), NetworkError> {
+        self.layers.resize_with(trunk.mlp.layers.len(), Layer::default);
+        let tangent_kernel = &mut self.tangent_kernel;
+        for (i, (packed, layer)) in self.layers.iter_mut().zip(&trunk.mlp.layers).enumerate() {
             let (inner, columns) = layer.linear.kernel.dims2()?;
-            let weights = values(&layer.linear.kernel)?;
-            let back = if i > 0 { (0, inner) } else { wanted };
-            let rows = |(start, count): (usize, usize)| &weights[start * columns..(start + count) * columns];
-            if i == 0 && !moving.is_empty() {
-                let picked: Vec<f32> = moving.iter().flat_map(|part| rows(*part)).copied().collect();
-                tangent_kernel = PackedMatrix::new(&picked, picked.len() / columns, columns);
-            }
-            layers.push(Layer {
-                kernel: PackedMatrix::new(&weights, inner, columns),
-                transposed: PackedMatrix::transposed(rows(back), columns, back.1),
-                bias: values(&layer.linear.bias)?,
-                scale: values(&layer.scale)?,
-                shift: values(&layer.shift)?,
-            });
+            read(&layer.linear.kernel, |weights| {
+                let rows =
+                    |(start, count): (usize, usize)| &weights[start * columns..(start + count) * columns];
+                packed.kernel.pack(weights, inner, columns);
+                if let Some(wanted) = wanted {
+                    let back = if i > 0 { (0, inner) } else { wanted };
+                    packed.transposed.pack_transposed(rows(back), columns, back.1);
+                }
+                if i == 0 && !moving.is_empty() {
+                    let picked: Vec<f32> = moving.iter().map(|part| rows(*part)).collect::<Vec<_>>().concat();
+                    tangent_kernel.pack(&picked, picked.len() / columns, columns);
+                }
+            })?;
+            copy_into(&mut packed.bias, &layer.linear.bias)?;
+            copy_into(&mut packed.scale, &layer.scale)?;
+            copy_into(&mut packed.shift, &layer.shift)?;
         }
         let (inner, columns) = trunk.head.kernel.dims2()?;
-        let head = values(&trunk.head.kernel)?;
-        Ok(Self {
-            layers,
-            head: PackedMatrix::new(&head, inner, columns),
-            head_transposed: PackedMatrix::transposed(&head, columns, inner),
-            head_bias: values(&trunk.head.bias)?,
-            head_name: head_name.to_owned(),
-            tangent_kernel,
-        })
+        let (head, transposed) = (&mut self.head, &mut self.head_transposed);
+        read(&trunk.head.kernel, |weights| {
+            head.pack(weights, inner, columns);
+            if wanted.is_some() {
+                transposed.pack_transposed(weights, columns, inner);
+            }
+        })?;
+        copy_into(&mut self.head_bias, &trunk.head.bias)?;
+        head_name.clone_into(&mut self.head_name);
+        Ok(())
     }
 
     pub(super) fn input_size(&self) -> usize {
@@ -91,25 +106,19 @@ impl TrunkWeights {
         self.head_bias.len()
     }
 
-    /// Inputs of every layer and of the head, gradients and norm sums for `rows` rows.
-    pub(super) fn memory(&self, rows: usize) -> TrunkMemory {
-        let hidden = || self.layers.iter().map(|layer| vec![0.0; rows * layer.width()]);
-        let segments = rows.div_ceil(SEGMENT);
-        TrunkMemory {
-            rows,
-            inputs: std::iter::once(vec![0.0; rows * self.input_size()])
-                .chain(hidden())
-                .collect(),
-            z: hidden().collect(),
-            dz: hidden().collect(),
-            output: vec![0.0; rows * self.output_size()],
-            gradient: vec![0.0; rows * self.output_size()],
-            norms: self
-                .layers
-                .iter()
-                .map(|layer| vec![0.0; segments * 3 * layer.width()])
-                .collect(),
-        }
+    /// Shapes `memory` for `rows` rows. The sums of the norms, which are added to, become 0.
+    pub(super) fn shape(&self, memory: &mut TrunkMemory, rows: usize) {
+        let hidden: Vec<usize> = self.layers.iter().map(Layer::width).collect();
+        let mut inputs = vec![self.input_size()];
+        inputs.extend_from_slice(&hidden);
+        memory.rows = rows;
+        resize_all(&mut memory.inputs, &inputs, rows);
+        resize_all(&mut memory.z, &hidden, rows);
+        resize_all(&mut memory.dz, &hidden, rows);
+        memory.output.resize(rows * self.output_size(), 0.0);
+        memory.gradient.resize(rows * self.output_size(), 0.0);
+        resize_all(&mut memory.norms, &hidden, 3 * rows.div_ceil(SEGMENT));
+        memory.norms.iter_mut().for_each(|sums| sums.fill(0.0));
     }
 
     /// Fills in z, the layers' inputs behind the first and the output.
@@ -133,24 +142,27 @@ impl TrunkWeights {
     /// [`TrunkWeights::forward`] with tangents `[N, R, moving inputs]`; gives those of the output, `[N, R, O]`.
     pub(super) fn dual(&self, at: &mut TrunkSegment<'_>, tangents: &[f32]) -> Vec<f32> {
         let count = tangents.len() / self.tangent_kernel.inner().max(1); // N R
-        let mut moving = tangents.to_vec();
-        for (l, layer) in self.layers.iter().enumerate() {
-            kernel::product(at.inputs[l], &layer.kernel, at.z[l]);
-            at.inputs[l + 1].copy_from_slice(at.z[l]);
-            let kernel = if l == 0 {
-                &self.tangent_kernel
-            } else {
-                &layer.kernel
-            };
-            let mut next = vec![0.0; count * layer.width()];
-            kernel::product(&moving, kernel, &mut next);
-            kernel::bias_norm_gelu_dual(at.inputs[l + 1], &mut next, layer.norm());
-            moving = next;
-        }
-        self.finish(at);
-        let mut out = vec![0.0; count * self.output_size()];
-        kernel::product(&moving, &self.head, &mut out);
-        out
+        TANGENTS.with_borrow_mut(|[moving, next]| {
+            moving.clear();
+            moving.extend_from_slice(tangents);
+            for (l, layer) in self.layers.iter().enumerate() {
+                kernel::product(at.inputs[l], &layer.kernel, at.z[l]);
+                at.inputs[l + 1].copy_from_slice(at.z[l]);
+                let kernel = if l == 0 {
+                    &self.tangent_kernel
+                } else {
+                    &layer.kernel
+                };
+                next.resize(count * layer.width(), 0.0);
+                kernel::product(moving, kernel, next);
+                kernel::bias_norm_gelu_dual(at.inputs[l + 1], next, layer.norm());
+                std::mem::swap(moving, next);
+            }
+            self.finish(at);
+            let mut out = vec![0.0; count * self.output_size()];
+            kernel::product(moving, &self.head, &mut out);
+            out
+        })
     }
 
     /// From the gradient of the output to those of every z; gives those of the wanted inputs, `[R, wanted]`.
@@ -175,41 +187,41 @@ impl TrunkWeights {
         wanted
     }
 
-    /// Gradients of all parameters, once every segment has gone back.
-    pub(super) fn gradients(&self, memory: &TrunkMemory, team: &Team) -> NamedGradients {
-        let last = self.layers.len();
-        let mut kernels: Vec<Vec<f32>> = (0..=last)
-            .map(|l| vec![0.0; memory.inputs[l].len() / memory.rows * self.width_above(l)])
-            .collect();
+    /// How many parameters there are: kernel, bias, scale and shift of each layer, kernel and bias of the head.
+    pub(super) fn parameters(&self) -> usize {
+        4 * self.layers.len() + 2
+    }
+
+    /// Gradients of all parameters, once every segment has gone back; `out` has room for so many.
+    pub(super) fn gradients(&self, memory: &TrunkMemory, out: &mut [(String, Vec<f32>)], team: &Team) {
         let mut jobs = Vec::new();
-        for (l, kernel) in kernels.iter_mut().enumerate() {
-            let above = if l == last {
-                &memory.gradient
-            } else {
-                &memory.dz[l]
+        for (l, named) in out.chunks_mut(4).enumerate() {
+            let width = self.width_above(l);
+            let size = memory.inputs[l].len() / memory.rows * width;
+            let (above, kernel) = match named {
+                [kernel, bias, scale, shift] => {
+                    let sums = |first: usize, sum: &mut [f32]| {
+                        sum_columns(&memory.norms[l], (first, 3 * width), sum);
+                    };
+                    sums(0, slot(bias, format!("MLP_0/Dense_{l}/bias"), width));
+                    sums(width, slot(scale, format!("MLP_0/LayerNorm_{l}/scale"), width));
+                    sums(2 * width, slot(shift, format!("MLP_0/LayerNorm_{l}/bias"), width));
+                    (
+                        &memory.dz[l],
+                        slot(kernel, format!("MLP_0/Dense_{l}/kernel"), size),
+                    )
+                }
+                [kernel, bias] => {
+                    let bias = slot(bias, format!("{}/bias", self.head_name), width);
+                    sum_rows(&memory.gradient, bias);
+                    let name = format!("{}/kernel", self.head_name);
+                    (&memory.gradient, slot(kernel, name, size))
+                }
+                _ => continue,
             };
             jobs.extend(kernel_jobs(&memory.inputs[l], above, memory.rows, kernel));
         }
         team.each(jobs, KernelJob::run);
-        let mut named = NamedGradients::new();
-        for (l, kernel) in kernels.into_iter().enumerate() {
-            if l == last {
-                named.push((format!("{}/kernel", self.head_name), kernel));
-                let bias = sum_rows(&memory.gradient, self.output_size());
-                named.push((format!("{}/bias", self.head_name), bias));
-                break;
-            }
-            named.push((format!("MLP_0/Dense_{l}/kernel"), kernel));
-            let width = self.layers[l].width();
-            let sums = sum_rows(&memory.norms[l], 3 * width);
-            named.push((format!("MLP_0/Dense_{l}/bias"), sums[..width].to_vec()));
-            named.push((
-                format!("MLP_0/LayerNorm_{l}/scale"),
-                sums[width..2 * width].to_vec(),
-            ));
-            named.push((format!("MLP_0/LayerNorm_{l}/bias"), sums[2 * width..].to_vec()));
-        }
-        named
     }
 
     fn width_above(&self, l: usize) -> usize {
@@ -217,13 +229,17 @@ impl TrunkWeights {
     }
 }
 
-/// `sum_r rows[r]`, in the order of the rows.
-pub(super) fn sum_rows(rows: &[f32], width: usize) -> Vec<f32> {
-    let mut sum = vec![0.0; width];
+/// `sum_r rows[r]`, in the order of the rows, which are as wide as `sum`.
+pub(super) fn sum_rows(rows: &[f32], sum: &mut [f32]) {
+    sum_columns(rows, (0, sum.len()), sum);
+}
+
+/// The same of some columns, from `first` on, of rows that are `width` wide.
+fn sum_columns(rows: &[f32], (first, width): (usize, usize), sum: &mut [f32]) {
+    sum.fill(0.0);
     for row in rows.chunks_exact(width) {
-        sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+        sum.iter_mut().zip(&row[first..]).for_each(|(s, v)| *s += v);
     }
-    sum
 }
 
 /// Rows of a kernel's gradient that one job computes.
@@ -262,12 +278,15 @@ pub(super) fn kernel_jobs<'a>(
 
 impl KernelJob<'_> {
     pub(super) fn run(self) {
-        let packed = PackedMatrix::new(self.dz, self.rows, self.dz.len() / self.rows);
-        kernel::transposed_product(self.x, self.columns_of_x, &packed, self.first, self.out);
+        PACKED.with_borrow_mut(|packed| {
+            packed.pack(self.dz, self.rows, self.dz.len() / self.rows);
+            kernel::transposed_product(self.x, self.columns_of_x, packed, self.first, self.out);
+        });
     }
 }
 
 /// What lies between the layers, for all rows.
+#[derive(Debug, Clone, Default)]
 pub(super) struct TrunkMemory {
     pub(super) rows: usize,
     /// `[L + 1][R, I_l]`.
@@ -331,6 +350,13 @@ impl TrunkMemory {
 pub(super) fn split(values: &mut [f32], rows: usize) -> std::slice::ChunksMut<'_, f32> {
     let width = values.len() / rows;
     values.chunks_mut(SEGMENT * width.max(1))
+}
+
+/// As many vectors as there are widths, each of `rows` rows.
+fn resize_all(all: &mut Vec<Vec<f32>>, widths: &[usize], rows: usize) {
+    all.resize_with(widths.len(), Vec::new);
+    let all = all.iter_mut().zip(widths);
+    all.for_each(|(values, width)| values.resize(rows * width, 0.0));
 }
 
 fn split_all(all: &mut [Vec<f32>], rows: usize) -> Vec<std::slice::ChunksMut<'_, f32>> {

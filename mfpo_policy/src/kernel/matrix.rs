@@ -44,6 +44,8 @@ impl Numbers for Pairs {
 const HALF: usize = 16;
 /// Tiles of a block of rows.
 pub(crate) const BLOCK: usize = 4;
+/// Rows of a panel that are transposed at a time: a cache line of each of the matrix's rows.
+const STRIP: usize = 16;
 
 /// Sixteen numbers of one cache line.
 #[derive(Debug, Clone, Copy)]
@@ -102,46 +104,13 @@ impl PackedMatrix {
         packed
     }
 
-    /// Packs the row-major `matrix` `[inner, columns]` rounded to bfloat16, two neighbouring rows in one: the packed matrix
-    /// has `ceil(inner / 2)` rows of [`Pairs`].
-    ///
-    /// # Panics
-    /// When it holds another number of elements.
-    pub(crate) fn pairs(matrix: &[f32], inner: usize, columns: usize) -> Self {
-        assert_eq!(
-            matrix.len(),
-            inner * columns,
-            "a matrix of {inner}x{columns} was expected"
-        );
-        let mut paired = Vec::with_capacity(inner.div_ceil(2) * columns);
-        for rows in matrix.chunks(2 * columns) {
-            let (first, second) = rows.split_at(columns);
-            let second = second.iter().copied().chain(std::iter::repeat(0.0));
-            paired.extend(first.iter().zip(second).map(|(a, b)| half::pair(*a, b)));
-        }
-        Self::new(&paired, inner.div_ceil(2), columns)
-    }
-
     /// Packs the transpose of the row-major `matrix` `[columns, inner]`.
     ///
     /// # Panics
     /// When it holds another number of elements.
     pub fn transposed(matrix: &[f32], inner: usize, columns: usize) -> Self {
-        assert_eq!(
-            matrix.len(),
-            inner * columns,
-            "a matrix of {columns}x{inner} was expected"
-        );
         let mut packed = Self::default();
-        packed.resize(inner, columns);
-        let panel = packed.panel;
-        let data = packed.data.as_mut_slice();
-        for (c, row) in matrix.chunks_exact(inner).enumerate() {
-            let (start, width) = panel_of(c, (inner, columns, panel));
-            for (k, value) in row.iter().enumerate() {
-                data[start + k * width + c % panel] = *value;
-            }
-        }
+        packed.pack_transposed(matrix, inner, columns);
         packed
     }
 
@@ -158,24 +127,73 @@ impl PackedMatrix {
         self.resize(inner, columns);
         let panel = self.panel;
         let data = self.data.as_mut_slice();
-        for first in (0..columns).step_by(panel) {
+        for first in (0..padded(columns)).step_by(panel) {
             let (start, width) = panel_of(first, (inner, columns, panel));
-            let count = panel.min(columns - first);
-            for k in 0..inner {
-                let row = &matrix[k * columns + first..][..count];
-                data[start + k * width..][..count].copy_from_slice(row);
+            let (first, end) = (first.min(columns), (first + width).min(columns));
+            for (k, row) in data[start..][..inner * width].chunks_exact_mut(width).enumerate() {
+                let (row, padding) = row.split_at_mut(end - first);
+                copy_row(row, &matrix[k * columns..][first..end]);
+                padding.fill(0.0);
             }
         }
     }
 
+    /// [`PackedMatrix::transposed`] into the memory that is there.
+    ///
+    /// # Panics
+    /// When `matrix` holds another number of elements.
+    pub fn pack_transposed(&mut self, matrix: &[f32], inner: usize, columns: usize) {
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {columns}x{inner} was expected"
+        );
+        self.resize(inner, columns);
+        let panel = self.panel;
+        let data = self.data.as_mut_slice();
+        for first in (0..padded(columns)).step_by(panel) {
+            let (start, width) = panel_of(first, (inner, columns, panel));
+            // A strip of the panel's rows stays in the nearest cache while a column after another is written into it.
+            let strips = data[start..][..inner * width].chunks_mut(STRIP * width);
+            for (strip, k) in strips.zip((0..inner).step_by(STRIP)) {
+                for c in 0..width {
+                    let column = strip[c..].iter_mut().step_by(width);
+                    if first + c < columns {
+                        let from = &matrix[(first + c) * inner + k..];
+                        column.zip(from).for_each(|(to, value)| *to = *value);
+                    } else {
+                        column.for_each(|to| *to = 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Packs the row-major `matrix` `[inner, columns]` rounded to bfloat16, two neighbouring rows in one, into the memory that is
+    /// there: the packed matrix has `ceil(inner / 2)` rows of [`Pairs`].
+    ///
+    /// # Panics
+    /// When it holds another number of elements.
+    pub(crate) fn pack_pairs(&mut self, matrix: &[f32], inner: usize, columns: usize) {
+        assert_eq!(
+            matrix.len(),
+            inner * columns,
+            "a matrix of {inner}x{columns} was expected"
+        );
+        let mut paired = Vec::with_capacity(inner.div_ceil(2) * columns);
+        for rows in matrix.chunks(2 * columns) {
+            let (first, second) = rows.split_at(columns);
+            let second = second.iter().copied().chain(std::iter::repeat(0.0));
+            paired.extend(first.iter().zip(second).map(|(a, b)| half::pair(*a, b)));
+        }
+        self.pack(&paired, inner.div_ceil(2), columns);
+    }
+
+    /// What is in the memory stays; who packs writes all of it, the padding, too.
     fn resize(&mut self, inner: usize, columns: usize) {
-        let padding_moves = (self.inner, self.columns) != (inner, columns);
         (self.inner, self.columns) = (inner, columns);
         self.panel = 2 * InstructionSet::detect().shape().0;
         self.data.reserve(inner * padded(columns));
-        if padding_moves {
-            self.data.as_mut_slice().fill(0.0);
-        }
     }
 
     /// The row-major matrix, as it was before it was packed.
@@ -207,6 +225,15 @@ impl PackedMatrix {
     /// N.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+}
+
+/// Copies a row of a panel; those of whole panels have lengths that the compiler knows, and need no call.
+fn copy_row(to: &mut [f32], from: &[f32]) {
+    match to.len() {
+        32 => to[..32].copy_from_slice(&from[..32]),
+        16 => to[..16].copy_from_slice(&from[..16]),
+        _ => to.copy_from_slice(from),
     }
 }
 

@@ -281,6 +281,25 @@ proptest! {
     }
 }
 
+#[test]
+fn a_matrix_packed_over_another_is_as_a_fresh_one() {
+    for (inner, columns) in [(9, 37), (33, 4), (17, 64), (1, 1)] {
+        let b = numbers(inner * columns, 1);
+        let turned: Vec<f32> = (0..columns * inner)
+            .map(|i| b[i % inner * columns + i / inner])
+            .collect();
+        // With the padding, which is written over as well.
+        let all = inner * matrix::padded(columns);
+        let mut fresh = PackedMatrix::new(&b, inner, columns);
+        let mut over = PackedMatrix::new(&[f32::NAN; 40 * 70], 40, 70);
+        over.pack(&b, inner, columns);
+        assert_eq!(over.packed_mut()[..all], fresh.packed_mut()[..all]);
+        let mut over = PackedMatrix::new(&[f32::NAN; 40 * 70], 40, 70);
+        over.pack_transposed(&turned, inner, columns);
+        assert_eq!(over.packed_mut()[..all], fresh.packed_mut()[..all]);
+    }
+}
+
 struct PairProduct<'a> {
     /// Rows of lanes.
     a: &'a [f32],
@@ -354,7 +373,8 @@ proptest! {
     ) {
         let round = |x: &f32| half::widened(half::rounded(*x));
         let (a, b) = (numbers(rows * inner, seed), numbers(inner * columns, seed + 1));
-        let packed = PackedMatrix::pairs(&b, inner, columns);
+        let mut packed = PackedMatrix::default();
+        packed.pack_pairs(&b, inner, columns);
         let lanes: Vec<f32> = a
             .chunks_exact(inner)
             .flat_map(|row| row.chunks(2).map(|p| half::pair(p[0], p.get(1).copied().unwrap_or(0.0))))

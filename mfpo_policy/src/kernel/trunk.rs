@@ -53,11 +53,11 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Packs a kernel `[inner, columns]`.
-    pub(crate) fn pack(self, kernel: &[f32], inner: usize, columns: usize) -> PackedMatrix {
+    /// Packs a kernel `[inner, columns]` into the memory of `packed`.
+    pub(crate) fn pack(self, packed: &mut PackedMatrix, kernel: &[f32], (inner, columns): (usize, usize)) {
         match self {
-            Self::Exact => PackedMatrix::new(kernel, inner, columns),
-            Self::Fast => PackedMatrix::pairs(kernel, inner, columns),
+            Self::Exact => packed.pack(kernel, inner, columns),
+            Self::Fast => packed.pack_pairs(kernel, inner, columns),
         }
     }
 

@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
-use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowWeights};
+use mfpo_policy::gradient::FlowRows;
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::velocity::estimate_in_team;
 use super::{
-    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, ProposalSet, Times, Trace, UpdateInfo,
+    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, ProposalSet, Times, Trace, UpdateInfo,
     VelocityEstimate, VelocityProblem,
 };
 use crate::replay_buffer::Batch;
@@ -62,7 +62,7 @@ impl MfpoLearner {
             Engine::Packed => self.descend_actor_on_cpu(batch, &points, &estimate.velocity, trace)?,
             Engine::Candle => self.descend_actor(tensors, &points, &estimate.velocity, trace)?,
         };
-        self.policy = None;
+        self.policy_changed = true;
         Ok(samples.first)
     }
 
@@ -113,12 +113,16 @@ impl MfpoLearner {
             actions.extend_from_slice(policy);
             actions.extend_from_slice(clean);
         }
-        let values = self
-            .packed_critics()?
-            .values(&self.team, &batch.observations, &actions, k1 + k2)?;
-        let rows = || values.chunks_exact(k1 + k2);
-        let q_policy: Vec<f32> = rows().flat_map(|row| &row[..k1]).copied().collect();
-        let q_clean: Vec<f32> = rows().flat_map(|row| &row[k1..]).copied().collect();
+        let team = self.team.clone();
+        let critics = self.packed_critics()?;
+        let values = critics.values(&team, &batch.observations, &actions, k1 + k2)?;
+        let b = batch.size;
+        let (mut q_policy, mut q_clean) = (Vec::with_capacity(b * k1), Vec::with_capacity(b * k2));
+        for row in values.chunks_exact(k1 + k2) {
+            let (policy, clean) = row.split_at(k1);
+            q_policy.extend_from_slice(policy);
+            q_clean.extend_from_slice(clean);
+        }
         let alpha = self.temperature.alpha();
         let mut log_probs = Cow::Borrowed(&samples.log_probs);
         if self.config.leave_one_out {
@@ -160,18 +164,20 @@ impl MfpoLearner {
             t: &points.times.t,
             h: &points.times.intervals(),
         };
-        let weights = FlowWeights::new(self.actor.network(), true)?;
-        let pass = FlowGradient::of(&weights, rows, (velocity, velocity), &self.team)?;
-        trace.slice("u_pred", &pass.prediction);
+        let Passes {
+            moving, flow: pass, ..
+        } = &mut self.passes;
+        moving.pack(self.actor.network(), true)?;
+        pass.renew(moving, rows, (velocity, velocity), &self.team)?;
+        trace.slice("u_pred", pass.prediction());
         trace.slice("du_dt", &pass.derivative);
         trace.slice("u_tgt", &pass.target);
         trace.number("actor_loss", pass.loss);
-        let mut gradients = pass.gradients;
         if self.config.flip_actor_loss_sign {
-            let all = gradients.iter_mut().flat_map(|(_, gradient)| gradient);
+            let all = pass.gradients.iter_mut().flat_map(|(_, gradient)| gradient);
             all.for_each(|g| *g = -*g);
         }
-        self.actor.apply(gradients, &self.team, "actor", trace)?;
+        self.actor.apply(&pass.gradients, &self.team, "actor", trace)?;
         Ok(pass.loss)
     }
 
@@ -247,8 +253,10 @@ fn clean_actions(
         .chunks_exact_mut(k * a)
         .zip(points.x_t.chunks_exact(a).zip(t))
     {
-        for (i, value) in row.iter_mut().enumerate() {
-            *value = (b[i % a] - t * *value) / (1.0 - t);
+        for noise in row.chunks_exact_mut(a) {
+            for (value, b) in noise.iter_mut().zip(b) {
+                *value = (b - t * *value) / (1.0 - t);
+            }
         }
     }
     trace.slice("eps_lower", &lower);

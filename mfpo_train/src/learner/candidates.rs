@@ -8,7 +8,7 @@ use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::sampler;
 
-use super::{Engine, LearnerError};
+use super::{Engine, LearnerError, MfpoLearner};
 
 /// The policy, frozen.
 pub(super) enum PackedPolicy {
@@ -40,6 +40,27 @@ impl PackedPolicy {
             steps,
             device: device.clone(),
         })
+    }
+
+    /// The same with other weights, in the memory that is there.
+    pub(super) fn renewed(
+        self,
+        team: &Team,
+        actor: MeanFlow,
+        divergence: MeanFlow,
+    ) -> Result<Self, LearnerError> {
+        match self {
+            Self::Fast(mut sampler) => {
+                sampler.repack_in_team(team, &actor, &divergence)?;
+                Ok(Self::Fast(sampler))
+            }
+            Self::Candle { steps, device, .. } => Ok(Self::Candle {
+                actor: Box::new(actor),
+                divergence: Box::new(divergence),
+                steps,
+                device,
+            }),
+        }
     }
 
     /// Noise `[G K, A]` in `x` becomes actions for observations `[G, S]`.
@@ -136,6 +157,35 @@ impl PackedCritics {
         })
     }
 
+    /// The same with other critics, in the memory that is there.
+    pub(super) fn renewed(self, team: &Team, critics: [Critic; 2]) -> Result<Self, LearnerError> {
+        match self {
+            Self::Fast {
+                critics: mut packed,
+                clipped,
+            } => {
+                let [a, b] = &mut *packed;
+                let (first, second) = team.both(|| a.repack(&critics[0]), || b.repack(&critics[1]));
+                first.and(second)?;
+                Ok(Self::Fast {
+                    critics: packed,
+                    clipped,
+                })
+            }
+            Self::Candle {
+                clipped,
+                observation_size,
+                device,
+                ..
+            } => Ok(Self::Candle {
+                critics: Box::new(critics),
+                clipped,
+                observation_size,
+                device,
+            }),
+        }
+    }
+
     /// `min(Q1, Q2)` or their mean, `[G K]`, of observations `[G, S]` and actions `[G K, A]`.
     pub(super) fn values(
         &self,
@@ -175,6 +225,46 @@ impl PackedCritics {
                 Ok(joined.to_vec1()?)
             }
         }
+    }
+}
+
+impl MfpoLearner {
+    /// The policy packed for sampling, packed again after each change of its weights.
+    pub(super) fn packed_policy(&mut self) -> Result<&mut PackedPolicy, LearnerError> {
+        let policy = match self.policy.take() {
+            Some(policy) if !self.policy_changed => policy,
+            before => {
+                let (actor, divergence) = (self.actor.detached()?, self.divergence.detached()?);
+                match before {
+                    Some(before) => before.renewed(&self.team, actor, divergence)?,
+                    None => PackedPolicy::new(
+                        &self.team,
+                        actor,
+                        divergence,
+                        self.config.sampling_steps,
+                        (&self.device, self.engine, self.config.precision),
+                    )?,
+                }
+            }
+        };
+        self.policy_changed = false;
+        Ok(self.policy.insert(policy))
+    }
+
+    /// The critics as they are now, packed.
+    pub(super) fn packed_critics(&mut self) -> Result<&PackedCritics, LearnerError> {
+        let critics = [self.critics[0].detached()?, self.critics[1].detached()?];
+        let packed = match self.evaluated.take() {
+            Some(before) => before.renewed(&self.team, critics)?,
+            None => PackedCritics::new(
+                &self.team,
+                critics,
+                self.config.observation_size,
+                self.config.clipped_double_q,
+                (&self.device, self.engine, self.config.precision),
+            )?,
+        };
+        Ok(self.evaluated.insert(packed))
     }
 }
 

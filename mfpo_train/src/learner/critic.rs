@@ -3,7 +3,6 @@
 use candle_core::Tensor;
 use mfpo_policy::critic::{Critic, ValueSupport, log_softmax};
 use mfpo_policy::fast::{FastCritic, Wanted};
-use mfpo_policy::gradient::CriticGradient;
 
 use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
@@ -57,28 +56,29 @@ impl MfpoLearner {
             .observations
             .chunks_exact(s)
             .zip(batch.actions.chunks_exact(a));
-        let inputs: Vec<f32> = rows.flat_map(|(s, a)| s.iter().chain(a)).copied().collect();
+        let mut inputs = Vec::with_capacity(batch.size * (s + a));
+        for (observation, action) in rows {
+            inputs.extend_from_slice(observation);
+            inputs.extend_from_slice(action);
+        }
         let team = &self.team;
-        let mut passes = [None, None];
-        team.each(
-            self.critics.iter().zip(&mut passes).collect(),
-            |(critic, pass)| {
-                *pass = Some(CriticGradient::of(critic.network(), &inputs, target, team));
-            },
-        );
+        let mut results = [Ok(()), Ok(())];
+        let passes = self.critics.iter().zip(&mut self.passes.critics);
+        team.each(passes.zip(&mut results).collect(), |((critic, pass), result)| {
+            *result = pass.renew(critic.network(), &inputs, target, team);
+        });
+        results.into_iter().collect::<Result<(), _>>()?;
         let mut losses = [0.0; 2];
-        for (i, (critic, pass)) in self.critics.iter_mut().zip(passes).enumerate() {
-            let Some(pass) = pass else { continue };
-            let pass = pass?;
+        for (i, (critic, pass)) in self.critics.iter_mut().zip(&self.passes.critics).enumerate() {
             losses[i] = pass.loss;
             if i == 0 {
                 let total: f64 = pass.values.iter().map(|q| f64::from(*q)).sum();
                 info.q_mean = total / pass.values.len() as f64;
             }
-            trace.slice(&format!("critic_logits_{}", i + 1), &pass.logits);
+            trace.slice(&format!("critic_logits_{}", i + 1), pass.logits());
             trace.slice(&format!("critic_value_{}", i + 1), &pass.values);
             trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
-            critic.apply(pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
+            critic.apply(&pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
         }
         [info.critic_loss_1, info.critic_loss_2] = losses;
         Ok(())
@@ -133,21 +133,27 @@ impl MfpoLearner {
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
         let mut next = [None, None];
+        let mut packed = std::mem::take(&mut self.packed_targets);
+        let targets = self.targets.iter().zip(&mut packed);
         self.tensor_team().each(
-            self.targets.iter().zip(&mut next).collect(),
-            |((_, critic), next)| {
-                *next = Some(self.next_logits(critic, batch, &actions).map(|logits| {
+            targets.zip(&mut next).collect(),
+            |(((_, critic), packed), next)| {
+                let logits = self.next_logits((critic, packed), batch, &actions);
+                *next = Some(logits.map(|logits| {
                     let m = project(&softmax_rows(&logits, support.atoms), &y, &support);
                     (logits, m)
                 }));
             },
         );
+        self.packed_targets = packed;
         let mut projected = Vec::with_capacity(2);
         for (i, next) in next.into_iter().flatten().enumerate() {
             let (logits, m) = next?;
             trace.slice(&format!("next_logits_{}", i + 1), &logits);
             trace.slice(&format!("target_probs_{}", i + 1), &m);
-            trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
+            if trace.is_on() {
+                trace.slice(&format!("target_value_{}", i + 1), &means(&m, &support));
+            }
             projected.push(m);
         }
         let m = self.join(&projected[0], &projected[1]);
@@ -155,13 +161,25 @@ impl MfpoLearner {
         Ok(m)
     }
 
-    /// A target critic's logits at the next observations, `[B, atoms]`.
-    fn next_logits(&self, critic: &Critic, batch: &Batch, actions: &[f32]) -> Result<Vec<f32>, LearnerError> {
+    /// A target critic's logits at the next observations, `[B, atoms]`; it changes with every update, and is packed again
+    /// where it was packed before.
+    fn next_logits(
+        &self,
+        (critic, packed): (&Critic, &mut Option<FastCritic>),
+        batch: &Batch,
+        actions: &[f32],
+    ) -> Result<Vec<f32>, LearnerError> {
         let (s, a) = (self.config.observation_size, self.config.action_size);
         if self.engine == Engine::Packed {
             let inputs = (&batch.next_observations[..], actions);
-            let critic = FastCritic::new(critic, s, self.config.precision)?;
-            return Ok(critic.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
+            let packed = match packed {
+                Some(packed) => {
+                    packed.repack(critic)?;
+                    packed
+                }
+                None => packed.insert(FastCritic::new(critic, s, self.config.precision)?),
+            };
+            return Ok(packed.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
         }
         let observations = Tensor::from_slice(&batch.next_observations, (batch.size, s), &self.device)?;
         let actions = Tensor::from_slice(actions, (batch.size, a), &self.device)?;
@@ -197,10 +215,11 @@ impl MfpoLearner {
         let rows = first
             .chunks_exact(support.atoms)
             .zip(second.chunks_exact(support.atoms));
-        rows.zip(a.iter().zip(&b))
-            .flat_map(|((first, second), (a, b))| if a < b { first } else { second })
-            .copied()
-            .collect()
+        let mut joined = Vec::with_capacity(first.len());
+        for ((first, second), (a, b)) in rows.zip(a.iter().zip(&b)) {
+            joined.extend_from_slice(if a < b { first } else { second });
+        }
+        joined
     }
 }
 
@@ -241,8 +260,13 @@ pub fn project(probabilities: &[f32], y: &[f32], support: &ValueSupport) -> Vec<
     for ((p, y), m) in rows.zip(out.chunks_exact_mut(atoms)) {
         for (p, y) in p.iter().zip(y) {
             let b = (y.clamp(low, high) - low) / step;
-            let lower = (b.floor().max(0.0) as usize).min(last);
-            let upper = (b.ceil().max(0.0) as usize).min(last);
+            // b is not negative: its whole part is the atom below.
+            let lower = (b as usize).min(last);
+            let upper = if b > lower as f32 {
+                (lower + 1).min(last)
+            } else {
+                lower
+            };
             if lower == upper {
                 m[lower] += p;
             } else {

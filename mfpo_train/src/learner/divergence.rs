@@ -3,11 +3,11 @@
 //! `D_tgt = div - (t - r) dD/dt` with `div = mean_n probe_n^T J_x u probe_n` at `h = 0` and `dD/dt` along `(vel, 1, 1)`.
 
 use candle_core::Tensor;
-use mfpo_policy::gradient::{FlowGradient, FlowRows, FlowTangents, FlowWeights};
+use mfpo_policy::gradient::FlowRows;
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::actor::interpolate;
-use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
+use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
 
 impl MfpoLearner {
@@ -67,7 +67,7 @@ impl MfpoLearner {
         info.divergence_loss = f64::from(loss.to_scalar::<f32>()?);
         trace.number("logp_loss", info.divergence_loss);
         self.divergence.descend(&loss, "logp_mvel", trace)?;
-        self.policy = None;
+        self.policy_changed = true;
         Ok(())
     }
 
@@ -88,11 +88,19 @@ impl MfpoLearner {
             h: &vec![0.0; b],
             ..rows
         };
+        let Passes {
+            moving,
+            still,
+            flow: pass,
+            tangents: policy,
+            ..
+        } = &mut self.passes;
         let (actor, own) = self.team.both(
-            || FlowWeights::new(self.actor.network(), false),
-            || FlowWeights::new(self.divergence.network(), true),
+            || still.pack(self.actor.network(), false),
+            || moving.pack(self.divergence.network(), true),
         );
-        let policy = FlowTangents::of(&actor?, now, &directions, &self.team)?;
+        actor.and(own)?;
+        policy.renew(still, now, &directions, &self.team)?;
         let product = |row: usize, d: usize| &policy.tangents[(d * b + row) * a..][..a];
         let divergence: Vec<f32> = (0..b)
             .map(|row| {
@@ -107,17 +115,16 @@ impl MfpoLearner {
             let by_row = (0..b).flat_map(|row| (0..n).flat_map(move |d| product(row, d)));
             trace.slice("probe_jvp", &by_row.copied().collect::<Vec<f32>>());
         }
-        trace.slice("logp_vel", &policy.value);
+        trace.slice("logp_vel", policy.value());
         trace.slice("div_estimation", &divergence);
-        let directions = (&policy.value[..], &divergence[..]);
-        let pass = FlowGradient::of(&own?, rows, directions, &self.team)?;
-        trace.slice("logp_pred", &pass.prediction);
+        pass.renew(moving, rows, (policy.value(), &divergence), &self.team)?;
+        trace.slice("logp_pred", pass.prediction());
         trace.slice("logp_du_dt", &pass.derivative);
         trace.slice("logp_tgt", &pass.target);
         trace.number("logp_loss", pass.loss);
         self.divergence
-            .apply(pass.gradients, &self.team, "logp_mvel", trace)?;
-        self.policy = None;
+            .apply(&pass.gradients, &self.team, "logp_mvel", trace)?;
+        self.policy_changed = true;
         Ok(pass.loss)
     }
 

@@ -174,9 +174,12 @@ impl Draws for RandomDraws {
         let group = out.len() / rows;
         self.in_jobs(out, (JOB / group).max(1) * group, |rng, first, out| {
             for (b, row) in out.chunks_exact_mut(group).enumerate() {
-                for (i, value) in row.iter_mut().enumerate() {
-                    let at = (first / group + b) * action_size + i % action_size;
-                    *value = truncated_normal(rng, lower[at], upper[at]);
+                let at = (first / group + b) * action_size;
+                let bounds = || lower[at..].iter().zip(&upper[at..]);
+                for noise in row.chunks_exact_mut(action_size) {
+                    for (value, (lower, upper)) in noise.iter_mut().zip(bounds()) {
+                        *value = truncated_normal(rng, *lower, *upper);
+                    }
                 }
             }
         });

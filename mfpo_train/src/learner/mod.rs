@@ -23,7 +23,8 @@ use candle_core::{Device, Tensor};
 use mfpo_policy::bundle::CriticManifest;
 use mfpo_policy::critic::Critic;
 use mfpo_policy::device::DeviceError;
-use mfpo_policy::gradient::Team;
+use mfpo_policy::fast::FastCritic;
+use mfpo_policy::gradient::{CriticGradient, FlowGradient, FlowTangents, FlowWeights, Team};
 use mfpo_policy::kernel::Precision;
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::noise::NormalNoise;
@@ -132,6 +133,18 @@ struct BatchTensors {
     actions: Tensor,
 }
 
+/// Passes through the networks and back, whose memory serves one update after another.
+#[derive(Default)]
+struct Passes {
+    critics: [CriticGradient; 2],
+    /// The weights of what `flow` goes through: the actor, then the divergence network.
+    moving: FlowWeights,
+    flow: FlowGradient,
+    /// The actor's weights for `tangents`.
+    still: FlowWeights,
+    tangents: FlowTangents,
+}
+
 /// Everything that learns.
 pub struct MfpoLearner {
     config: LearnerConfig,
@@ -145,6 +158,12 @@ pub struct MfpoLearner {
     draws: RandomDraws,
     noise: NormalNoise,
     policy: Option<PackedPolicy>,
+    /// Whether its weights are others now than those that were packed.
+    policy_changed: bool,
+    /// The critics that values were last taken from.
+    evaluated: Option<PackedCritics>,
+    packed_targets: [Option<FastCritic>; 2],
+    passes: Passes,
     /// The threads of an update.
     team: Team,
     updates: u64,
@@ -253,6 +272,10 @@ impl MfpoLearner {
                 .with_grid(config.grid_time_share, config.sampling_steps),
             noise: NormalNoise::new(seed.wrapping_add(1)),
             policy: None,
+            policy_changed: false,
+            evaluated: None,
+            packed_targets: [None, None],
+            passes: Passes::default(),
             team,
             updates: 0,
             returns: config.support_from_returns.then(ObservedReturns::default),
@@ -364,32 +387,6 @@ impl MfpoLearner {
                 update: self.updates,
             }),
         }
-    }
-
-    /// The policy packed for sampling, made anew after each change of its weights.
-    fn packed_policy(&mut self) -> Result<&mut PackedPolicy, LearnerError> {
-        let policy = match self.policy.take() {
-            Some(policy) => policy,
-            None => PackedPolicy::new(
-                &self.team,
-                self.actor.detached()?,
-                self.divergence.detached()?,
-                self.config.sampling_steps,
-                (&self.device, self.engine, self.config.precision),
-            )?,
-        };
-        Ok(self.policy.insert(policy))
-    }
-
-    fn packed_critics(&self) -> Result<PackedCritics, LearnerError> {
-        let critics = [self.critics[0].detached()?, self.critics[1].detached()?];
-        PackedCritics::new(
-            &self.team,
-            critics,
-            self.config.observation_size,
-            self.config.clipped_double_q,
-            (&self.device, self.engine, self.config.precision),
-        )
     }
 
     /// One action in `[-1, 1]` for data collection: one sample, no selection.

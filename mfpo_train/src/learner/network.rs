@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
-use mfpo_policy::gradient::{NamedGradients, Team};
+use mfpo_policy::gradient::Team;
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::{Adam, Engine, LearnerError, Trace};
@@ -79,21 +79,21 @@ impl<N> TrainedNetwork<N> {
     /// One optimiser step with gradients that were computed on the CPU. Every parameter must get one.
     pub(crate) fn apply(
         &mut self,
-        gradients: NamedGradients,
+        gradients: &[(String, Vec<f32>)],
         team: &Team,
         name: &str,
         trace: &mut Trace,
     ) -> Result<(), LearnerError> {
-        let mut gradients: BTreeMap<String, Vec<f32>> = gradients.into_iter().collect();
         let mut ordered = Vec::with_capacity(self.vars.len());
         for parameter in &self.names {
-            let gradient = gradients
-                .remove(parameter)
+            let (_, gradient) = gradients
+                .iter()
+                .find(|(of, _)| of == parameter)
                 .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
-            trace.slice(&format!("grad/{name}/{parameter}"), &gradient);
-            ordered.push(gradient);
+            trace.slice(&format!("grad/{name}/{parameter}"), gradient);
+            ordered.push(gradient.as_slice());
         }
-        self.adam.step_on_cpu(ordered, team)?;
+        self.adam.step_on_cpu(&ordered, team)?;
         self.trace_moments(name, trace)
     }
 

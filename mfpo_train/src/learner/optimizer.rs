@@ -130,7 +130,9 @@ impl Adam {
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<()> {
         if self.engine == Engine::Packed {
             let flat = gradients.iter().map(|g| g.flatten_all()?.to_vec1());
-            return self.step_on_cpu(flat.collect::<Result<_>>()?, &Team::default());
+            let flat = flat.collect::<Result<Vec<Vec<f32>>>>()?;
+            let flat: Vec<&[f32]> = flat.iter().map(Vec::as_slice).collect();
+            return self.step_on_cpu(&flat, &Team::default());
         }
         self.count(gradients.len())?;
         let (rate, correction) = (self.learning_rate, corrections(self.steps));
@@ -146,7 +148,7 @@ impl Adam {
     ///
     /// # Errors
     /// When the number of gradients or a length differs.
-    pub fn step_on_cpu(&mut self, gradients: Vec<Vec<f32>>, team: &Team) -> Result<()> {
+    pub fn step_on_cpu(&mut self, gradients: &[&[f32]], team: &Team) -> Result<()> {
         self.count(gradients.len())?;
         let correction = corrections(self.steps);
         let step = AdamStep {
@@ -155,7 +157,7 @@ impl Adam {
             second: [BETA_2 as f32, (1.0 - BETA_2) as f32, correction.1 as f32],
             epsilon: EPSILON as f32,
         };
-        let vars = self.vars.iter().zip(&mut self.moments).zip(&gradients);
+        let vars = self.vars.iter().zip(&mut self.moments).zip(gradients);
         let mut results: Vec<Result<()>> = gradients.iter().map(|_| Ok(())).collect();
         let jobs = vars.zip(&mut results).collect();
         team.each(jobs, |(((var, moments), gradient), result)| {

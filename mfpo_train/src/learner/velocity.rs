@@ -61,25 +61,33 @@ pub fn estimate_velocity(problem: &VelocityProblem<'_>) -> VelocityEstimate {
     let rows = problem.t.len();
     let mut estimate = VelocityEstimate::default();
     for row in 0..rows {
-        let log_weights = policy_log_weights(problem, row);
-        let policy = normalise(&log_weights);
-        let values = of_row(problem.clean.values, rows, row);
-        let clean = normalise(&values.iter().map(|q| q / problem.alpha).collect::<Vec<_>>());
-        let v1 = weighted_velocity(problem, problem.policy.actions, &policy.weights, row);
-        let v2 = weighted_velocity(problem, problem.clean.actions, &clean.weights, row);
-        let share = policy.ess / (policy.ess + clean.ess + 1e-10);
-        let joined = v1.iter().zip(&v2).map(|(a, b)| share * a + (1.0 - share) * b);
-        estimate.velocity.extend(joined);
-        estimate.velocity_policy.extend(v1);
-        estimate.velocity_clean.extend(v2);
-        estimate.log_weight_policy.extend(log_weights);
-        estimate.weight_policy.extend(policy.weights);
-        estimate.weight_clean.extend(clean.weights);
-        estimate.ess_policy.push(policy.ess);
-        estimate.ess_clean.push(clean.ess);
+        let log_weights = added(&mut estimate.log_weight_policy, policy_log_weights(problem, row));
+        let policy = added(&mut estimate.weight_policy, log_weights.iter().copied());
+        let values = of_row(problem.clean.values, rows, row).iter();
+        let clean = added(&mut estimate.weight_clean, values.map(|q| q / problem.alpha));
+        let (ess_policy, ess_clean) = (normalise(policy), normalise(clean));
+        let still = || std::iter::repeat_n(0.0, problem.x_t.len() / rows);
+        let v1 = added(&mut estimate.velocity_policy, still());
+        let v2 = added(&mut estimate.velocity_clean, still());
+        add_weighted_velocity(problem, (problem.policy.actions, policy), row, v1);
+        add_weighted_velocity(problem, (problem.clean.actions, clean), row, v2);
+        let share = ess_policy / (ess_policy + ess_clean + 1e-10);
+        let both = v1.iter().zip(v2.iter());
+        estimate
+            .velocity
+            .extend(both.map(|(a, b)| share * a + (1.0 - share) * b));
+        estimate.ess_policy.push(ess_policy);
+        estimate.ess_clean.push(ess_clean);
         estimate.policy_share.push(share);
     }
     estimate
+}
+
+/// Puts `values` behind those that are there, and gives them.
+fn added(to: &mut Vec<f32>, values: impl Iterator<Item = f32>) -> &mut [f32] {
+    let start = to.len();
+    to.extend(values);
+    &mut to[start..]
 }
 
 /// Rows that one job of a team takes.
@@ -144,7 +152,7 @@ fn of_row(values: &[f32], rows: usize, row: usize) -> &[f32] {
     &values[row * width..(row + 1) * width]
 }
 
-fn policy_log_weights(problem: &VelocityProblem<'_>, row: usize) -> Vec<f32> {
+fn policy_log_weights(problem: &VelocityProblem<'_>, row: usize) -> impl Iterator<Item = f32> {
     let rows = problem.t.len();
     let (t, x) = (problem.t[row], of_row(problem.x_t, rows, row));
     let actions = of_row(problem.policy.actions, rows, row).chunks_exact(x.len());
@@ -152,7 +160,7 @@ fn policy_log_weights(problem: &VelocityProblem<'_>, row: usize) -> Vec<f32> {
     let log_probs = of_row(problem.log_probs, rows, row);
     actions
         .zip(values.iter().zip(log_probs))
-        .map(|(action, (q, log_prob))| {
+        .map(move |(action, (q, log_prob))| {
             let square: f32 = x
                 .iter()
                 .zip(action)
@@ -160,41 +168,30 @@ fn policy_log_weights(problem: &VelocityProblem<'_>, row: usize) -> Vec<f32> {
                 .sum();
             q / problem.alpha - square / (2.0 * t * t) - log_prob
         })
-        .collect()
 }
 
-struct Weights {
-    weights: Vec<f32>,
-    ess: f32,
-}
-
-/// Softmax and effective sample size.
-fn normalise(log_weights: &[f32]) -> Weights {
-    let highest = log_weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut weights: Vec<f32> = log_weights.iter().map(|l| (l - highest).exp()).collect();
+/// Log-weights become weights by their softmax; gives the effective sample size.
+fn normalise(weights: &mut [f32]) -> f32 {
+    let highest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    weights.iter_mut().for_each(|w| *w = (*w - highest).exp());
     let total: f32 = weights.iter().sum();
     weights.iter_mut().for_each(|w| *w /= total);
-    let squares: f32 = weights.iter().map(|w| w * w).sum();
-    Weights {
-        weights,
-        ess: 1.0 / squares,
-    }
+    let squares: f32 = weights.iter().map(|w| *w * *w).sum();
+    1.0 / squares
 }
 
-/// `sum_k w_k (x_t - a_k) / t`, `[A]`.
-fn weighted_velocity(
+/// Adds `sum_k w_k (x_t - a_k) / t` to `velocity`, `[A]`.
+fn add_weighted_velocity(
     problem: &VelocityProblem<'_>,
-    actions: &[f32],
-    weights: &[f32],
+    (actions, weights): (&[f32], &[f32]),
     row: usize,
-) -> Vec<f32> {
+    velocity: &mut [f32],
+) {
     let rows = problem.t.len();
     let (t, x) = (problem.t[row], of_row(problem.x_t, rows, row));
-    let mut velocity = vec![0.0; x.len()];
     for (action, w) in of_row(actions, rows, row).chunks_exact(x.len()).zip(weights) {
         for ((v, x), a) in velocity.iter_mut().zip(x).zip(action) {
             *v += w * (x - a) / t;
         }
     }
-    velocity
 }
