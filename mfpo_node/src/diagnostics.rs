@@ -432,10 +432,7 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
     );
     for signal in Signal::ALL {
         let limit = guard.and_then(|guard| guard.limit(signal));
-        for (name, number) in [
-            (signal.name(), signals.get(signal)),
-            (signal.limit_name(), limit),
-        ] {
+        for (name, number) in [(signal.name(), signals.get(signal)), (signal.limit_name(), limit)] {
             values.extend(number.map(|number| value(&format!("guard.{name}"), format!("{number:.4}"))));
         }
     }

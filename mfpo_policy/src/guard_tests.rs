@@ -71,7 +71,8 @@ fn ticks_in_a_row_are_of_one_signal() {
     let told = |ticks: &[Signals]| -> Vec<Option<Signal>> {
         let mut in_a_row = InARow::new();
         let told = ticks.iter().map(|signals| in_a_row.count(&GUARD, signals));
-        told.map(|unknown| unknown.map(|unknown| unknown.signal)).collect()
+        told.map(|unknown| unknown.map(|unknown| unknown.signal))
+            .collect()
     };
     let spread = Some(Signal::Spread);
     assert_eq!(
@@ -147,6 +148,9 @@ fn what_no_sampler_can_be_held_to_is_refused_by_name() {
         (GUARD, true, 1, "disagreement_max for a policy of 1 step"),
     ] {
         let text = guard.check(has_critics, steps).unwrap_err().to_string();
-        assert!(text.starts_with("the guard is ") && text.contains(words), "{text}");
+        assert!(
+            text.starts_with("the guard is ") && text.contains(words),
+            "{text}"
+        );
     }
 }

@@ -447,7 +447,8 @@ impl ActionSampler {
         let count = guard.candidates;
         let is_enough = (2..=depth.candidates).contains(&count) && depth.steps == self.steps();
         let size = self.sizes.1;
-        let (Some(actions), Some(values)) = (self.actions.get(..count * size), self.values[0].get(..count)) else {
+        let (Some(actions), Some(values)) = (self.actions.get(..count * size), self.values[0].get(..count))
+        else {
             return Ok(None);
         };
         if !is_enough {

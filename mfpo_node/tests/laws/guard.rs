@@ -90,7 +90,10 @@ fn any_signal_beyond_its_limit_brings_the_fallback_and_is_named() {
 #[test]
 fn a_tick_is_guarded_as_far_as_its_budget_lets_it_sample() {
     let spec = robot(CommandInterface::Effort);
-    for (compute_budget, tripped) in [(1, [false; 6]), (1_000_000_000, [false, false, true, true, true, true])] {
+    for (compute_budget, tripped) in [
+        (1, [false; 6]),
+        (1_000_000_000, [false, false, true, true, true, true]),
+    ] {
         let settings = Settings {
             compute_budget,
             ..guarded_settings()
@@ -310,12 +313,21 @@ fn a_policy_that_does_not_know_what_it_sees_is_told_with_the_signal_its_value_an
     let mut status = status();
     let unknown = |signal, got, limit| Cause::Guard(Unknown { signal, got, limit });
     for (signal, words) in [
-        (Signal::Disagreement, "in one step is 0.6000 from that in all steps, expected at most 0.5000"),
-        (Signal::Spread, "candidates are spread by 0.6000, expected at most 0.5000"),
+        (
+            Signal::Disagreement,
+            "in one step is 0.6000 from that in all steps, expected at most 0.5000",
+        ),
+        (
+            Signal::Spread,
+            "candidates are spread by 0.6000, expected at most 0.5000",
+        ),
         (Signal::Value, "valued at 0.6000, expected at least 0.5000"),
     ] {
         let text = status.explain(&unknown(signal, 0.6, 0.5));
-        assert!(text.contains(words) && text.contains("(parameter guard)"), "{text}");
+        assert!(
+            text.contains(words) && text.contains("(parameter guard)"),
+            "{text}"
+        );
     }
     // Another value of the same signal is not logged again, another signal is.
     let first = unknown(Signal::Spread, 0.6, 0.5);

@@ -170,21 +170,31 @@ fn the_signals_are_those_of_the_first_candidates_however_they_were_sampled() {
     }
     let mut quick = [0.0; SIZES.1];
     let draw = &noise[..SIZES.1];
-    sampler.sample_at(&observation, draw, Depth::FIRST, &mut quick).unwrap();
+    sampler
+        .sample_at(&observation, draw, Depth::FIRST, &mut quick)
+        .unwrap();
     let expected = Signals {
         disagreement: Some(difference(&actions[..SIZES.1], &quick)),
         spread: Some(spread(&actions, SIZES.1)),
         value: Some(f64::from(best)),
     };
-    assert!(expected.disagreement > Some(1e-3) && expected.spread > Some(1e-3), "{expected:?}");
+    assert!(
+        expected.disagreement > Some(1e-3) && expected.spread > Some(1e-3),
+        "{expected:?}"
+    );
     for (candidates, in_stages) in [(8, false), (8, true), (MOST, false), (MOST, true)] {
         let (depth, noise) = (all_steps(candidates, in_stages), &noise[..candidates * SIZES.1]);
         let mut action = [0.0; SIZES.1];
-        sampler.sample_at(&observation, noise, depth, &mut action).unwrap();
+        sampler
+            .sample_at(&observation, noise, depth, &mut action)
+            .unwrap();
         let got = sampler.signals(noise, depth, &GUARD).unwrap().unwrap();
         for signal in Signal::ALL {
             let (got, expected) = (got.get(signal).unwrap(), expected.get(signal).unwrap());
-            assert!((got - expected).abs() < 1e-4, "{depth:?}, {signal:?}: {got}, not {expected}");
+            assert!(
+                (got - expected).abs() < 1e-4,
+                "{depth:?}, {signal:?}: {got}, not {expected}"
+            );
         }
         // Nothing of an action depends on whether they are asked for, nor they on how often.
         assert_eq!(sampler.signals(noise, depth, &GUARD).unwrap(), Some(got));
@@ -202,18 +212,24 @@ fn signals_are_given_where_they_are_asked_for_and_enough_was_sampled() {
     for signal in Signal::ALL {
         let guard = GuardManifest::without_limits(8, 3).with_limit(signal, 1.0);
         let depth = all_steps(8, false);
-        sampler.sample_at(&observation, &noise, depth, &mut action).unwrap();
+        sampler
+            .sample_at(&observation, &noise, depth, &mut action)
+            .unwrap();
         let signals = sampler.signals(&noise, depth, &guard).unwrap().unwrap();
         let given = Signal::ALL.map(|other| signals.get(other).is_some());
         assert_eq!(given, Signal::ALL.map(|other| other == signal));
     }
     for depth in [all_steps(7, false), all_steps(1, true), Depth::FIRST] {
         let noise = &noise[..depth.candidates * SIZES.1];
-        sampler.sample_at(&observation, noise, depth, &mut action).unwrap();
+        sampler
+            .sample_at(&observation, noise, depth, &mut action)
+            .unwrap();
         assert_eq!(sampler.signals(noise, depth, &GUARD).unwrap(), None, "{depth:?}");
     }
     let depth = all_steps(8, false);
-    sampler.sample_at(&observation, &noise, depth, &mut action).unwrap();
+    sampler
+        .sample_at(&observation, &noise, depth, &mut action)
+        .unwrap();
     let error = sampler.signals(&[], depth, &GUARD).unwrap_err().to_string();
     assert!(error.contains("the noise holds 0 numbers; expected 3"), "{error}");
 }

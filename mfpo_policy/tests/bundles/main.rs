@@ -89,7 +89,8 @@ fn check_that_seeds_hold_everything(manifests: &[Manifest]) {
     });
     has("a guard of every signal", &|m| {
         let limits = |guard: GuardManifest| Signal::ALL.map(|signal| guard.limit(signal));
-        m.guard.is_some_and(|guard| limits(guard).iter().all(Option::is_some))
+        m.guard
+            .is_some_and(|guard| limits(guard).iter().all(Option::is_some))
     });
     has("a normaliser", &|m| m.normalizer.is_some());
     has("what critics say of a golden probe", &|m| {
