@@ -69,9 +69,10 @@ fn any_signal_beyond_its_limit_brings_the_fallback_and_is_named() {
         (Signal::Spread, TIGHT),
         (Signal::Value, 0.5),
     ] {
-        // Where both answers are clipped to the same corner they agree, so that one tick is enough here.
+        // Where both answers are clipped to the same corner they agree: few ticks in a row. The first gives a command to fall
+        // back from.
         let guard = GuardManifest {
-            in_a_row: 1,
+            in_a_row: 2,
             ..guard_of(LOOSE).with_limit(signal, limit)
         };
         let policy = policy_with(&spec, 1, guard);
