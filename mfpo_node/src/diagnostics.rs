@@ -3,6 +3,7 @@
 //! deviation, smallest and largest of the last second, with thresholds by parameter.
 
 mod inputs;
+use mfpo_policy::guard::Signal;
 
 use crate::lifecycle;
 use crate::metrics::{Live, LoopState, Moments, Regularity, read};
@@ -331,11 +332,15 @@ fn safety(sources: &Sources<'_>) -> Diagnostic {
         value("interventions", read(&live.interventions)),
         value("robot_description", &status.robot_description),
     ];
-    if let Some(spread) = live.guard_spread() {
-        values.push(value("guard.spread", format!("{spread:.4}")));
-    }
-    if let Some(guard) = status.current.as_ref().and_then(|policy| policy.guard) {
-        values.push(value("guard.spread_max", format!("{:.4}", guard.spread_max)));
+    let (signals, guard) = (
+        live.guard_signals(),
+        status.current.as_ref().and_then(|policy| policy.guard),
+    );
+    for signal in Signal::ALL {
+        let limit = guard.and_then(|guard| guard.limit(signal));
+        for (name, number) in [(signal.name(), signals.get(signal)), (signal.limit_name(), limit)] {
+            values.extend(number.map(|number| value(&format!("guard.{name}"), format!("{number:.4}"))));
+        }
     }
     let counts = live.interventions_by_rule();
     let by_joint = counts.chunks(Rule::NAMES.len()).zip(&status.command_joints);

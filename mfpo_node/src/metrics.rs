@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use mfpo_policy::guard::{Signal, Signals};
 use mfpo_policy::sampler::Depth;
 
 use crate::arrivals::Arrivals;
@@ -73,8 +74,8 @@ pub struct Live {
     pub(crate) rounds: Arrivals,
     /// The longest time between two of them since it was last asked for, ns.
     longest_gap: AtomicU64,
-    /// Bits of the spread that the guard judged last, above 0; 0 where it judges none.
-    guard_spread: AtomicU64,
+    /// What the guard judged last, signal by signal: the complement of the value's bits, 0 where it judges none.
+    guard_signals: [AtomicU64; Signal::ALL.len()],
     /// Arrival of each joint's newest position, ns of the monotonic clock; 0 where none came.
     received: Vec<AtomicU64>,
     /// By how much longer than at best the newest state of the slowest joint took, ns.
@@ -125,16 +126,25 @@ impl Live {
         self.by_rule.iter().map(read).collect()
     }
 
-    /// Sets the spread that the guard judged in a tick.
-    pub fn set_guard_spread(&self, spread: Option<f64>) {
-        let bits = spread.map_or(0, |spread| spread.max(f64::MIN_POSITIVE).to_bits());
-        self.guard_spread.store(bits, Ordering::Relaxed);
+    /// Sets what the guard judged in a tick.
+    pub fn set_guard_signals(&self, signals: &Signals) {
+        for (slot, signal) in self.guard_signals.iter().zip(Signal::ALL) {
+            let bits = signals.get(signal).map_or(0, |value| !value.to_bits());
+            slot.store(bits, Ordering::Relaxed);
+        }
     }
 
-    /// The spread that the guard judged last.
-    pub fn guard_spread(&self) -> Option<f64> {
-        let bits = self.guard_spread.load(Ordering::Relaxed);
-        (bits != 0).then(|| f64::from_bits(bits))
+    /// What the guard judged last. A reader in between may see signals of two ticks.
+    pub fn guard_signals(&self) -> Signals {
+        let [disagreement, spread, value] = self.guard_signals.each_ref().map(|slot| {
+            let bits = slot.load(Ordering::Relaxed);
+            (bits != 0).then(|| f64::from_bits(!bits))
+        });
+        Signals {
+            disagreement,
+            spread,
+            value,
+        }
     }
 
     /// What the node is doing.

@@ -477,7 +477,7 @@ impl VerifiedBundle {
             }
         }
         if let Some(guard) = &manifest.guard {
-            guard.check(manifest.critics.is_some())?;
+            guard.check(manifest.critics.is_some(), manifest.sampling_steps)?;
         }
         if manifest.probes.is_empty() || !(manifest.probe_tolerance > 0.0 && manifest.probe_tolerance <= 0.1)
         {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::*;
 use crate::contents::RawTensor;
 use crate::critic::ValueSupport;
+use crate::guard::Signal;
 use crate::subject::TaskSpec;
 use crate::testing::one_joint_robot;
 use proptest::prelude::*;
@@ -418,7 +419,9 @@ fn a_signed_bundle_names_its_signer_and_keeps_its_digest() {
 }
 
 const GUARD: GuardManifest = GuardManifest {
-    spread_max: 0.25,
+    disagreement_max: Some(0.5),
+    spread_max: Some(0.25),
+    value_min: Some(-7.5),
     candidates: 8,
     in_a_row: 3,
 };
@@ -449,7 +452,7 @@ fn a_guard_is_carried_under_another_digest_without_the_signature_of_before() {
 fn a_guard_that_no_sampler_can_be_held_to_is_refused() {
     for wrong in [
         GuardManifest {
-            spread_max: 0.0,
+            spread_max: Some(0.0),
             ..GUARD
         },
         GuardManifest {
@@ -470,6 +473,20 @@ fn a_guard_that_no_sampler_can_be_held_to_is_refused() {
         tensors.retain(|name, _| name.starts_with("actor/"));
     }));
     assert!(text.contains("without critics"), "{text}");
+    let text = refusal(&changed(true, |manifest, _| {
+        (manifest.sampling_steps, manifest.guard) = (1, Some(GUARD));
+    }));
+    assert!(text.contains("2 steps or more"), "{text}");
+}
+
+#[test]
+fn a_guard_of_the_spread_alone_is_written_as_it_always_was() {
+    let guard = GuardManifest::without_limits(8, 3).with_limit(Signal::Spread, 0.25);
+    let guarded = with_guard(&sealed(1), guard).unwrap();
+    let text = json(&guarded);
+    let as_before = r#","guard":{"spread_max":0.25,"candidates":8,"in_a_row":3},"#;
+    assert!(text.contains(as_before), "{text}");
+    assert_eq!(open(&guarded).unwrap().manifest().guard, Some(guard));
 }
 
 #[test]

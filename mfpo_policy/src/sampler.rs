@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use thiserror::Error;
 
 use crate::critic::Critic;
-use crate::guard;
+use crate::guard::{GuardManifest, Signals, difference, spread};
 use crate::mean_flow::{FlowPoint, MeanFlow};
 use crate::parameters::NetworkError;
 use crate::weights::Weights;
@@ -222,6 +222,9 @@ pub struct ActionSampler {
     observation: Vec<f32>,
     actions: Vec<f32>,
     values: [Vec<f32>; 2],
+    /// The first candidate's answer in one step, `[A]`, and whether it is that of the last call.
+    one_step: Vec<f32>,
+    has_one_step: bool,
     sizes: (usize, usize, usize),
 }
 
@@ -255,6 +258,8 @@ impl ActionSampler {
             observation: vec![0.0; observation],
             actions: vec![0.0; most * action],
             values: [vec![0.0; most], vec![0.0; most]],
+            one_step: vec![0.0; action],
+            has_one_step: false,
             sizes: (observation, action, networks.steps),
         })
     }
@@ -363,6 +368,8 @@ impl ActionSampler {
         let mut depth = Depth::FIRST;
         self.backend
             .one_step(&self.observation, &mut self.actions[..self.sizes.1])?;
+        self.one_step.copy_from_slice(&self.actions[..self.sizes.1]);
+        self.has_one_step = true;
         self.give(0, action)?;
         let all = Depth {
             steps: self.steps(),
@@ -425,10 +432,58 @@ impl ActionSampler {
         }
     }
 
-    /// Spread of the first `candidates` of those that the last call sampled in all steps, see [`guard::spread`].
-    pub fn spread(&self, candidates: usize) -> f64 {
-        let numbers = (candidates * self.sizes.1).min(self.actions.len());
-        guard::spread(&self.actions[..numbers], self.sizes.1)
+    /// The signals that `guard` has a threshold for (see [`crate::guard`]), of the first candidates of the last call, as many as
+    /// the guard compares; that call sampled them to `depth` from `noise`, `[K, A]`. `None` where it sampled fewer, or not in
+    /// all steps. What that call did not compute on its way is computed here; no action depends on it.
+    ///
+    /// # Errors
+    /// When `noise` holds no action's, or a tensor operation fails.
+    pub fn signals(
+        &mut self,
+        noise: &[f32],
+        depth: Depth,
+        guard: &GuardManifest,
+    ) -> Result<Option<Signals>, SampleError> {
+        let count = guard.candidates;
+        let is_enough = (2..=depth.candidates).contains(&count) && depth.steps == self.steps();
+        let size = self.sizes.1;
+        let (Some(actions), Some(values)) = (self.actions.get(..count * size), self.values[0].get(..count))
+        else {
+            return Ok(None);
+        };
+        if !is_enough {
+            return Ok(None);
+        }
+        let spread = guard.spread_max.map(|_| spread(actions, size));
+        let value = guard.value_min.map(|_| {
+            let best = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            f64::from(best)
+        });
+        let disagreement = match guard.disagreement_max {
+            Some(_) => Some(self.disagreement(noise)?),
+            None => None,
+        };
+        Ok(Some(Signals {
+            disagreement,
+            spread,
+            value,
+        }))
+    }
+
+    /// How far the first candidate, sampled in all steps from `noise`, is from its answer in one step.
+    fn disagreement(&mut self, noise: &[f32]) -> Result<f64, SampleError> {
+        let size = self.sizes.1;
+        if !self.has_one_step {
+            let first = noise.get(..size).ok_or(SampleError::Length {
+                what: "the noise",
+                expected: size,
+                got: noise.len(),
+            })?;
+            self.one_step.copy_from_slice(first);
+            self.backend.one_step(&self.observation, &mut self.one_step)?;
+            self.has_one_step = true;
+        }
+        Ok(difference(&self.actions[..size], &self.one_step))
     }
 
     /// Takes in what an action is sampled from.
@@ -445,6 +500,7 @@ impl ActionSampler {
             normalizer.apply(&mut self.observation);
         }
         self.actions[..noise.len()].copy_from_slice(noise);
+        self.has_one_step = false;
         self.backend.observe(&self.observation);
         Ok(())
     }

@@ -54,6 +54,9 @@ pub struct RunConfig {
     /// Learns from `(observation - mean) / deviation` with running statistics.
     #[serde(default)]
     pub normalize_observations: bool,
+    /// Each bundle carries a guard that the observations which the training met last do not trip.
+    #[serde(default)]
+    pub guard: bool,
     /// Length of the run.
     pub steps: u64,
     /// Uniformly random actions at the start; no update happens before they are done.

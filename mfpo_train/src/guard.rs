@@ -1,20 +1,22 @@
 //! `guard`: how well the policy's own signals tell that the observation is not what the policy knows. A policy that was
-//! trained as a flow has three at hand: how far the answer in one step is from the answer in all steps, how far
-//! candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes whose
-//! sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts the
-//! threshold of the spread, the one signal that finds anything, into a bundle: what the control node's `guard` acts on.
-//! A rate of false alarms is stated where the episodes without a fault can vouch for it.
+//! trained as a flow has three at hand ([`mfpo_policy::guard`]): how far the answer in one step is from the answer in all
+//! steps, how far candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes
+//! whose sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts
+//! thresholds of one signal or of several into a bundle: what the control node's `guard` acts on. A rate of false alarms is
+//! stated where the episodes without a fault can vouch for it. guard/training.rs makes the guard of a run's own bundles.
 
 mod chart;
+mod curve;
 mod evidence;
 mod report;
+pub(crate) mod training;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use mfpo_policy::bundle;
-use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::guard::{GuardManifest, Signal, Signals};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth};
 use mfpo_sim::Env;
@@ -25,10 +27,11 @@ use crate::conditions::ConditionArgs;
 use crate::eval::{open_bundle, read_bundle, task_of};
 use crate::plot::check_format;
 use crate::publish::{check_folder, write_atomically};
+use curve::{Curve, evidence_of};
 use evidence::Evidence;
 use report::{in_words, summary};
 
-/// Candidates that the spread is measured over and the critics choose from.
+/// Candidates that are spread and that the critics choose from.
 const CANDIDATES: usize = 8;
 /// A signal beyond its threshold in so many ticks in a row is an alarm.
 const IN_A_ROW: u32 = 3;
@@ -56,10 +59,19 @@ pub struct GuardArgs {
     /// Draw the curve: png, jpg or bmp
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
-    /// Write the bundle with a guard: the threshold of the spread of candidates that detects most
+    /// Write the bundle with a guard: the thresholds that detect most
     #[arg(long, value_name = "FILE.safetensors")]
     write: Option<PathBuf>,
-    /// False alarms an hour that this threshold may give
+    /// Signals that it has a threshold for, separated by commas; one beyond its own is an alarm. Only the spread was worth it
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "spread",
+        requires = "write"
+    )]
+    signals: Vec<Choice>,
+    /// False alarms an hour that these thresholds may give together
     #[arg(long, value_name = "RATE", default_value_t = RATES[1], requires = "write")]
     false_alarms: f64,
     /// Write it also where so few episodes cannot vouch for that rate: as many false alarms were measured, no more is known
@@ -131,19 +143,40 @@ impl Fault {
     }
 }
 
-/// The names of the signals; each is larger where the policy is less at home.
-const SIGNALS: [&str; 3] = [
-    "one step against all",
-    "spread of candidates",
-    "critics' value (negative)",
-];
-/// The one that a bundle's guard goes by.
-const SPREAD: usize = 1;
+/// A signal that a guard may go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    /// How far the answer in one step is from that in all steps
+    Disagreement,
+    /// How far the candidates are spread
+    Spread,
+    /// The critics' value of the best candidate
+    Value,
+}
+
+impl Choice {
+    const fn signal(self) -> Signal {
+        match self {
+            Self::Disagreement => Signal::Disagreement,
+            Self::Spread => Signal::Spread,
+            Self::Value => Signal::Value,
+        }
+    }
+}
+
+/// Asks for every signal, and allows whatever there is; no bundle carries it.
+const EVERY_SIGNAL: GuardManifest = GuardManifest {
+    disagreement_max: Some(f64::INFINITY),
+    spread_max: Some(f64::INFINITY),
+    value_min: Some(f64::NEG_INFINITY),
+    candidates: CANDIDATES,
+    in_a_row: IN_A_ROW,
+};
 
 /// One episode: the signals of each tick, when the fault began, and the return.
 #[derive(Clone)]
 struct Episode {
-    signals: Vec<[f64; SIGNALS.len()]>,
+    signals: Vec<Signals>,
     onset: usize,
     total: f64,
 }
@@ -200,9 +233,8 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
             ))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let results: Vec<Signal> = (0..SIGNALS.len())
-        .map(|index| Signal::of(index, &nominal, &faults, period))
-        .collect();
+    let curve = |signals: &[Signal]| Curve::of(signals, &nominal, &faults, period);
+    let results = Signal::ALL.map(|signal| curve(&[signal]));
     let told = if args.json {
         let mut told = summary(&results, &nominal, &faults, &evidence);
         told["conditions"] = serde_json::to_value(&conditions)?;
@@ -219,7 +251,7 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
     let written = args
         .write
         .as_ref()
-        .map(|path| write_guard(args, &results[SPREAD], path));
+        .map(|path| write_guard(args, &curve(&args.wanted()), path));
     print(&told)?;
     drawn.transpose()?;
     match written.transpose()? {
@@ -257,33 +289,92 @@ fn check_rate(args: &GuardArgs, evidence: &Evidence) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the bundle with the threshold that may give so many false alarms; the line that says so.
-fn write_guard(args: &GuardArgs, spread: &Signal, path: &Path) -> anyhow::Result<String> {
+/// Writes the bundle with the thresholds that may give so many false alarms together; the line that says so.
+fn write_guard(args: &GuardArgs, curve: &Curve, path: &Path) -> anyhow::Result<String> {
     let rate = args.false_alarms;
     let point = if args.force {
-        spread.measured_at(rate)
+        curve.measured_at(rate)
     } else {
-        spread.at(rate)
+        curve.at(rate)
     };
     let point = point.with_context(|| {
-        format!("no threshold of the spread gives at most {rate} false alarms an hour; expected a higher --false-alarms")
+        format!(
+            "no thresholds of [{}] give at most {rate} false alarms an hour; expected a higher --false-alarms, or other \
+             --signals",
+            curve.name()
+        )
     })?;
-    let guard = GuardManifest {
-        // Never below the threshold: more alarms than were measured.
-        spread_max: (point.threshold * 1e4).ceil() / 1e4,
-        candidates: CANDIDATES,
-        in_a_row: IN_A_ROW,
-    };
+    let guard = rounded(&point.guard);
     let bytes = read_bundle(&args.bundle)?;
     let had_signature = bundle::open(&bytes)?.signer().is_some();
     let guarded = bundle::with_guard(&bytes, guard)?;
     write_atomically(path, &guarded).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(format!(
-        "\n{}: guarded where {CANDIDATES} candidates are spread by more than {:.4}, {IN_A_ROW} ticks in a row{}\n",
+        "\n{}: guarded where {}, {IN_A_ROW} ticks in a row: {:.1} false alarms an hour measured, {:.0} % of the faults detected{}\n",
         path.display(),
-        guard.spread_max,
+        report::beyond(&guard),
+        point.rate,
+        100.0 * point.detected(),
         if had_signature { "; sign it again" } else { "" }
     ))
+}
+
+impl GuardArgs {
+    /// The signals of the guard that is to be written, each once.
+    fn wanted(&self) -> Vec<Signal> {
+        let is_wanted = |signal: &Signal| self.signals.iter().any(|choice| choice.signal() == *signal);
+        Signal::ALL.into_iter().filter(is_wanted).collect()
+    }
+}
+
+/// The guard with thresholds of four decimals, which allow a little more: never more alarms than were measured.
+fn rounded(guard: &GuardManifest) -> GuardManifest {
+    let stated = Signal::ALL
+        .into_iter()
+        .filter_map(|signal| Some((signal, guard.limit(signal)?)));
+    let none = GuardManifest::without_limits(guard.candidates, guard.in_a_row);
+    stated.fold(none, |rounded, (signal, limit)| {
+        let severity = signal.severity(limit);
+        // A number that is too large for four decimals stays what it is.
+        let least = ((severity * 1e4).ceil() / 1e4).max(severity);
+        // A guard without any room is none.
+        let least = if signal == Signal::Value {
+            least
+        } else {
+            least.max(1e-4)
+        };
+        rounded.with_limit(signal, signal.severity(least))
+    })
+}
+
+/// The signals that `wanted` asks for where `observation` is seen, of candidates sampled from `noise`, `[K, A]`.
+///
+/// # Errors
+/// When one of them is not finite: what is not a number is beyond every threshold or beyond none.
+fn measured(
+    sampler: &mut ActionSampler,
+    observation: &[f32],
+    noise: &[f32],
+    wanted: &GuardManifest,
+) -> anyhow::Result<Signals> {
+    let mut best = vec![0.0; sampler.action_size()];
+    let depth = Depth {
+        steps: sampler.steps(),
+        candidates: wanted.candidates,
+        in_stages: false,
+    };
+    sampler.sample_at(observation, noise, depth, &mut best)?;
+    let signals = sampler.signals(noise, depth, wanted)?;
+    let signals = signals.context("the candidates are too few to be compared")?;
+    for signal in Signal::ALL {
+        if let Some(value) = signals.get(signal).filter(|value| !value.is_finite()) {
+            bail!(
+                "the signal '{}' is {value}; expected a finite number, so that the policy is not fit for a guard",
+                signal.name()
+            );
+        }
+    }
+    Ok(signals)
 }
 
 impl Measurement {
@@ -332,170 +423,16 @@ impl Measurement {
     }
 
     /// The action that the robot would get (one candidate), and the signals.
-    fn ask(
-        &mut self,
-        observation: &[f32],
-        noise: &mut NormalNoise,
-    ) -> anyhow::Result<(Vec<f32>, [f64; SIGNALS.len()])> {
+    fn ask(&mut self, observation: &[f32], noise: &mut NormalNoise) -> anyhow::Result<(Vec<f32>, Signals)> {
         let size = self.sampler.action_size();
         let mut draws = vec![0.0; CANDIDATES * size];
         noise.fill(&mut draws);
-        let depth = Depth {
-            steps: self.sampler.steps(),
-            candidates: 1,
-            in_stages: false,
-        };
-        let (mut action, mut quick, mut best) = (vec![0.0; size], vec![0.0; size], vec![0.0; size]);
-        let first = &draws[..size];
-        self.sampler.sample_at(observation, first, depth, &mut action)?;
+        let mut action = vec![0.0; size];
         self.sampler
-            .sample_at(observation, first, Depth::FIRST, &mut quick)?;
-        let value = self
-            .sampler
-            .sample_into(observation, &draws, CANDIDATES, &mut best)?;
-        let value = value.context("the critics gave no value of the candidates")?;
-        let signals = [
-            root_mean_square(action.iter().zip(&quick).map(|(a, b)| f64::from(a - b))),
-            self.sampler.spread(CANDIDATES),
-            -f64::from(value),
-        ];
-        // Nothing that is not a number is beyond a threshold: it would count as being at home.
-        if let Some((name, signal)) = SIGNALS
-            .iter()
-            .zip(signals)
-            .find(|(_, signal)| !signal.is_finite())
-        {
-            bail!(
-                "the signal '{name}' is {signal}; expected a finite number, so that the policy is not fit for a guard"
-            );
-        }
+            .sample_into(observation, &draws[..size], 1, &mut action)?;
+        let signals = measured(&mut self.sampler, observation, &draws, &EVERY_SIGNAL)?;
         Ok((action, signals))
     }
-}
-
-fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), v| (sum + v * v, count + 1));
-    (sum / f64::from(count.max(1))).sqrt()
-}
-
-/// The first tick from `from` on at which a signal has been above the threshold often enough in a row.
-fn alarm(episode: &Episode, signal: usize, threshold: f64, from: usize) -> Option<usize> {
-    let mut in_a_row = 0;
-    for (tick, signals) in episode.signals.iter().enumerate().skip(from) {
-        in_a_row = if signals[signal] > threshold {
-            in_a_row + 1
-        } else {
-            0
-        };
-        if in_a_row == IN_A_ROW {
-            return Some(tick);
-        }
-    }
-    None
-}
-
-/// Alarms of an episode that nothing is wrong with; after one, the count in a row begins anew.
-fn alarms(episode: &Episode, signal: usize, threshold: f64) -> u64 {
-    let (mut count, mut from) = (0, 0);
-    while let Some(tick) = alarm(episode, signal, threshold, from) {
-        count += 1;
-        from = tick + 1;
-    }
-    count
-}
-
-/// What a threshold gives.
-struct Point {
-    threshold: f64,
-    /// False alarms an hour, as measured.
-    rate: f64,
-    /// With 95 % confidence they are no more, an hour.
-    rate_at_most: f64,
-    /// By fault: share detected in time, and the median time to the alarm of those detected, if any were, s.
-    faults: Vec<(f64, Option<f64>)>,
-}
-
-impl Point {
-    /// Share of all faults that is detected in time.
-    fn detected(&self) -> f64 {
-        self.faults.iter().map(|(share, _)| share).sum::<f64>() / self.faults.len().max(1) as f64
-    }
-}
-
-/// One signal at all thresholds, from many false alarms to none.
-struct Signal {
-    name: &'static str,
-    points: Vec<Point>,
-}
-
-impl Signal {
-    fn of(index: usize, nominal: &[Episode], faults: &[(Fault, Vec<Episode>)], period: f64) -> Self {
-        let mut values: Vec<f64> = nominal
-            .iter()
-            .flat_map(|e| e.signals.iter().map(|s| s[index]))
-            .collect();
-        values.sort_by(f64::total_cmp);
-        let evidence = evidence_of(nominal, period);
-        // From the median to the largest value, ever finer towards the end.
-        let quantiles = (0..=60).map(|k| 1.0 - 0.5 * (1.0 - f64::from(k) / 60.0).powi(4));
-        let points = quantiles.filter_map(|quantile| {
-            let last = values.len().checked_sub(1)?;
-            let threshold = *values.get((quantile * last as f64) as usize)?;
-            let false_alarms: u64 = nominal.iter().map(|e| alarms(e, index, threshold)).sum();
-            let faults = faults
-                .iter()
-                .map(|(_, episodes)| detections(episodes, index, threshold, period));
-            Some(Point {
-                threshold,
-                rate: false_alarms as f64 * 3600.0 / evidence.seconds,
-                rate_at_most: evidence.highest_rate(false_alarms),
-                faults: faults.collect(),
-            })
-        });
-        Self {
-            name: SIGNALS[index],
-            points: points.collect(),
-        }
-    }
-
-    /// The point that detects most with, at 95 % confidence, at most so many false alarms an hour.
-    fn at(&self, rate: f64) -> Option<&Point> {
-        self.best(|point| point.rate_at_most <= rate)
-    }
-
-    /// The point that detects most with at most so many false alarms an hour as measured.
-    fn measured_at(&self, rate: f64) -> Option<&Point> {
-        self.best(|point| point.rate <= rate)
-    }
-
-    fn best(&self, allowed: impl Fn(&Point) -> bool) -> Option<&Point> {
-        let allowed = self.points.iter().filter(|point| allowed(point));
-        allowed.max_by(|a, b| a.detected().total_cmp(&b.detected()))
-    }
-}
-
-/// What the episodes without a fault can vouch for.
-fn evidence_of(nominal: &[Episode], period: f64) -> Evidence {
-    let ticks: usize = nominal.iter().map(|episode| episode.signals.len()).sum();
-    Evidence {
-        seconds: ticks as f64 * period,
-        episodes: nominal.len() as u64,
-    }
-}
-
-fn detections(episodes: &[Episode], signal: usize, threshold: f64, period: f64) -> (f64, Option<f64>) {
-    let mut delays: Vec<f64> = episodes
-        .iter()
-        .filter_map(|episode| {
-            let tick = alarm(episode, signal, threshold, episode.onset)?;
-            Some((tick + 1 - episode.onset) as f64 * period)
-        })
-        .collect();
-    delays.sort_by(f64::total_cmp);
-    let reached = episodes.iter().filter(|e| e.signals.len() > e.onset).count();
-    let in_time = delays.iter().filter(|delay| **delay <= IN_TIME).count();
-    let median = delays.get(delays.len() / 2).copied();
-    (in_time as f64 / reached.max(1) as f64, median)
 }
 
 fn mean_return(episodes: &[Episode]) -> f64 {

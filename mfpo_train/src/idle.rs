@@ -37,7 +37,7 @@ fn why_idle(key: &str, config: &TrainConfig) -> Option<String> {
         ("evaluation", "candidates" | "without_selection") if sac => Some(format!(
             "{key} has no effect: sac acts without candidates to choose among"
         )),
-        ("run", "publish_every") if sac => {
+        ("run", "publish_every" | "guard") if sac => {
             Some(format!("{key} has no effect: a run of sac leaves no bundles"))
         }
         _ => None,
@@ -70,6 +70,7 @@ mod tests {
                 "sac acts without candidates to choose among",
             ),
             ("sac", "run.publish_every=4", "a run of sac leaves no bundles"),
+            ("sac", "run.guard=true", "a run of sac leaves no bundles"),
         ] {
             let told = idle(algorithm, set);
             let (key, _) = set.split_once('=').unwrap();
@@ -87,6 +88,7 @@ mod tests {
             ("mfpo", "learner.tau=0.1"),
             ("mfpo", "evaluation.candidates=4"),
             ("mfpo", "run.publish_every=4"),
+            ("mfpo", "run.guard=true"),
             ("sac", "sac.tau=0.1"),
             ("sac", "learner.threads=2"),
             ("sac", "evaluation.episodes=4"),

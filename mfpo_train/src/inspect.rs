@@ -80,15 +80,9 @@ fn critics_line(manifest: &Manifest) -> String {
 }
 
 fn guard_line(manifest: &Manifest) -> String {
-    manifest.guard.map_or_else(
-        || "none".to_owned(),
-        |guard| {
-            format!(
-                "{} candidates spread by at most {:.4}, {} ticks in a row",
-                guard.candidates, guard.spread_max, guard.in_a_row
-            )
-        },
-    )
+    manifest
+        .guard
+        .map_or_else(|| "none".to_owned(), |guard| guard.to_string())
 }
 
 fn write_task(text: &mut String, task: &TaskSpec) -> std::fmt::Result {

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use candle_core::Device;
 use mfpo_policy::bundle::{self, SealRequest};
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::sampler::ActionSampler;
 use mfpo_policy::signature::SigningKey;
 use mfpo_policy::subject::Subject;
@@ -42,6 +43,8 @@ pub struct Label<'a> {
     pub version: u64,
     /// Some observations, each `[S]`; without any, random ones are used.
     pub probe_observations: Vec<Vec<f32>>,
+    /// When an observation is outside what the policy knows, where that is known.
+    pub guard: Option<GuardManifest>,
     /// Who vouches for it.
     pub key: Option<&'a SigningKey>,
 }
@@ -59,6 +62,9 @@ impl SealedBundle {
             normalizer: policy.normalizer.clone(),
             probe_observations: label.probe_observations,
         })?;
+        if let Some(guard) = label.guard {
+            bytes = bundle::with_guard(&bytes, guard)?;
+        }
         if let Some(key) = label.key {
             bytes = bundle::sign(&bytes, key)?;
         }

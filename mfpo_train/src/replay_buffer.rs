@@ -116,6 +116,21 @@ impl ReplayBuffer {
         self.len = (self.len + 1).min(self.capacity);
     }
 
+    /// The last `count` transitions, or as many as there are, the oldest of them first.
+    pub fn latest(&self, count: usize) -> impl Iterator<Item = Transition<'_>> {
+        let count = count.min(self.len);
+        (0..count).map(move |index| {
+            let row = (self.next + self.capacity - count + index) % self.capacity;
+            Transition {
+                observation: read_row(&self.observations, row, self.observation_size),
+                action: read_row(&self.actions, row, self.action_size),
+                reward: f64::from(self.rewards[row]),
+                terminated: self.masks[row] == 0.0,
+                next_observation: read_row(&self.next_observations, row, self.observation_size),
+            }
+        })
+    }
+
     /// All that it holds, borrowed.
     pub fn state(&self) -> State<'_> {
         let mut state = State::default();
@@ -357,6 +372,34 @@ mod tests {
             .step_by(2)
             .for_each(|&i| seen[i as usize] = true);
         assert_eq!(seen, std::array::from_fn(|i| i >= 7));
+    }
+
+    #[test]
+    fn the_latest_are_in_the_order_in_which_they_came() {
+        let mut buffer = ReplayBuffer::new(2, 1, 5, 1);
+        let latest = |buffer: &ReplayBuffer, count| {
+            let met = buffer.latest(count);
+            met.map(|met| {
+                (
+                    met.observation[0],
+                    met.next_observation[1],
+                    met.reward,
+                    met.terminated,
+                )
+            })
+            .collect::<Vec<_>>()
+        };
+        assert!(latest(&buffer, 3).is_empty());
+        for filled in 1..13 {
+            insert(&mut buffer, filled - 1, (filled - 1) % 2 == 0);
+            for count in [1, 3, 9] {
+                let expected = (filled - filled.min(count).min(5)..filled).map(|i| {
+                    let number = i as f32;
+                    (number, -number - 1.0, f64::from(number) * 10.0, i % 2 == 0)
+                });
+                assert_eq!(latest(&buffer, count), expected.collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

@@ -135,10 +135,11 @@ mod tests {
     use Effect::{Learns, OfTheTask, ReadByTheLoop, Refused, SameBits};
 
     /// Every key of a configuration with another value than the tests' own.
-    const TABLE: [(&str, &str, Effect); 56] = [
+    const TABLE: [(&str, &str, Effect); 57] = [
         ("run.algorithm", "sac", Refused),
         ("run.device", "cuda:1", ReadByTheLoop),
         ("run.normalize_observations", "true", Refused),
+        ("run.guard", "true", ReadByTheLoop),
         ("run.steps", "77", ReadByTheLoop),
         ("run.random_steps", "77", ReadByTheLoop),
         ("run.replay_capacity", "77", Refused),

@@ -16,18 +16,20 @@ use std::time::Duration;
 
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::gradient::Team;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_policy::signature::SigningKey;
 use mfpo_sim::{Env, EnvOptions, Mode, Step, VectorEnv, registry};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use crate::algorithm::{self, Algorithm, TrainedPolicy};
+use crate::algorithm::{self, Algorithm, MeanFlowPolicy, TrainedPolicy};
 use crate::checkpoint::{Checkpoints, Header};
 use crate::config::{EvaluationConfig, TrainConfig};
 use crate::episode::Episodes;
 use crate::evaluate::{self, Actor, Evaluation, Onlooker};
 use crate::film::{FilmSize, Films};
 use crate::footprint;
+use crate::guard::training;
 use crate::progress::ProgressMode;
 use crate::publish::{BundleSink, Label, Publisher, SealedBundle, run_id};
 use crate::recorder::{self, Recorder};
@@ -410,6 +412,7 @@ impl Run {
             run: &self.name,
             version,
             probe_observations: self.probe_observations(),
+            guard: self.guard(&policy, version)?,
             key: self.signing_key.as_ref(),
         };
         let bundle = SealedBundle::seal(&policy, &self.episodes.spec().subject, label)?;
@@ -418,6 +421,16 @@ impl Run {
         self.version = Some(version);
         self.sealed = Some((self.step, bundle));
         Ok(())
+    }
+
+    /// The guard of this version of the policy, where the run makes one and has met enough. Nothing that is learnt depends on
+    /// it.
+    fn guard(&self, policy: &MeanFlowPolicy, version: u64) -> anyhow::Result<Option<GuardManifest>> {
+        if !self.config.run.guard {
+            return Ok(None);
+        }
+        let mut sampler = policy.sampler()?;
+        training::calibrated(&mut sampler, &self.replay, self.episodes.len(), version)
     }
 
     /// A few observations from the last mini-batch; none before the first update.

@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use candle_core::Device;
+use mfpo_policy::guard::{GuardManifest, InARow, Signal};
+use mfpo_policy::noise::NormalNoise;
+use mfpo_policy::sampler::Depth;
 use mfpo_train::algorithm::{self, Algorithm, TrainedPolicy};
+use mfpo_train::checkpoint::Checkpoints;
 use mfpo_train::config::TrainConfig;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner, RandomDraws, Trace};
-use mfpo_train::replay_buffer::{Batch, Transition};
+use mfpo_train::replay_buffer::{Batch, ReplayBuffer, Transition};
 use mfpo_train::train::{Outcome, train};
 
 mod training;
@@ -214,6 +218,7 @@ fn every_option_runs_alone_and_all_run_together() {
         "learner.support_from_returns=true",
         "learner.sampling_steps=16",
         "environment.action_delay_max=0.02",
+        "run.guard=true",
     ];
     let alone = options.map(|option| vec![option]);
     for overrides in alone.iter().chain([&options.to_vec()]) {
@@ -228,9 +233,68 @@ fn every_option_runs_alone_and_all_run_together() {
             normalises,
             "{overrides:?}"
         );
+        let is_guarded = overrides.contains(&"run.guard=true");
+        assert_eq!(bundle.manifest().guard.is_some(), is_guarded, "{overrides:?}");
         let mut sampler = bundle.sampler(&Device::Cpu).unwrap();
         bundle.check_probes(&mut sampler).unwrap();
     }
+}
+
+/// Does the guard of the run's last bundle, or a stricter one, trip in what the run met last?
+fn trips(folder: &Path, outcome: &Outcome, stricter: impl Fn(GuardManifest) -> GuardManifest) -> bool {
+    let bundle = std::fs::read(outcome.bundle.as_ref().unwrap()).unwrap();
+    let bundle = mfpo_policy::bundle::open(&bundle).unwrap();
+    let guard = stricter(bundle.manifest().guard.unwrap());
+    let mut sampler = bundle.sampler(&Device::Cpu).unwrap();
+    let (header, mut state) = Checkpoints::new(folder).load().unwrap();
+    let capacity = TrainConfig::parse(&header.config, &[])
+        .unwrap()
+        .run
+        .replay_capacity;
+    let (observation, action) = (sampler.observation_size(), sampler.action_size());
+    let mut replay = ReplayBuffer::new(observation, action, capacity, 0);
+    replay.restore(state.take_part("replay")).unwrap();
+    let depth = Depth {
+        steps: sampler.steps(),
+        candidates: guard.candidates,
+        in_stages: false,
+    };
+    let mut noise = NormalNoise::new(outcome.version);
+    let mut draws = vec![0.0; guard.candidates * action];
+    let mut best = vec![0.0; action];
+    let (mut in_a_row, mut expected) = (InARow::new(), Vec::new());
+    let mut is_tripped = false;
+    for (index, met) in replay.latest(2_000).enumerate() {
+        if met.observation != expected {
+            in_a_row = InARow::new();
+        }
+        expected = met.next_observation.to_vec();
+        noise.begin(index as u64);
+        noise.fill(&mut draws);
+        sampler
+            .sample_at(met.observation, &draws, depth, &mut best)
+            .unwrap();
+        let signals = sampler.signals(&draws, depth, &guard).unwrap().unwrap();
+        is_tripped |= in_a_row.count(&guard, &signals).is_some();
+    }
+    is_tripped
+}
+
+#[test]
+fn the_guard_of_a_bundle_is_not_tripped_by_what_the_run_met_last_and_any_stricter_one_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = run(folder.path(), &["run.guard=true"]);
+    assert!(!trips(folder.path(), &outcome, |guard| guard));
+    for signal in Signal::ALL {
+        let stricter = |guard: GuardManifest| {
+            let severity = signal.severity(guard.limit(signal).unwrap());
+            guard.with_limit(signal, signal.severity(severity - 2e-4))
+        };
+        assert!(trips(folder.path(), &outcome, stricter), "{signal:?}");
+    }
+    let untrained = std::fs::read(folder.path().join("bundles/v000000.safetensors")).unwrap();
+    let untrained = mfpo_policy::bundle::open(&untrained).unwrap();
+    assert_eq!(untrained.manifest().guard, None, "the run has met nothing yet");
 }
 
 #[test]
@@ -248,6 +312,7 @@ fn an_option_that_is_off_leaves_the_run_as_it_is() {
     };
     let off = [
         "run.normalize_observations=false",
+        "run.guard=false",
         "learner.update_to_data=1",
         "learner.grid_time_share=0.0",
         "learner.leave_one_out=false",
@@ -255,6 +320,8 @@ fn an_option_that_is_off_leaves_the_run_as_it_is() {
         "learner.support_from_returns=false",
     ];
     assert_eq!(metrics(&[]), metrics(&off));
+    // Its randomness is its own.
+    assert_eq!(metrics(&[]), metrics(&["run.guard=true"]));
     for on in ["learner.grid_time_share=0.1", "learner.leave_one_out=true"] {
         assert_ne!(metrics(&[]), metrics(&[on]), "{on}");
     }

@@ -200,8 +200,8 @@ fn safety() -> Vec<Declared> {
         Declared::new(
             "guard",
             Value::Bool(false),
-            "Whether the fallback takes over where the candidates are spread further than the bundle's guard allows; a poor \
-             signal, which finds wrong units",
+            "Whether the fallback takes over where a signal of the policy - one step against all, spread of the candidates, \
+             the critics' value - is beyond what the bundle's guard allows; poor signals, which find wrong units",
         )
         .at_run_time(),
         Declared::new(

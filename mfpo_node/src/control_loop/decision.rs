@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mfpo_policy::guard::Signals;
 use mfpo_policy::sampler::{Depth, SampleError};
 
 use crate::goal::NoGoal;
@@ -140,8 +141,8 @@ pub struct Tick<'a> {
     pub asked: Option<Asked<'a>>,
     /// The policy's weight in the command, below 1 while it fades in.
     pub blend: f64,
-    /// Spread of the candidates as the guard judged it last, where it is on.
-    pub spread: Option<f64>,
+    /// What the guard judged last, where it is on.
+    pub signals: Signals,
     /// Why the fallback commands, when it does.
     pub fallback: Option<Reason>,
 }

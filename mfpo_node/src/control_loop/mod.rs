@@ -196,7 +196,7 @@ impl ControlLoop {
             action: &self.action,
             asked: Some(self.asked.of(&self.observation)),
             blend,
-            spread: self.guard.spread(),
+            signals: self.guard.signals(),
             fallback: None,
         })
     }
@@ -393,15 +393,16 @@ impl ControlLoop {
             policy.act(observation, normals, depth, &mut self.action)?;
             depth
         };
+        if self.guard.is_on() {
+            let signals = policy.signals(normals, depth)?;
+            self.guard.check(policy.identity().guard, signals);
+        }
         self.asked = Recipe {
             draw: self.draw,
             depth,
             before: None,
         };
         self.draw += 1;
-        if self.guard.is_on() {
-            self.guard.check(policy.identity().guard, policy.spread(depth));
-        }
         if let (Some(weight), Some(before)) = (self.stages.weight(), before) {
             let depth = before.depth_like(depth, policy.steps());
             let normals = normals
@@ -439,7 +440,7 @@ impl ControlLoop {
             action: &self.action,
             asked: was_asked.then(|| self.asked.of(&self.observation)),
             blend: 0.0,
-            spread: self.guard.spread(),
+            signals: self.guard.signals(),
             fallback: Some(reason),
         })
     }

@@ -79,7 +79,7 @@ impl Settings {
         let Some(guard) = guard else {
             return Some(
                 "parameter guard is true, but the bundle carries no guard: nothing is guarded; `mfpo_train guard BUNDLE \
-                 --write FILE` makes one that does"
+                 --write FILE` makes one that does, and a training with run.guard=true publishes such bundles"
                     .to_owned(),
             );
         };

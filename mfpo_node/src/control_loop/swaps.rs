@@ -202,15 +202,12 @@ impl ControlLoop {
     }
 
     /// The policy does not know what it sees: the tick counts for one in the shadow that does.
-    fn guarded(&mut self, Unknown { spread, most }: Unknown) -> Option<Turn> {
+    fn guarded(&mut self, unknown: Unknown) -> Option<Turn> {
         match self.ask_shadow() {
             Err(_) => Some(Turn::Return(Why::NoAction)),
             Ok(Some(latency)) if self.shadow_knows() => self.stages.answered(latency),
             Ok(Some(_)) => None,
-            Ok(None) => self.stages.failed(Why::Guard {
-                got: spread,
-                expected: most,
-            }),
+            Ok(None) => self.stages.failed(Why::Guard(unknown)),
         }
     }
 
@@ -239,16 +236,17 @@ impl ControlLoop {
 
     /// Where the guard keeps the policy from acting, the one in the shadow has to know what it was just asked about; one
     /// whose bundle carries no guard cannot tell.
-    fn shadow_knows(&self) -> bool {
+    fn shadow_knows(&mut self) -> bool {
         if self.guard.unknown().is_none() {
             return true;
         }
-        let Some(shadow) = self.slot.shadow() else {
+        let acting = self.slot.current().steps();
+        let Some(shadow) = self.slot.shadow_mut() else {
             return false;
         };
-        let depth = shadow.depth_like(self.asked.depth, self.slot.current().steps());
-        match (shadow.identity().guard, shadow.spread(depth)) {
-            (Some(guard), Some(spread)) => spread <= guard.spread_max,
+        let depth = shadow.depth_like(self.asked.depth, acting);
+        match (shadow.identity().guard, shadow.signals(&self.normals, depth)) {
+            (Some(guard), Ok(Some(signals))) => guard.allows(&signals),
             _ => false,
         }
     }

@@ -172,6 +172,8 @@ pub fn fallback_name(code: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mfpo_policy::guard::Signal;
+
     use crate::goal::NoGoal;
     use crate::safety::{NotEnabled, Unknown, Verdict};
 
@@ -235,8 +237,9 @@ mod tests {
     #[test]
     fn the_definition_numbers_every_reason_as_it_is_recorded() {
         let unknown = Unknown {
-            spread: 1.0,
-            most: 0.5,
+            signal: Signal::Spread,
+            got: 1.0,
+            limit: 0.5,
         };
         let (good, needed) = (0, None);
         for (name, reason) in [

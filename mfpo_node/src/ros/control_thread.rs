@@ -397,7 +397,7 @@ impl ControlThread {
                 add(&live.missed_ticks, missed);
                 add(&live.fallback_ticks, u64::from(is_fallback));
                 live.count_interventions(tick.command);
-                live.set_guard_spread(tick.spread);
+                live.set_guard_signals(&tick.signals);
                 let record = TickRecord {
                     taken,
                     handed_over,

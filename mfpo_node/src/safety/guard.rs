@@ -1,29 +1,22 @@
-//! Does the policy know what it sees? The spread of the candidates that a tick samples anyway is held against what the
-//! bundle's guard allows; so many ticks beyond it in a row, and the policy must not act until the spread is back.
+//! Does the policy know what it sees? What the candidates that a tick samples anyway tell of that - the signals of
+//! [`mfpo_policy::guard`] - is held against what the bundle's guard allows; one of them beyond it so many ticks in a row, and
+//! the policy must not act until that one is back.
 //!
-//! Off unless the parameter `guard` asks for it: the signal finds wrong units and hardly anything else (docs/results).
+//! Off unless the parameter `guard` asks for it: the signals find wrong units and hardly anything else (docs/results).
 
-use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::guard::{GuardManifest, InARow, Signals};
 
-/// An observation that is outside what the policy knows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Unknown {
-    /// The spread of the candidates.
-    pub spread: f64,
-    /// The largest that the bundle allows.
-    pub most: f64,
-}
+pub use mfpo_policy::guard::Unknown;
 
-/// Watches the spread, tick by tick.
+/// Watches the signals, tick by tick.
 #[derive(Debug, Clone, Copy)]
 pub struct Guard {
     is_on: bool,
-    /// Ticks in a row beyond what is allowed.
-    beyond: u32,
-    /// What the newest of them saw, once there are enough.
+    in_a_row: InARow,
+    /// What the newest tick saw, once there are enough beyond what is allowed.
     unknown: Option<Unknown>,
     /// What the last tick that could be judged saw.
-    spread: Option<f64>,
+    signals: Signals,
 }
 
 impl Guard {
@@ -31,9 +24,9 @@ impl Guard {
     pub const fn new(is_on: bool) -> Self {
         Self {
             is_on,
-            beyond: 0,
+            in_a_row: InARow::new(),
             unknown: None,
-            spread: None,
+            signals: Signals::NONE,
         }
     }
 
@@ -56,24 +49,16 @@ impl Guard {
     }
 
     /// What a tick's candidates say. `None` where there were too few of them to be judged: that interrupts the row.
-    pub fn check(&mut self, manifest: Option<GuardManifest>, spread: Option<f64>) -> Option<Unknown> {
-        self.spread = spread.filter(|_| self.is_on);
-        self.unknown = None;
-        let (Some(guard), Some(spread)) = (manifest, self.spread) else {
-            self.beyond = 0;
-            return None;
+    pub fn check(&mut self, manifest: Option<GuardManifest>, signals: Option<Signals>) -> Option<Unknown> {
+        let signals = signals.filter(|_| self.is_on);
+        self.signals = signals.unwrap_or(Signals::NONE);
+        self.unknown = match (manifest, signals) {
+            (Some(guard), Some(signals)) => self.in_a_row.count(&guard, &signals),
+            _ => {
+                self.in_a_row = InARow::new();
+                None
+            }
         };
-        if spread <= guard.spread_max {
-            self.beyond = 0;
-            return None;
-        }
-        self.beyond = self.beyond.saturating_add(1);
-        if self.beyond >= guard.in_a_row {
-            self.unknown = Some(Unknown {
-                spread,
-                most: guard.spread_max,
-            });
-        }
         self.unknown
     }
 
@@ -82,25 +67,37 @@ impl Guard {
         self.unknown
     }
 
-    /// The spread that was judged last.
-    pub const fn spread(&self) -> Option<f64> {
-        self.spread
+    /// The signals that were judged last.
+    pub const fn signals(&self) -> Signals {
+        self.signals
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mfpo_policy::guard::Signal;
+
     use super::*;
 
     const MANIFEST: GuardManifest = GuardManifest {
-        spread_max: 0.2,
+        disagreement_max: None,
+        spread_max: Some(0.2),
+        value_min: Some(-5.0),
         candidates: 8,
         in_a_row: 3,
     };
 
+    fn seen(spread: f64, value: f64) -> Signals {
+        Signals {
+            disagreement: None,
+            spread: Some(spread),
+            value: Some(value),
+        }
+    }
+
     fn trips(guard: &mut Guard, spreads: &[f64]) -> Vec<bool> {
-        let seen = spreads.iter().map(|spread| Some(*spread));
-        seen.map(|spread| guard.check(Some(MANIFEST), spread).is_some())
+        let seen = spreads.iter().map(|spread| Some(seen(*spread, 0.0)));
+        seen.map(|signals| guard.check(Some(MANIFEST), signals).is_some())
             .collect()
     }
 
@@ -118,6 +115,30 @@ mod tests {
     }
 
     #[test]
+    fn any_signal_trips_it_and_is_named_with_what_it_is_and_what_is_allowed() {
+        let mut guard = Guard::new(true);
+        for _ in 0..2 {
+            assert_eq!(guard.check(Some(MANIFEST), Some(seen(0.1, -6.0))), None);
+        }
+        let unknown = guard.check(Some(MANIFEST), Some(seen(0.9, -7.0)));
+        let expected = Unknown {
+            signal: Signal::Value,
+            got: -7.0,
+            limit: -5.0,
+        };
+        assert_eq!(unknown, Some(expected));
+        assert_eq!(guard.signals(), seen(0.9, -7.0));
+        assert_eq!(
+            expected.to_string(),
+            "its best candidate is valued at -7.0000, expected at least -5.0000"
+        );
+        // The value is back, the spread is not there yet.
+        assert_eq!(guard.check(Some(MANIFEST), Some(seen(0.9, 0.0))), None);
+        let unknown = guard.check(Some(MANIFEST), Some(seen(0.9, 0.0)));
+        assert_eq!(unknown.map(|unknown| unknown.signal), Some(Signal::Spread));
+    }
+
+    #[test]
     fn a_tick_with_too_few_candidates_interrupts_the_row() {
         let mut guard = Guard::new(true);
         assert_eq!(trips(&mut guard, &[0.3, 0.3]), [false, false]);
@@ -130,6 +151,9 @@ mod tests {
     #[test]
     fn off_and_without_a_manifest_it_says_nothing() {
         assert_eq!(trips(&mut Guard::new(false), &[0.9; 9]), [false; 9]);
-        assert_eq!(Guard::new(true).check(None, Some(0.9)), None);
+        let mut guard = Guard::new(true);
+        for _ in 0..9 {
+            assert_eq!(guard.check(None, Some(seen(0.9, -9.0))), None);
+        }
     }
 }

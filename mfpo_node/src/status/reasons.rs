@@ -78,7 +78,7 @@ impl Cause {
         }
     }
 
-    /// Is it the same trouble with the same joint?
+    /// Is it the same trouble with the same joint, or of the same signal?
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::States(a), Self::States(b)) => {
@@ -86,6 +86,7 @@ impl Cause {
             }
             (Self::NotEnabled(a), Self::NotEnabled(b)) => discriminant(a) == discriminant(b),
             (Self::NoGoal(a), Self::NoGoal(b)) => discriminant(a) == discriminant(b),
+            (Self::Guard(a), Self::Guard(b)) => a.signal == b.signal,
             _ => discriminant(self) == discriminant(other),
         }
     }
@@ -228,10 +229,9 @@ impl Status {
             Cause::None => String::new(),
             Cause::States(verdict) => self.explain_verdict(verdict),
             Cause::Policy(error) => format!("the policy gave no action: {error}"),
-            Cause::Guard(Unknown { spread, most }) => format!(
-                "the policy does not know what it sees: its candidates are spread by {spread:.3}, expected at most {most:.3} \
-                 (parameter guard)"
-            ),
+            Cause::Guard(unknown) => {
+                format!("the policy does not know what it sees: {unknown} (parameter guard)")
+            }
             Cause::Idle => "nothing was being commanded".to_owned(),
             Cause::Stopped => "stopped by ~/stop until ~/start".to_owned(),
             Cause::NotEnabled(missing) => explain_enable(*missing),

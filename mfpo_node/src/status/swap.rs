@@ -121,9 +121,9 @@ pub(super) fn explain(why: &Why, joint: impl Fn(usize) -> String) -> String {
         Why::Overtaken => {
             "another policy came before it was through; the proven one before it is kept".to_owned()
         }
-        Why::Guard { got, expected } => format!(
-            "its candidates are spread by {got:.3}, at most {expected:.3} is what it knows (parameter guard)"
-        ),
+        Why::Guard(unknown) => {
+            format!("it does not know what it sees: {unknown} (parameter guard)")
+        }
         Why::Slow { got, expected } => format!(
             "it takes {:.0} us an action; expected at most {:.0} us",
             got * 1e6,

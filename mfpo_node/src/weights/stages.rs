@@ -4,7 +4,7 @@
 //! that the fallback commands count for no stage, but for the shadow where the policy before is itself the reason: the
 //! new one then answers alone.
 
-use crate::safety::{Rule, SafeCommand};
+use crate::safety::{Rule, SafeCommand, Unknown};
 
 /// Time over which the habits of a policy are averaged, s.
 const HABIT: f64 = 1.0;
@@ -73,12 +73,7 @@ pub enum Why {
     /// Another came before it was through.
     Overtaken,
     /// It did not know what it saw.
-    Guard {
-        /// The spread of its candidates.
-        got: f64,
-        /// The largest that its bundle allows.
-        expected: f64,
-    },
+    Guard(Unknown),
     /// It takes too long, s.
     Slow {
         /// On average.

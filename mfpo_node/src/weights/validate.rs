@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
-use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::guard::{GuardManifest, Signals};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
 use mfpo_policy::signature::{SignatureError, TrustedKeys};
@@ -207,12 +207,16 @@ impl Policy {
             .map(|sampled| sampled.depth)
     }
 
-    /// Spread of the candidates that an action was chosen from, sampled to `depth` just now; `None` where they are fewer
-    /// than its bundle's guard compares, or it has none.
-    pub fn spread(&self, depth: Depth) -> Option<f64> {
-        let guard = self.identity.guard?;
-        let is_enough = depth.candidates >= guard.candidates && depth.steps == self.sampler.steps();
-        is_enough.then(|| self.sampler.spread(guard.candidates))
+    /// The signals that its bundle's guard has a threshold for, of the candidates that an action was chosen from, sampled to
+    /// `depth` from `noise` just now; `None` where they are fewer than the guard compares, or it has none.
+    ///
+    /// # Errors
+    /// As of [`ActionSampler::signals`]; not on the CPU.
+    pub fn signals(&mut self, noise: &[f32], depth: Depth) -> Result<Option<Signals>, SampleError> {
+        match self.identity.guard {
+            Some(guard) => self.sampler.signals(noise, depth, &guard),
+            None => Ok(None),
+        }
     }
 
     /// Sampling steps, T.
@@ -365,7 +369,7 @@ impl Expected {
                 candidates: self.candidates,
             });
         }
-        let latency = self.measure(&mut sampler, spec)?;
+        let latency = self.measure(&mut sampler, spec, manifest.guard)?;
         bundle.check_probes(&mut sampler)?;
         Ok(Policy {
             identity: Arc::new(PolicyIdentity {
@@ -481,19 +485,33 @@ impl Expected {
     }
 
     /// Median time of one action of all candidates - of one alone, where a budget decides about the others -, s; the same
-    /// calls as in the loop, and the sampler is warm afterwards.
-    fn measure(&self, sampler: &mut ActionSampler, spec: &RobotSpec) -> Result<f64, Refused> {
+    /// calls as in the loop, and the sampler is warm afterwards. What the guard asks for counts, whether it is on or not: it may
+    /// be switched on at any time.
+    fn measure(
+        &self,
+        sampler: &mut ActionSampler,
+        spec: &RobotSpec,
+        guard: Option<GuardManifest>,
+    ) -> Result<f64, Refused> {
         let observation = vec![0.0; sampler.observation_size()];
         let candidates = self.measured_candidates();
         let mut normals = vec![0.0; candidates * sampler.action_size()];
         let mut action = vec![0.0; sampler.action_size()];
+        let depth = Depth {
+            steps: sampler.steps(),
+            candidates,
+            in_stages: false,
+        };
         let mut noise = NormalNoise::new(0);
         let mut times = Vec::with_capacity(LATENCY_SAMPLES);
         let began = Instant::now();
         while times.len() < LATENCY_SAMPLES && began.elapsed() < LATENCY_MOST {
             noise.fill(&mut normals);
             let start = Instant::now();
-            sampler.sample_into(&observation, &normals, candidates, &mut action)?;
+            sampler.sample_at(&observation, &normals, depth, &mut action)?;
+            if let Some(guard) = &guard {
+                sampler.signals(&normals, depth, guard)?;
+            }
             times.push(start.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);

@@ -241,13 +241,25 @@ pub fn sampled(decision: &Decision<'_>) -> usize {
     }
 }
 
-/// A policy with a guard: three ticks in a row in which four candidates are spread by more than `spread_max`.
-pub fn guarded_policy(spec: &RobotSpec, version: u64, spread_max: f64) -> Box<Policy> {
-    let guard = GuardManifest {
-        spread_max,
+/// A guard: three ticks in a row in which four candidates are spread by more than `spread_max`. It asks for the other signals,
+/// too, and allows all that they can be: actions are within 1 of zero, and the critics' support begins at -10.
+pub fn guard_of(spread_max: f64) -> GuardManifest {
+    GuardManifest {
+        disagreement_max: Some(2.1),
+        spread_max: Some(spread_max),
+        value_min: Some(-10.1),
         candidates: 4,
         in_a_row: 3,
-    };
+    }
+}
+
+/// A policy with the guard of `spread_max`.
+pub fn guarded_policy(spec: &RobotSpec, version: u64, spread_max: f64) -> Box<Policy> {
+    policy_with(spec, version, guard_of(spread_max))
+}
+
+/// A policy with a guard of four candidates.
+pub fn policy_with(spec: &RobotSpec, version: u64, guard: GuardManifest) -> Box<Policy> {
     let bundle = with_guard(&bundle_with_critics(spec, "run", version), guard).unwrap();
     let expected = Expected::new(String::new(), None, 4, Vec::new());
     Box::new(expected.validate(&bundle).unwrap())

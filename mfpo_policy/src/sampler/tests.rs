@@ -1,5 +1,6 @@
 use super::*;
 use crate::critic::ValueSupport;
+use crate::guard::Signal;
 use crate::noise::NormalNoise;
 
 const SIZES: (usize, usize) = (5, 3);
@@ -135,6 +136,102 @@ fn the_critics_value_an_action_alone_as_they_do_among_candidates() {
     };
     let mut sampler = ActionSampler::new(&actor_alone, &Device::Cpu).unwrap();
     assert_eq!(sampler.values_of(&observation, &action).unwrap(), None);
+}
+
+/// Every signal of eight candidates.
+const GUARD: GuardManifest = GuardManifest {
+    disagreement_max: Some(1.0),
+    spread_max: Some(1.0),
+    value_min: Some(0.0),
+    candidates: 8,
+    in_a_row: 3,
+};
+
+fn all_steps(candidates: usize, in_stages: bool) -> Depth {
+    Depth {
+        steps: 2,
+        candidates,
+        in_stages,
+    }
+}
+
+#[test]
+fn the_signals_are_those_of_the_first_candidates_however_they_were_sampled() {
+    let mut sampler = sampler();
+    let (observation, noise) = (drawn(5, SIZES.0), drawn(6, MOST * SIZES.1));
+    // Each candidate alone.
+    let (mut actions, mut best) = (Vec::new(), f32::NEG_INFINITY);
+    for draw in noise.chunks(SIZES.1).take(8) {
+        let mut action = [0.0; SIZES.1];
+        sampler.sample_into(&observation, draw, 1, &mut action).unwrap();
+        let [first, second] = sampler.values_of(&observation, &action).unwrap().unwrap();
+        actions.extend(action);
+        best = best.max(first.min(second));
+    }
+    let mut quick = [0.0; SIZES.1];
+    let draw = &noise[..SIZES.1];
+    sampler
+        .sample_at(&observation, draw, Depth::FIRST, &mut quick)
+        .unwrap();
+    let expected = Signals {
+        disagreement: Some(difference(&actions[..SIZES.1], &quick)),
+        spread: Some(spread(&actions, SIZES.1)),
+        value: Some(f64::from(best)),
+    };
+    assert!(
+        expected.disagreement > Some(1e-3) && expected.spread > Some(1e-3),
+        "{expected:?}"
+    );
+    for (candidates, in_stages) in [(8, false), (8, true), (MOST, false), (MOST, true)] {
+        let (depth, noise) = (all_steps(candidates, in_stages), &noise[..candidates * SIZES.1]);
+        let mut action = [0.0; SIZES.1];
+        sampler
+            .sample_at(&observation, noise, depth, &mut action)
+            .unwrap();
+        let got = sampler.signals(noise, depth, &GUARD).unwrap().unwrap();
+        for signal in Signal::ALL {
+            let (got, expected) = (got.get(signal).unwrap(), expected.get(signal).unwrap());
+            assert!(
+                (got - expected).abs() < 1e-4,
+                "{depth:?}, {signal:?}: {got}, not {expected}"
+            );
+        }
+        // Nothing of an action depends on whether they are asked for, nor they on how often.
+        assert_eq!(sampler.signals(noise, depth, &GUARD).unwrap(), Some(got));
+        let mut again = [0.0; SIZES.1];
+        sampler.sample_at(&observation, noise, depth, &mut again).unwrap();
+        assert_eq!(action.map(f32::to_bits), again.map(f32::to_bits));
+    }
+}
+
+#[test]
+fn signals_are_given_where_they_are_asked_for_and_enough_was_sampled() {
+    let mut sampler = sampler();
+    let (observation, noise) = (drawn(5, SIZES.0), drawn(6, 8 * SIZES.1));
+    let mut action = [0.0; SIZES.1];
+    for signal in Signal::ALL {
+        let guard = GuardManifest::without_limits(8, 3).with_limit(signal, 1.0);
+        let depth = all_steps(8, false);
+        sampler
+            .sample_at(&observation, &noise, depth, &mut action)
+            .unwrap();
+        let signals = sampler.signals(&noise, depth, &guard).unwrap().unwrap();
+        let given = Signal::ALL.map(|other| signals.get(other).is_some());
+        assert_eq!(given, Signal::ALL.map(|other| other == signal));
+    }
+    for depth in [all_steps(7, false), all_steps(1, true), Depth::FIRST] {
+        let noise = &noise[..depth.candidates * SIZES.1];
+        sampler
+            .sample_at(&observation, noise, depth, &mut action)
+            .unwrap();
+        assert_eq!(sampler.signals(noise, depth, &GUARD).unwrap(), None, "{depth:?}");
+    }
+    let depth = all_steps(8, false);
+    sampler
+        .sample_at(&observation, &noise, depth, &mut action)
+        .unwrap();
+    let error = sampler.signals(&[], depth, &GUARD).unwrap_err().to_string();
+    assert!(error.contains("the noise holds 0 numbers; expected 3"), "{error}");
 }
 
 #[test]

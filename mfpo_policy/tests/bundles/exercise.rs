@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use candle_core::Device;
 use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
-use mfpo_policy::sampler::ActionSampler;
+use mfpo_policy::sampler::{ActionSampler, Depth};
 use mfpo_policy::signature::TrustedKeys;
 
 /// How far a bundle came.
@@ -86,6 +86,14 @@ fn act(bundle: &VerifiedBundle) -> Result<(), BundleError> {
             action.iter().all(|a| (-1.0..=1.0).contains(a)),
             "an action left [-1, 1]: {action:?}"
         );
+        let depth = Depth {
+            steps: sampler.steps(),
+            candidates,
+            in_stages: false,
+        };
+        if let Some(guard) = &bundle.manifest().guard {
+            sampler.signals(noise, depth, guard)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfpo_policy::bundle::{self, Manifest};
+use mfpo_policy::guard::{GuardManifest, Signal};
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
 use rand::SeedableRng;
@@ -83,7 +84,14 @@ fn check_that_seeds_hold_everything(manifests: &[Manifest]) {
         Subject::Robot(robot) => law(robot),
         Subject::Task(_) => false,
     };
-    has("a guard", &|m| m.guard.is_some());
+    has("a guard of one signal", &|m| {
+        m.guard.is_some_and(|guard| guard.disagreement_max.is_none())
+    });
+    has("a guard of every signal", &|m| {
+        let limits = |guard: GuardManifest| Signal::ALL.map(|signal| guard.limit(signal));
+        m.guard
+            .is_some_and(|guard| limits(guard).iter().all(Option::is_some))
+    });
     has("a normaliser", &|m| m.normalizer.is_some());
     has("what critics say of a golden probe", &|m| {
         m.probes.iter().any(|probe| probe.values.is_some())

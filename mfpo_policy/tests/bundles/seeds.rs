@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use mfpo_policy::bundle::{CriticManifest, SealRequest, seal, sign, with_guard};
 use mfpo_policy::critic::ValueSupport;
-use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::guard::{GuardManifest, Signal};
 use mfpo_policy::parameters::Parameters;
 use mfpo_policy::sampler::Normalizer;
 use mfpo_policy::signature::SigningKey;
@@ -211,16 +211,16 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let robots = seal(&plain).unwrap();
     let signed = sign(&robots, &SigningKey::from_seed(&[1; 32])).unwrap();
     let valued = seal(&with_critics).unwrap();
-    let guard = GuardManifest {
-        spread_max: 0.5,
-        candidates: 8,
-        in_a_row: 3,
-    };
+    let guard = GuardManifest::without_limits(8, 3).with_limit(Signal::Spread, 0.5);
+    let signals = guard
+        .with_limit(Signal::Disagreement, 0.75)
+        .with_limit(Signal::Value, -9.5);
     vec![
         ("robot", robots),
         ("signed", signed),
         ("goal", seal(&told_where).unwrap()),
         ("guard", with_guard(&valued, guard).unwrap()),
+        ("signals", with_guard(&valued, signals).unwrap()),
         ("critics", valued),
         ("task", seal(&normalized).unwrap()),
     ]

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use mfpo_policy::guard::Signal;
 use plotters::prelude::*;
 
-use super::{IN_TIME, SIGNALS, Signal};
+use super::IN_TIME;
+use super::curve::Curve;
 use crate::plot::{FONT, PlotError, SIZE, replace};
 
-const COLOURS: [RGBColor; SIGNALS.len()] = [
+const COLOURS: [RGBColor; Signal::ALL.len()] = [
     RGBColor(31, 98, 168),
     RGBColor(214, 106, 26),
     RGBColor(110, 168, 120),
@@ -16,11 +18,11 @@ const COLOURS: [RGBColor; SIGNALS.len()] = [
 const NONE_AT: f64 = 0.1;
 
 /// Draws the signals of `results` to `path`.
-pub(super) fn draw(title: &str, results: &[Signal], path: &Path) -> Result<(), PlotError> {
+pub(super) fn draw(title: &str, results: &[Curve], path: &Path) -> Result<(), PlotError> {
     replace(path, |temporary| draw_chart(title, results, temporary))
 }
 
-fn draw_chart(title: &str, results: &[Signal], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_chart(title: &str, results: &[Curve], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let root = BitMapBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -39,11 +41,11 @@ fn draw_chart(title: &str, results: &[Signal], path: &Path) -> Result<(), Box<dy
         .label_style((FONT, 20))
         .axis_desc_style((FONT, 22))
         .draw()?;
-    for (signal, colour) in results.iter().zip(COLOURS) {
-        let points = signal.points.iter().map(|p| (p.rate.max(NONE_AT), p.detected()));
+    for (curve, colour) in results.iter().zip(COLOURS) {
+        let points = curve.points.iter().map(|p| (p.rate.max(NONE_AT), p.detected()));
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(3)).point_size(3))?
-            .label(signal.name)
+            .label(curve.name())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
     }
     chart

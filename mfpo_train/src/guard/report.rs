@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
+use mfpo_policy::guard::GuardManifest;
 use serde_json::{Value, json};
 
+use super::curve::{Curve, Point};
 use super::evidence::Evidence;
-use super::{Episode, Fault, IN_A_ROW, IN_TIME, Point, RATES, Signal, mean_return};
+use super::{Episode, Fault, IN_A_ROW, IN_TIME, RATES, mean_return};
 
 /// The returns, what the data can vouch for, and a table for each rate of false alarms that it can.
 pub(super) fn in_words(
-    results: &[Signal],
+    results: &[Curve],
     nominal: &[Episode],
     faults: &[(Fault, Vec<Episode>)],
     evidence: &Evidence,
@@ -43,7 +45,7 @@ pub(super) fn in_words(
 /// Adds what each signal detects of each fault at so many false alarms an hour.
 fn table(
     text: &mut String,
-    results: &[Signal],
+    results: &[Curve],
     faults: &[(Fault, Vec<Episode>)],
     rate: f64,
 ) -> std::fmt::Result {
@@ -56,9 +58,9 @@ fn table(
         write!(text, " {:>14}", fault.name())?;
     }
     writeln!(text)?;
-    for signal in results {
-        write!(text, "{:<28}", signal.name)?;
-        match signal.at(rate) {
+    for curve in results {
+        write!(text, "{:<28}", curve.name())?;
+        match curve.at(rate) {
             None => write!(text, " no threshold")?,
             Some(point) => {
                 for (share, median) in &point.faults {
@@ -74,19 +76,42 @@ fn table(
 
 /// Everything, as one JSON object.
 pub(super) fn summary(
-    results: &[Signal],
+    results: &[Curve],
     nominal: &[Episode],
     faults: &[(Fault, Vec<Episode>)],
     evidence: &Evidence,
 ) -> Value {
-    let point = |point: &Point| {
+    let point = |curve: &Curve, point: &Point| {
+        let severity = curve
+            .signals
+            .first()
+            .and_then(|signal| Some(signal.severity(point.guard.limit(*signal)?)));
         let by_fault = faults.iter().zip(&point.faults).map(|((fault, _), (share, median))| {
             json!({"fault": fault.name(), "detected": share, "median_s": median})
         });
-        json!({"threshold": point.threshold, "false_alarms_per_hour": point.rate, "at_most_per_hour": point.rate_at_most, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
+        json!({"threshold": severity, "false_alarms_per_hour": point.rate, "at_most_per_hour": point.rate_at_most, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
     };
-    let signals = results.iter().map(|signal| {
-        json!({"signal": signal.name, "points": signal.points.iter().map(point).collect::<Vec<_>>()})
+    let signals = results.iter().map(|curve| {
+        let points = curve.points.iter().map(|at| point(curve, at));
+        json!({"signal": curve.name(), "points": points.collect::<Vec<_>>()})
     });
     json!({"return": mean_return(nominal), "seconds": evidence.seconds, "lowest_rate_per_hour": evidence.lowest_rate(), "in_a_row": IN_A_ROW, "in_time_s": IN_TIME, "signals": signals.collect::<Vec<_>>()})
+}
+
+/// When a guard's signals are beyond what it allows, in words.
+pub(super) fn beyond(guard: &GuardManifest) -> String {
+    let candidates = guard.candidates;
+    let clauses = [
+        guard
+            .disagreement_max
+            .map(|limit| format!("one step is more than {limit:.4} from all")),
+        guard
+            .spread_max
+            .map(|limit| format!("{candidates} candidates are spread by more than {limit:.4}")),
+        guard
+            .value_min
+            .map(|limit| format!("the best of {candidates} is valued below {limit:.4}")),
+    ];
+    let clauses: Vec<String> = clauses.into_iter().flatten().collect();
+    clauses.join(" or ")
 }

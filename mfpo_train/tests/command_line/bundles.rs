@@ -94,6 +94,20 @@ fn a_calibrated_guard_is_written_into_a_bundle_which_is_to_be_signed_again() {
     let seen = told(&["inspect", text(&guarded)]);
     assert!(seen.contains("8 candidates spread by at most"), "{seen}");
     assert!(seen.contains("signed by         nobody"), "{seen}");
+    let all = ["--force", "--signals", "value,disagreement,spread"];
+    let said = told(&[&few[..], &all].concat());
+    for words in [
+        "guarded where one step is more than",
+        " from all or 8 candidates are spread by more than",
+        " or the best of 8 is valued below",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let seen = told(&["inspect", text(&guarded)]);
+    assert!(
+        seen.contains("one step at most") && seen.contains("the best of 8 valued at"),
+        "{seen}"
+    );
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use mfpo_policy::bundle;
+use mfpo_policy::guard::GuardManifest;
 use mfpo_train::checkpoint::Checkpoints;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -37,6 +39,12 @@ fn kill_when(mut command: Command, reached: impl Fn() -> bool) {
     );
 }
 
+/// The guard of the last bundle.
+fn guard(folder: &Path) -> Option<GuardManifest> {
+    let bytes = fs::read(folder.join("last.safetensors")).ok()?;
+    bundle::open(&bytes).unwrap().manifest().guard
+}
+
 fn a_killed_run_equals_one_that_was_not(task: &str, sets: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
@@ -48,6 +56,8 @@ fn a_killed_run_equals_one_that_was_not(task: &str, sets: &[&str]) {
     succeed(resume(&killed));
     assert_eq!(metrics(&whole), metrics(&killed), "{task} {sets:?}");
     assert_eq!(arrays(&whole), arrays(&killed), "{task} {sets:?}");
+    assert_eq!(guard(&whole).is_some(), sets.contains(&"run.guard=true"));
+    assert_eq!(guard(&whole), guard(&killed), "{task} {sets:?}");
     let updates = metrics(&whole)
         .iter()
         .filter(|line| line["kind"] == "update")
@@ -64,6 +74,7 @@ fn mfpo_goes_on_bit_by_bit_after_kills() {
 fn every_option_goes_on_bit_by_bit() {
     let sets = [
         "run.normalize_observations=true",
+        "run.guard=true",
         "run.environments=3",
         "learner.support_from_returns=true",
         "learner.update_to_data=2",

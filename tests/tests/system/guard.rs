@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 /// Nothing that a network of random weights answers is as uniform as this.
 const TIGHT: GuardManifest = GuardManifest {
-    spread_max: 1e-9,
+    disagreement_max: Some(2.1),
+    spread_max: Some(1e-9),
+    value_min: None,
     candidates: 8,
     in_a_row: 3,
 };
@@ -30,7 +32,13 @@ fn candidates_spread_beyond_the_bundles_limit_bring_the_fallback_until_the_guard
     assert_eq!(peer.set_parameter("guard", flag(true)), (true, String::new()));
     let status = peer.status("the fallback commands", |s| s["state"] == state::FALLBACK);
     let message = status["message"].as_str().unwrap_or_default();
-    assert_says(message, &["does not know what it sees", "expected at most 0.000"]);
+    assert_says(
+        message,
+        &[
+            "does not know what it sees: its candidates are spread by",
+            "expected at most 0.0000",
+        ],
+    );
     control.says(&["does not know what it sees"]);
     assert_eq!(peer.set_parameter("guard", flag(false)), (true, String::new()));
     peer.active();

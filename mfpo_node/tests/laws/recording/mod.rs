@@ -22,7 +22,7 @@ use mfpo_node::safety::Unknown;
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::{Expected, Policy, StageSettings};
 use mfpo_policy::bundle::with_guard;
-use mfpo_policy::guard::GuardManifest;
+use mfpo_policy::guard::{GuardManifest, Signal};
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 
 use super::support::{MS, STALE_AFTER, at, bundle_with_critics, robot, send, settings};

@@ -152,8 +152,11 @@ fn a_blend_of_two_policies_is_computed_again_too() {
 fn what_the_guard_refused_is_recorded_and_computed_again_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut robot = Recorded::new(record_settings(folder.path(), Mode::Continuous));
+    // Every signal is asked for; the spread is what trips.
     let guard = GuardManifest {
-        spread_max: 1e-9,
+        disagreement_max: Some(2.1),
+        spread_max: Some(1e-9),
+        value_min: Some(-10.1),
         candidates: 8,
         in_a_row: 3,
     };
@@ -179,8 +182,9 @@ fn what_the_guard_refused_is_recorded_and_computed_again_too() {
     let note = |_, tick: &mut TickMessage| {
         if tick.fallback
             == fallback_code(Some(&Reason::Guard(Unknown {
-                spread: 1.0,
-                most: 0.0,
+                signal: Signal::Spread,
+                got: 1.0,
+                limit: 0.0,
             })))
         {
             guarded.push((tick.sequence, tick.version));
