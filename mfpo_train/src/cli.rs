@@ -81,8 +81,8 @@ struct PlotArgs {
 struct RolloutArgs {
     /// The task; `tasks` lists them
     task: String,
-    /// JSON object with qpos, qvel and, where the task has them, act, time, qacc_warmstart and model (values by name);
-    /// what is left out is drawn at random
+    /// JSON object with qpos, qvel and, where the task has them, act, time, qacc_warmstart, steps (the episode's so far)
+    /// and model (values by name); what is left out is drawn at random
     #[arg(long, value_name = "FILE.json")]
     state: Option<PathBuf>,
     /// One action a line as a JSON array, in the actuators' own units; - reads standard input, and each line is answered

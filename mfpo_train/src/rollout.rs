@@ -101,7 +101,7 @@ fn read_state(path: &Path) -> anyhow::Result<FullState> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| {
         format!(
-            "{}: expected one JSON object with any of qpos, qvel, act, time, qacc_warmstart, model",
+            "{}: expected one JSON object with any of qpos, qvel, act, time, qacc_warmstart, steps, model",
             path.display()
         )
     })

@@ -45,7 +45,7 @@ pub struct EnvSpec {
     pub max_episode_steps: usize,
     /// The robot that a policy of this task can run on, or what it takes to make the task again.
     pub subject: Subject,
-    /// Lowest and highest reward of a step.
+    /// Lowest and highest reward of a step; where no law bounds a term, such as a speed, as far as a sane state goes.
     pub reward_range: (f64, f64),
     /// Share of successful episodes from which the task counts as learnt; `None` where success is not defined.
     pub success_threshold: Option<f64>,

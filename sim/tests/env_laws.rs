@@ -105,6 +105,97 @@ fn reward_in_range() {
     }
 }
 
+/// For how many steps an action at the ends of its range is held; `None` for actions anywhere in it.
+const HELD: [Option<usize>; 3] = [None, Some(1), Some(20)];
+/// Steps of each of these, and what is missing to the end of an episode.
+const WHOLE_STEPS: usize = 1000;
+/// Rewards that are so many times larger are not all in a range that says something.
+const ANOTHER_SCALE: f64 = 20.0;
+
+/// The rewards of an episode of the task's own length.
+fn rewards(env: &mut dyn Env, seed: u64, held: Option<usize>) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xac71);
+    env.reset(seed).unwrap();
+    let mut action = vec![0.0f32; env.spec().action_size];
+    let mut rewards = Vec::new();
+    loop {
+        if rewards.len().is_multiple_of(held.unwrap_or(1)) {
+            for component in &mut action {
+                let anywhere: f32 = rng.random_range(-1.0..=1.0);
+                *component = if held.is_some() {
+                    anywhere.signum()
+                } else {
+                    anywhere
+                };
+            }
+        }
+        let step = env.step(&action).unwrap();
+        rewards.push(step.reward);
+        if step.terminated || step.truncated {
+            return rewards;
+        }
+    }
+}
+
+/// The steps of [`HELD`] with a task as it is, unchanged.
+fn rewards_of_whole_episodes(env: &mut dyn Env) -> Vec<f64> {
+    let mut all = Vec::new();
+    for held in HELD {
+        let enough = all.len() + WHOLE_STEPS;
+        for seed in 0.. {
+            all.extend(rewards(env, seed, held));
+            if all.len() >= enough {
+                break;
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn rewards_of_whole_episodes_are_in_a_range_that_says_something() {
+    for name in registry::names() {
+        let mut env = registry::make(name, &EnvOptions::default()).unwrap();
+        let (lowest, highest) = env.spec().reward_range;
+        let rewards = rewards_of_whole_episodes(env.as_mut());
+        let least = rewards.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        println!("{name:<26} rewards from {least:.3} to {most:.3}, range {lowest:.3} to {highest:.3}");
+        assert!(
+            rewards.iter().all(|reward| (lowest..=highest).contains(reward)),
+            "{name}: {least} to {most} is not in {lowest} to {highest}"
+        );
+        if !name.ends_with("-v5") {
+            // Shares of what is wanted, and products and means of them.
+            assert_eq!((lowest, highest), (0.0, 1.0), "{name}");
+            continue;
+        }
+        assert!(lowest.is_finite() && highest.is_finite(), "{name}");
+        assert!(
+            ANOTHER_SCALE * least < lowest || ANOTHER_SCALE * most > highest,
+            "{name}: {lowest} to {highest} is so wide that rewards {ANOTHER_SCALE} times as large as {least} to {most} fit in"
+        );
+    }
+}
+
+#[test]
+fn a_range_of_rewards_has_room_for_the_cost_of_commands_that_are_scaled_up() {
+    let options = EnvOptions {
+        randomization: Randomization {
+            effort: 0.5,
+            ..Randomization::none()
+        },
+        ..EnvOptions::default()
+    };
+    let nominal = registry::make("Reacher-v5", &EnvOptions::default()).unwrap();
+    let mut stronger = registry::make("Reacher-v5", &options).unwrap();
+    let lowest = stronger.spec().reward_range.0;
+    let rewards = rewards_of_whole_episodes(stronger.as_mut());
+    let least = rewards.into_iter().fold(f64::INFINITY, f64::min);
+    assert!(least < nominal.spec().reward_range.0, "{least}");
+    assert!(lowest <= least, "{least} is below {lowest}");
+}
+
 #[test]
 fn observations_finite() {
     for mut env in all_environments() {
@@ -331,6 +422,25 @@ fn a_rollout_is_the_environments_own_episode() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn a_rollout_counts_the_steps_that_its_state_has_behind_it() {
+    for name in ["swing_arm", "pendulum-swingup", "Reacher-v5"] {
+        let env = registry::make(name, &EnvOptions::default()).unwrap();
+        let state = FullState {
+            steps: Some(env.spec().max_episode_steps as u32 - 2),
+            ..FullState::default()
+        };
+        let mut rollout = registry::rollout(name, &EnvOptions::default()).unwrap();
+        rollout.begin(&state, 3).unwrap();
+        let action = vec![0.0; env.spec().action_size];
+        let ends = [(); 3].map(|()| rollout.apply(&action).unwrap().truncated);
+        assert_eq!(ends, [false, true, true], "{name}");
+        // As if it had none.
+        rollout.begin(&FullState::default(), 3).unwrap();
+        assert!(!rollout.apply(&action).unwrap().truncated, "{name}");
     }
 }
 

@@ -62,13 +62,23 @@ fn driven(task: &str, actions: usize, state: &FullState) -> Vec<Vec<f64>> {
     let mut observations = Vec::new();
     for (index, line) in told.lines().enumerate() {
         let line: Value = serde_json::from_str(line).unwrap();
-        let reward = match index {
-            0 => 0.0,
-            _ => rollout.apply(&action).unwrap().reward,
+        let (reward, truncated) = match index {
+            0 => (0.0, false),
+            _ => {
+                let outcome = rollout.apply(&action).unwrap();
+                let last = state.steps.is_some_and(|steps| steps as usize + index >= 1000);
+                assert_eq!(outcome.truncated, last, "{task}, line {index}");
+                (outcome.reward, outcome.truncated)
+            }
         };
         let observation: Vec<f64> = serde_json::from_value(line["observation"].clone()).unwrap();
         assert_eq!(observation, rollout.observation(), "{task}, line {index}");
         assert_eq!(line["reward"].as_f64(), Some(reward), "{task}, line {index}");
+        assert_eq!(
+            line["truncated"].as_bool(),
+            Some(truncated),
+            "{task}, line {index}"
+        );
         observations.push(observation);
     }
     assert_eq!(observations.len(), 6);
@@ -84,6 +94,8 @@ fn a_rollout_takes_every_part_of_the_file_over_as_the_library_does() {
             act: None,
             time: Some(3.5),
             qacc_warmstart: Some(vec![0.5, -0.25]),
+            // Of 1,000: the episode's last three are among what is told.
+            steps: Some(997),
             model: [("target".to_owned(), target.to_vec())].into(),
         };
         driven("reacher-easy", 2, &state)

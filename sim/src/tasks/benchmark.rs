@@ -79,6 +79,6 @@ pub struct Benchmark {
     pub control_period: f64,
     /// Control periods after which an episode is truncated.
     pub episode_steps: usize,
-    /// Lowest and highest reward of a step; infinite where the original names no bound.
+    /// Lowest and highest reward of a step whose commands are within their ranges; infinite where there is no bound.
     pub reward_range: (f64, f64),
 }

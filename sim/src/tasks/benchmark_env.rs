@@ -70,7 +70,7 @@ impl BenchmarkEnv {
                 action_size: action_scale.len(),
                 control_period_ns: (benchmark.control_period * 1e9).round() as u64,
             }),
-            reward_range: benchmark.reward_range,
+            reward_range: with_effort(benchmark.reward_range, randomization.effort),
             success_threshold: None,
         };
         Ok(Self {
@@ -199,6 +199,12 @@ fn action_scale(task: &str, ranges: &[[f64; 2]]) -> Result<Vec<(f64, f64)>, SimE
     Ok(ranges.iter().map(scaled).collect())
 }
 
+/// The range of a task's rewards where an episode scales commands up, by `1 + effort` at most: what they cost, which is part of
+/// the lowest reward, grows with their squares.
+fn with_effort((lowest, highest): (f64, f64), effort: f64) -> (f64, f64) {
+    (lowest.min(lowest * (1.0 + effort).powi(2)), highest)
+}
+
 /// What was asked for, in a benchmark, whose own episodes have no delay.
 fn checked(asked: &Randomization, benchmark: &Benchmark) -> Result<Randomization, SimError> {
     let delay = asked.action_delay_max.unwrap_or(0.0);
@@ -308,6 +314,7 @@ impl Rollout for BenchmarkEnv {
             physics.set_time(time);
         }
         task.state_was_set(physics);
+        self.steps = Some(state.steps.unwrap_or(0) as usize);
         self.observe();
         self.check_told(0.0)
     }

@@ -207,6 +207,7 @@ impl Rollout for RobotEnv {
         self.set_goal(&state.model)?;
         self.body.place(state)?;
         self.body.set_previous_action(&vec![0.0; self.spec.action_size]);
+        self.steps = Some(state.steps.unwrap_or(0) as usize);
         self.precise = self.observe().iter().copied().map(f64::from).collect();
         check_vector("observation", &self.precise, self.spec.observation_size)
     }

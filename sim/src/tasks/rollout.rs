@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::SimError;
 
-/// A state to start from; what is left out is drawn at random.
+/// A state to start from; what is left out is drawn at random. With all parts of a state from the middle of a benchmark's
+/// episode that goes on as it would have.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FullState {
@@ -18,6 +19,8 @@ pub struct FullState {
     pub time: Option<f64>,
     /// Where the constraint solver starts, `[nv]`; zeros where it is left out.
     pub qacc_warmstart: Option<Vec<f64>>,
+    /// Control periods that the episode has behind it, which count for its time limit; 0 where they are left out.
+    pub steps: Option<u32>,
     /// What the task keeps in the model, by name.
     pub model: std::collections::BTreeMap<String, Vec<f64>>,
 }

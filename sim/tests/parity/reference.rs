@@ -1,12 +1,11 @@
 //! The original, in a process of its own.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use mfpo_sim::TaskOptions;
 use mfpo_sim::physics::mujoco_version;
+use mfpo_sim::{FullState, TaskOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,8 @@ pub struct Request<'a> {
     pub task: &'a str,
     pub seed: u64,
     pub steps: usize,
+    /// Before which step the state is told as well.
+    pub middle: Option<usize>,
     pub options: &'a TaskOptions,
 }
 
@@ -52,22 +53,17 @@ struct Versions {
 /// What came of it.
 #[derive(Deserialize)]
 pub struct Trajectory {
-    pub qpos: Vec<f64>,
-    pub qvel: Vec<f64>,
-    /// Actuator activations.
-    #[serde(default)]
-    pub act: Vec<f64>,
-    /// What the task keeps in the model, by name.
-    #[serde(default)]
-    pub model: BTreeMap<String, Vec<f64>>,
+    pub start: FullState,
+    /// The state in the middle of the episode, where it was asked for.
+    pub middle: Option<FullState>,
     pub actions: Vec<Vec<f64>>,
     /// The reset's first.
     pub observations: Vec<Vec<f64>>,
     pub rewards: Vec<f64>,
     pub terminated: Vec<bool>,
     pub truncated: Vec<bool>,
-    /// Steps with contact.
-    pub contacts: usize,
+    /// How many contacts there are after each step.
+    pub contacts: Vec<usize>,
 }
 
 /// A Python program that answers every line.

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from dm_control import suite
 
-from gymnasium_reference import actions_of
+from gymnasium_reference import actions_of, state_of
 
 
 def flat(observation):
@@ -61,10 +61,14 @@ def run(request):
         physics.data.qvel[:] = qvel
         physics.data.act[:] = act
         physics.data.qacc_warmstart[:] = 0
+    kept = model_values(request["task"], physics)
+    start, middle = state_of(physics.data, 0, kept), None
     actions = actions_of(physics.model, request["steps"], request["seed"])
-    observations, rewards, contacts = [flat(env.task.get_observation(physics))], [], 0
+    observations, rewards, contacts = [flat(env.task.get_observation(physics))], [], []
     terminated, truncated = [], []
-    for action in actions:
+    for number, action in enumerate(actions):
+        if number == request["middle"]:
+            middle = state_of(physics.data, number, kept)
         # A step after the end would be a reset: the task itself is what is compared.
         env._reset_next_step = False
         step = env.step(action)
@@ -72,18 +76,16 @@ def run(request):
         rewards.append(float(step.reward))
         terminated.append(bool(step.last() and step.discount == 0))
         truncated.append(bool(step.last() and step.discount != 0))
-        contacts += physics.data.ncon > 0
+        contacts.append(int(physics.data.ncon))
     return {
-        "qpos": qpos.tolist(),
-        "qvel": qvel.tolist(),
-        "act": act.tolist(),
-        "model": model_values(request["task"], physics),
+        "start": start,
+        "middle": middle,
         "actions": actions.tolist(),
         "observations": observations,
         "rewards": rewards,
         "terminated": terminated,
         "truncated": truncated,
-        "contacts": int(contacts),
+        "contacts": contacts,
     }
 
 

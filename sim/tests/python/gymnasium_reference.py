@@ -1,7 +1,9 @@
 """Drives a task of Gymnasium: reads one JSON request a line, answers with one JSON line.
 
-request: {"task": name, "seed": n, "steps": n, "options": {name: value}}
-answer:  {"qpos", "qvel", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated", "contacts"}
+request: {"task": name, "seed": n, "steps": n, "middle": n or null, "options": {name: value}}
+answer:  {"start", "middle", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated", "contacts"
+         (how many after each step)}; "start" and "middle", the state before step number "middle", are as
+         `mfpo_train rollout --state` reads them
 request: {"task": name, "starts": n}
 answer:  {"starts": [[qpos, qvel]...]}
 request: {"task": name, "kept": {name: value}}
@@ -32,6 +34,19 @@ def actions_of(model, steps, seed):
     actions[5 * tenth : 6 * tenth] = low
     actions[7 * tenth : 8 * tenth] *= 1.5
     return actions
+
+
+def state_of(data, steps, model):
+    """All that an episode goes on from: MuJoCo's integration state, without the controls, which every action sets."""
+    return {
+        "qpos": data.qpos.tolist(),
+        "qvel": data.qvel.tolist(),
+        "act": data.act.tolist(),
+        "time": float(data.time),
+        "qacc_warmstart": data.qacc_warmstart.tolist(),
+        "steps": steps,
+        "model": model,
+    }
 
 
 def make(request):
@@ -69,24 +84,27 @@ def run(request):
     # The same integration state on both sides: nothing is left over from the random start but positions and velocities.
     mujoco.mj_resetData(env.model, env.data)
     env.set_state(qpos, qvel)
+    start, middle = state_of(env.data, 0, {}), None
     actions = actions_of(env.model, request["steps"], request["seed"])
-    observations, rewards, terminated, truncated, contacts = [env._get_obs()], [], [], [], 0
-    for action in actions:
+    observations, rewards, terminated, truncated, contacts = [env._get_obs()], [], [], [], []
+    for number, action in enumerate(actions):
+        if number == request["middle"]:
+            middle = state_of(env.data, number, {})
         observation, reward, end, cut, _ = limited.step(action)
         observations.append(observation)
         rewards.append(float(reward))
         terminated.append(bool(end))
         truncated.append(bool(cut))
-        contacts += env.data.ncon > 0
+        contacts.append(int(env.data.ncon))
     return {
-        "qpos": qpos.tolist(),
-        "qvel": qvel.tolist(),
+        "start": start,
+        "middle": middle,
         "actions": actions.tolist(),
         "observations": [o.tolist() for o in observations],
         "rewards": rewards,
         "terminated": terminated,
         "truncated": truncated,
-        "contacts": int(contacts),
+        "contacts": contacts,
     }
 
 

@@ -3,11 +3,15 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{ANY_REWARD, add_normal, add_uniform, advance, benchmark, sum_of_squares};
+use super::rewards::{Range, at_times, either_way, squared_commands, squares, sum, weighted};
+use super::{Bounded, add_normal, add_uniform, advance, benchmark, sum_of_squares};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
 use crate::{SimError, TaskOptions};
+
+/// Sanity bound on the main body's speed, m/s; see `rewards.rs`. Met: 6.9.
+const SPEED_MAX: f64 = 20.0;
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -54,7 +58,7 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Ant-v5", options)?;
-    benchmark("ant.xml", (options.frame_skip, 1000), ANY_REWARD, |physics| {
+    benchmark("ant.xml", (options.frame_skip, 1000), |physics| {
         let bodies = physics.xpos().len();
         let main_body = match &options.main_body {
             Body::Number(number) if *number < bodies => *number,
@@ -68,11 +72,11 @@ pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
             }
             Body::Name(name) => physics.id(Element::Body, name)?,
         };
-        Ok(Box::new(Ant {
+        Ok(Ant {
             options,
             main_body,
             x_before: 0.0,
-        }))
+        })
     })
 }
 
@@ -94,6 +98,19 @@ impl Ant {
         let [low, high] = self.options.contact_force_range;
         let forces = physics.cfrc_ext()[first..].iter().flatten();
         forces.map(move |f| f.max(low).min(high))
+    }
+}
+
+impl Bounded for Ant {
+    fn reward_range(&self, physics: &Physics) -> Range {
+        let options = &self.options;
+        let forces = squares(6 * physics.cfrc_ext().len(), options.contact_force_range);
+        sum([
+            weighted(options.forward_reward_weight, either_way(SPEED_MAX)),
+            at_times(options.healthy_reward),
+            weighted(-options.ctrl_cost_weight, squared_commands(physics)),
+            weighted(-options.contact_cost_weight, forces),
+        ])
     }
 }
 

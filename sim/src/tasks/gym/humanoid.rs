@@ -3,7 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{ANY_REWARD, add_uniform, advance, benchmark, sum_of_squares};
+use super::rewards::{Range, at_times, clipped, either_way, squared_commands, sum, weighted};
+use super::{Bounded, add_uniform, advance, benchmark, sum_of_squares};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
@@ -11,6 +12,8 @@ use crate::{SimError, TaskOptions};
 
 /// Coordinates of the free root joint, whose efforts no actuator gives.
 const ROOT: usize = 6;
+/// Sanity bound on the speed of the centre of mass, m/s; see `rewards.rs`. Met: 2.8.
+const SPEED_MAX: f64 = 15.0;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,11 +57,11 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Humanoid-v5", options)?;
-    benchmark("humanoid.xml", (options.frame_skip, 1000), ANY_REWARD, |_| {
-        Ok(Box::new(Humanoid {
+    benchmark("humanoid.xml", (options.frame_skip, 1000), |_| {
+        Ok(Humanoid {
             options,
             x_before: 0.0,
-        }))
+        })
     })
 }
 
@@ -80,6 +83,20 @@ fn mass_center(physics: &Physics) -> f64 {
     let masses = physics.body_mass();
     let weighted: f64 = masses.iter().zip(physics.xipos()).map(|(m, x)| m * x[0]).sum();
     weighted / masses.iter().sum::<f64>()
+}
+
+impl Bounded for Humanoid {
+    /// Nothing but its clipping bounds the contacts' cost.
+    fn reward_range(&self, physics: &Physics) -> Range {
+        let options = &self.options;
+        let contacts = weighted(options.contact_cost_weight, (0.0, f64::INFINITY));
+        sum([
+            weighted(options.forward_reward_weight, either_way(SPEED_MAX)),
+            at_times(options.healthy_reward),
+            weighted(-options.ctrl_cost_weight, squared_commands(physics)),
+            weighted(-1.0, clipped(contacts, options.contact_cost_range)),
+        ])
+    }
 }
 
 impl BenchmarkTask for Humanoid {

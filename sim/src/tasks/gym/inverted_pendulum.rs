@@ -3,7 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{add_uniform, advance, benchmark};
+use super::rewards::Range;
+use super::{Bounded, add_uniform, advance, benchmark};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
@@ -30,16 +31,19 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("InvertedPendulum-v5", options)?;
-    benchmark(
-        "inverted_pendulum.xml",
-        (options.frame_skip, 1000),
-        (0.0, 1.0),
-        |_| Ok(Box::new(InvertedPendulum { options })),
-    )
+    benchmark("inverted_pendulum.xml", (options.frame_skip, 1000), |_| {
+        Ok(InvertedPendulum { options })
+    })
 }
 
 struct InvertedPendulum {
     options: Options,
+}
+
+impl Bounded for InvertedPendulum {
+    fn reward_range(&self, _: &Physics) -> Range {
+        (0.0, 1.0)
+    }
 }
 
 impl BenchmarkTask for InvertedPendulum {

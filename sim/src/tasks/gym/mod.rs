@@ -10,6 +10,7 @@ mod inverted_double_pendulum;
 mod inverted_pendulum;
 mod pusher;
 mod reacher;
+mod rewards;
 mod swimmer;
 mod walker2d;
 
@@ -21,6 +22,7 @@ use super::benchmark::{Benchmark, BenchmarkTask};
 use super::models;
 use crate::physics::Physics;
 use crate::{SimError, TaskOptions};
+use rewards::Range;
 
 /// Makes a task from its options.
 pub(crate) type Factory = fn(&TaskOptions) -> Result<Benchmark, SimError>;
@@ -40,18 +42,20 @@ pub(crate) const TASKS: [(&str, Factory); 11] = [
     ("Walker2d-v5", walker2d::make),
 ];
 
-/// A reward without bounds.
-const ANY_REWARD: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
-
 /// More physics steps in a control period are a slip of the keyboard, and a single step would seem to hang: at least 2 s.
 const MOST_FRAME_SKIP: usize = 1_000;
 
+/// A task that knows the bounds of its reward.
+trait Bounded: BenchmarkTask {
+    /// Lowest and highest reward of a step whose commands are within their ranges.
+    fn reward_range(&self, physics: &Physics) -> Range;
+}
+
 /// A model of Gymnasium's, and a task over it.
-fn benchmark(
+fn benchmark<T: Bounded + 'static>(
     file: &str,
     (frame_skip, episode_steps): (usize, usize),
-    reward_range: (f64, f64),
-    task: impl FnOnce(&Physics) -> Result<Box<dyn BenchmarkTask>, SimError>,
+    task: impl FnOnce(&Physics) -> Result<T, SimError>,
 ) -> Result<Benchmark, SimError> {
     if !(1..=MOST_FRAME_SKIP).contains(&frame_skip) {
         return Err(SimError::Option {
@@ -61,12 +65,13 @@ fn benchmark(
         });
     }
     let physics = Physics::from_file(&models::path("gymnasium", file)?)?;
+    let task = task(&physics)?;
     Ok(Benchmark {
         control_period: physics.timestep() * frame_skip as f64,
-        task: task(&physics)?,
+        reward_range: task.reward_range(&physics),
+        task: Box::new(task),
         physics,
         episode_steps,
-        reward_range,
     })
 }
 

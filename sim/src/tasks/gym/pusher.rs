@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{add_uniform, advance, benchmark, distance, sum_of_squares};
+use super::rewards::{Range, squared_commands, sum, weighted};
+use super::{Bounded, add_uniform, advance, benchmark, distance, sum_of_squares};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
@@ -16,6 +17,13 @@ const CYLINDER_MIN: f64 = 0.17;
 const START_VELOCITY: f64 = 0.005;
 /// Joints of the arm.
 const ARM: usize = 7;
+/// From the shoulder to what is observed as the tip, at most, m: the lengths of the links.
+const REACH: f64 = 0.821;
+/// From the shoulder to the cylinder, at most, m: it starts within 0.9, and is pushed no further than the ends of the hand get
+/// to, 1.03 with its own radius, and what it slides from there until its damping stops it: 0.08 m for each m/s.
+const CYLINDER_MAX: f64 = 1.5;
+/// From the shoulder to the goal, m.
+const GOAL: f64 = 0.8;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,15 +47,14 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Pusher-v5", options)?;
-    let range = (f64::NEG_INFINITY, 0.0);
-    benchmark("pusher_v5.xml", (options.frame_skip, 100), range, |physics| {
+    benchmark("pusher_v5.xml", (options.frame_skip, 100), |physics| {
         let [tip, object, goal] = ["tips_arm", "object", "goal"].map(|name| physics.id(Element::Body, name));
-        Ok(Box::new(Pusher {
+        Ok(Pusher {
             options,
             tip: tip?,
             object: object?,
             goal: goal?,
-        }))
+        })
     })
 }
 
@@ -56,6 +63,18 @@ struct Pusher {
     tip: usize,
     object: usize,
     goal: usize,
+}
+
+impl Bounded for Pusher {
+    /// Two points are no further from each other than both are from the shoulder.
+    fn reward_range(&self, physics: &Physics) -> Range {
+        let options = &self.options;
+        sum([
+            weighted(-options.reward_near_weight, (0.0, CYLINDER_MAX + REACH)),
+            weighted(-options.reward_dist_weight, (0.0, CYLINDER_MAX + GOAL)),
+            weighted(-options.reward_control_weight, squared_commands(physics)),
+        ])
+    }
 }
 
 impl BenchmarkTask for Pusher {

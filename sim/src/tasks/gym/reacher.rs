@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{add_uniform, advance, benchmark, distance, sum_of_squares};
+use super::rewards::{Range, squared_commands, sum, weighted};
+use super::{Bounded, add_uniform, advance, benchmark, distance, sum_of_squares};
 use crate::physics::{Element, Physics};
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
@@ -12,6 +13,8 @@ use crate::{Camera, SimError, TaskOptions};
 
 /// Targets lie within this distance of the arm's base, m.
 const TARGET_MAX: f64 = 0.2;
+/// Length of the arm, m.
+const REACH: f64 = 0.21;
 /// Velocities at the start, rad/s.
 const START_VELOCITY: f64 = 0.005;
 
@@ -35,13 +38,12 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Reacher-v5", options)?;
-    let range = (f64::NEG_INFINITY, 0.0);
-    benchmark("reacher.xml", (options.frame_skip, 50), range, |physics| {
-        Ok(Box::new(Reacher {
+    benchmark("reacher.xml", (options.frame_skip, 50), |physics| {
+        Ok(Reacher {
             options,
             fingertip: physics.id(Element::Body, "fingertip")?,
             target: physics.id(Element::Body, "target")?,
-        }))
+        })
     })
 }
 
@@ -49,6 +51,15 @@ struct Reacher {
     options: Options,
     fingertip: usize,
     target: usize,
+}
+
+impl Bounded for Reacher {
+    fn reward_range(&self, physics: &Physics) -> Range {
+        sum([
+            weighted(-self.options.reward_dist_weight, (0.0, REACH + TARGET_MAX)),
+            weighted(-self.options.reward_control_weight, squared_commands(physics)),
+        ])
+    }
 }
 
 impl BenchmarkTask for Reacher {

@@ -3,11 +3,15 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{ANY_REWARD, add_uniform, advance, benchmark, sum_of_squares};
+use super::rewards::{Range, either_way, squared_commands, sum, weighted};
+use super::{Bounded, add_uniform, advance, benchmark, sum_of_squares};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
 use crate::{SimError, TaskOptions};
+
+/// Sanity bound on the speed, m/s; see `rewards.rs`. Met: 4.1.
+const SPEED_MAX: f64 = 10.0;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,11 +37,11 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Swimmer-v5", options)?;
-    benchmark("swimmer.xml", (options.frame_skip, 1000), ANY_REWARD, |_| {
-        Ok(Box::new(Swimmer {
+    benchmark("swimmer.xml", (options.frame_skip, 1000), |_| {
+        Ok(Swimmer {
             options,
             x_before: 0.0,
-        }))
+        })
     })
 }
 
@@ -45,6 +49,15 @@ struct Swimmer {
     options: Options,
     /// Position before the step, m.
     x_before: f64,
+}
+
+impl Bounded for Swimmer {
+    fn reward_range(&self, physics: &Physics) -> Range {
+        sum([
+            weighted(self.options.forward_reward_weight, either_way(SPEED_MAX)),
+            weighted(-self.options.ctrl_cost_weight, squared_commands(physics)),
+        ])
+    }
 }
 
 impl BenchmarkTask for Swimmer {

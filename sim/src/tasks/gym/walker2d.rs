@@ -3,7 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::{ANY_REWARD, add_uniform, advance, benchmark, sum_of_squares};
+use super::rewards::{Range, at_times, either_way, squared_commands, sum, weighted};
+use super::{Bounded, add_uniform, advance, benchmark, sum_of_squares};
 use crate::physics::Physics;
 use crate::tasks::benchmark::{Benchmark, BenchmarkTask};
 use crate::tasks::options;
@@ -11,6 +12,8 @@ use crate::{SimError, TaskOptions};
 
 /// Velocities in the observation are clipped to this.
 const VELOCITY_MAX: f64 = 10.0;
+/// Sanity bound on the speed, m/s; see `rewards.rs`. Met: 13.3.
+const SPEED_MAX: f64 = 30.0;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,11 +47,11 @@ impl Default for Options {
 
 pub(super) fn make(options: &TaskOptions) -> Result<Benchmark, SimError> {
     let options: Options = options::read("Walker2d-v5", options)?;
-    benchmark("walker2d_v5.xml", (options.frame_skip, 1000), ANY_REWARD, |_| {
-        Ok(Box::new(Walker2d {
+    benchmark("walker2d_v5.xml", (options.frame_skip, 1000), |_| {
+        Ok(Walker2d {
             options,
             x_before: 0.0,
-        }))
+        })
     })
 }
 
@@ -67,6 +70,17 @@ impl Walker2d {
 
 fn within([low, high]: [f64; 2], value: f64) -> bool {
     low < value && value < high
+}
+
+impl Bounded for Walker2d {
+    fn reward_range(&self, physics: &Physics) -> Range {
+        let options = &self.options;
+        sum([
+            weighted(options.forward_reward_weight, either_way(SPEED_MAX)),
+            at_times(options.healthy_reward),
+            weighted(-options.ctrl_cost_weight, squared_commands(physics)),
+        ])
+    }
 }
 
 impl BenchmarkTask for Walker2d {
