@@ -1,13 +1,32 @@
 //! What a bundle may ask for. A file can be small and yet name a network that fills the memory or an action that takes
 //! minutes; here everything has a largest size, far above what any policy needs, so that whoever opens a bundle knows what
-//! that costs: at most 16 times the file in memory, and 100 MiB for what a header of the largest size can describe.
+//! that costs: [`most_for_opening`], and then [`most_for_sampler`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::bundle::{BundleError, MOST_STEPS};
+use crate::kernel::{MOST_ROWS, padded};
 use crate::manifest::Manifest;
-use crate::sampler::PolicyNetworks;
+use crate::sampler::{ActionSampler, PolicyNetworks};
 
-/// A longer header - manifest, signature, names of tensors - is refused before it is read, bytes.
+/// A longer header - manifest, signature, names of tensors - is refused before it is read, bytes. That of
+/// launch/policies/swing_arm.safetensors, three networks of three layers, has 6424.
 pub(crate) const MOST_HEADER_BYTES: u64 = 1 << 20;
+/// Most tensors. Three networks of L layers have 12 L + 16, those of three layers 52.
+pub(crate) const MOST_TENSORS: usize = 512;
+/// Longest JSON that says what a tensor is, bytes: type, two sizes and two ends take about 100.
+pub(crate) const MOST_ENTRY_BYTES: usize = 512;
+/// Longest text or number in a manifest, bytes: an error may repeat it, and a character may take six there.
+const MOST_WORD_BYTES: usize = 4096;
+/// Longest JSON of a task's options, bytes.
+const MOST_OPTIONS_BYTES: usize = 4096;
+/// Most joints of a robot.
+const MOST_JOINTS: usize = 1 << 10;
 /// Longest run id or name of a robot or task, bytes: they are told in every status.
 const MOST_NAME_BYTES: usize = 256;
 /// Most components of an observation.
@@ -20,26 +39,96 @@ const MOST_PROBES: usize = 64;
 const MOST_STEP_NUMBERS: usize = 1 << 20;
 /// Most multiplications for one action: about a second.
 const MOST_MULTIPLICATIONS: usize = 1 << 31;
+/// Widest layer. Two layers of this width alone would not fit into the largest file.
+const MOST_WIDTH: usize = 1 << 14;
 
-/// Is the header that the file announces of a size that may be read?
-pub(crate) fn check_header(bytes: &[u8]) -> Result<(), String> {
-    let Some(length) = bytes.first_chunk::<8>() else {
-        return Ok(());
-    };
-    match u64::from_le_bytes(*length) {
-        got if got > MOST_HEADER_BYTES => Err(format!(
-            "the header is {got} bytes long; expected at most {MOST_HEADER_BYTES}"
-        )),
-        _ => Ok(()),
-    }
+/// Memory that opening takes for each tensor at most, whatever its size, bytes: up to four copies of its name, and as much
+/// again for its shape, the tensor itself and the entries of maps.
+const TENSOR_BYTES: usize = 8 * MOST_NAME_BYTES;
+/// The same for a task's options: of eight characters JSON may make a map of its own, whose node has room for eleven entries.
+const OPTIONS_BYTES: usize = 128 * MOST_OPTIONS_BYTES;
+/// The same for the longest list while it grows: the memory that it leaves, and twice that.
+const LIST_BYTES: usize = 3 * (MOST_OBSERVATION / 2) * size_of::<f32>();
+/// The same for an error that repeats a word: six bytes for one, in a text that grows as a list does.
+const ERROR_BYTES: usize = 3 * 6 * MOST_WORD_BYTES;
+
+/// The most memory that opening a file of `size` bytes takes at the same time, bytes, beyond the file's own.
+///
+/// It is the weights once, and the header three times beside its share of the file: the text of the manifest, and what it
+/// says or the buffer that it is unescaped in; the rest does not grow with the file. That is at most 5 MiB more than `size`.
+pub const fn most_for_opening(size: usize) -> usize {
+    let header = smaller(size, MOST_HEADER_BYTES as usize);
+    size + 3 * header + MOST_TENSORS * TENSOR_BYTES + OPTIONS_BYTES + LIST_BYTES + ERROR_BYTES
 }
 
-/// A tensor without numbers takes no room in the file, whatever sizes it names.
+/// Memory that layers are computed in: two buffers for the actor, and two that the critics share.
+const SCRATCH_BYTES: usize = 2 * 2 * MOST_ROWS * MOST_WIDTH * size_of::<f32>();
+/// Memory for the steps: layer 1's bias at each of them, and four times that while they are computed.
+const STEPS_BYTES: usize = 5 * MOST_STEP_NUMBERS * size_of::<f32>();
+/// Padding of the rows of layer 1 that belong to observation and action, where it is a single number wide, of three networks.
+const PADDING_BYTES: usize = 3 * (MOST_OBSERVATION + MOST_ACTION) * padded(1) * size_of::<f32>();
+/// Candidates as noise, points, velocities and actions; an observation twice, and what it is normalised with; and what candle's
+/// products of matrices pack (a second-level cache).
+const CANDIDATES_BYTES: usize =
+    4 * (ActionSampler::MOST_CANDIDATES * MOST_ACTION + MOST_OBSERVATION) * size_of::<f32>() + (4 << 20);
+
+/// The most memory that a sampler of an open bundle takes at the same time on a CPU, while it is made and while it samples,
+/// bytes, for a file of `size` bytes.
+///
+/// In packed layers a single column takes the room of 16. A layer that has one and is long comes after one that is wide, with
+/// a bias, a scale and a shift for each of its numbers, so that all take at most four times what lies in the file. A fifth
+/// time is the largest tensor's while it is packed, or read back. What does not grow with the file is about 50 MiB.
+pub const fn most_for_sampler(size: usize) -> usize {
+    let padding = smaller(15 * size, PADDING_BYTES);
+    5 * size + padding + SCRATCH_BYTES + STEPS_BYTES + CANDIDATES_BYTES
+}
+
+const fn smaller(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+/// How many tensors there are.
+pub(crate) fn check_count(tensors: usize) -> Result<(), BundleError> {
+    within("the number of tensors", (0, MOST_TENSORS), tensors)
+}
+
+/// A tensor's name, and the length of what the header says of it.
+pub(crate) fn check_entry(name: &str, json: &str) -> Result<(), BundleError> {
+    within("the length of a tensor's name", (0, MOST_NAME_BYTES), name.len())?;
+    within(
+        "the length of what the header says of a tensor",
+        (0, MOST_ENTRY_BYTES),
+        json.len(),
+    )
+}
+
+/// The length of each text and number in a manifest's JSON.
+pub(crate) fn check_words(json: &str) -> Result<(), BundleError> {
+    let (mut longest, mut length) = (0, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        let ends = match byte {
+            b'"' => !is_escaped,
+            _ => !is_text && (byte.is_ascii_whitespace() || b"{}[]:,".contains(&byte)),
+        };
+        is_text ^= ends && byte == b'"';
+        is_escaped = is_text && byte == b'\\' && !is_escaped;
+        length = if ends { 0 } else { length + 1 };
+        longest = longest.max(length);
+    }
+    within(
+        "the length of a text or number in the manifest",
+        (0, MOST_WORD_BYTES),
+        longest,
+    )
+}
+
+/// A tensor without numbers takes no room in the file, whatever sizes it names; and no network has one of more than two sizes.
 pub(crate) fn check_shape(name: &str, shape: &[usize]) -> Result<(), BundleError> {
-    if shape.contains(&0) {
+    if shape.contains(&0) || shape.len() > 2 {
         return Err(beyond(
             "the shape of a tensor",
-            "sizes of 1 or more",
+            "one or two sizes of 1 or more",
             &format!("{shape:?} ('{name}')"),
         ));
     }
@@ -85,6 +174,13 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), BundleError> {
 /// What an action of these networks costs.
 pub(crate) fn check_cost(networks: &PolicyNetworks) -> Result<(), BundleError> {
     let (actor, steps) = (&networks.actor, networks.steps);
+    let critics = networks.critics.iter().flatten().map(|critic| &critic.trunk);
+    for trunk in critics.chain([&actor.trunk]) {
+        let mut widths = trunk.mlp.hidden_sizes();
+        widths.push(trunk.head.output_size());
+        let widest = widths.into_iter().max().unwrap_or(0);
+        within("the width of a layer", (0, MOST_WIDTH), widest)?;
+    }
     let condition = &actor.condition;
     let widths = [
         actor.trunk.mlp.hidden_sizes().first().copied().unwrap_or(0),
@@ -109,6 +205,103 @@ pub(crate) fn check_cost(networks: &PolicyNetworks) -> Result<(), BundleError> {
     )
 }
 
+/// A list with an entry for each component of an observation.
+pub(crate) fn observation<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, MOST_OBSERVATION)
+}
+
+/// A list with an entry for each component of an action.
+pub(crate) fn action<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, MOST_ACTION)
+}
+
+/// A list of joints.
+pub(crate) fn joints<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, MOST_JOINTS)
+}
+
+/// A list of layers: each has tensors of its own.
+pub(crate) fn layers<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, MOST_TENSORS)
+}
+
+/// A list of golden probes.
+pub(crate) fn probes<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    list(deserializer, MOST_PROBES)
+}
+
+/// A task's options, whose length is known before anything is made of them.
+pub(crate) fn options<'de, D>(deserializer: D) -> Result<BTreeMap<String, serde_json::Value>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let json = Box::<RawValue>::deserialize(deserializer)?;
+    let length = json.get().len();
+    if length > MOST_OPTIONS_BYTES {
+        return Err(D::Error::custom(format_args!(
+            "the task's options are {length} bytes long; expected at most {MOST_OPTIONS_BYTES}"
+        )));
+    }
+    serde_json::from_str(json.get()).map_err(D::Error::custom)
+}
+
+/// A list that ends with an error where it becomes longer than `most`, and keeps no more memory than it needs.
+fn list<'de, T, D>(deserializer: D, most: usize) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(List {
+        most,
+        items: PhantomData,
+    })
+}
+
+struct List<T> {
+    most: usize,
+    items: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a list of at most {} entries", self.most)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = entries.next_element()? {
+            if items.len() == self.most {
+                return Err(A::Error::invalid_length(items.len() + 1, &self));
+            }
+            items.push(item);
+        }
+        items.shrink_to_fit();
+        Ok(items)
+    }
+}
+
 fn within(what: &'static str, (least, most): (usize, usize), got: usize) -> Result<(), BundleError> {
     if (least..=most).contains(&got) {
         return Ok(());
@@ -121,5 +314,46 @@ fn beyond(what: &'static str, expected: &str, got: &str) -> BundleError {
         what,
         expected: expected.to_owned(),
         got: got.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_as_long_as_it_is_whatever_is_escaped_in_it() {
+        let most = MOST_WORD_BYTES;
+        let longest = ["x".repeat(most), "\\\"".repeat(most / 2), "\\\\".repeat(most / 2)];
+        for text in &longest {
+            let around = format!(r#"{{"a": ["{text}", 1.0, "{text}"], "{text}": 12}}"#);
+            assert!(check_words(&around).is_ok());
+            assert!(check_words(&format!(r#"{{"a":"{text}y"}}"#)).is_err());
+        }
+        assert!(check_words(&format!("[{}]", "1".repeat(most))).is_ok());
+        assert!(check_words(&format!("[{}]", "1".repeat(most + 1))).is_err());
+        assert!(check_words(&" ".repeat(2 * most)).is_ok());
+        // Numbers are words each.
+        assert!(check_words(&format!("[{}1]", "1,".repeat(most))).is_ok());
+    }
+
+    #[test]
+    fn a_list_ends_where_its_bound_is() {
+        let read = |count: usize| {
+            let json = format!("[{}1]", "1,".repeat(count - 1));
+            joints::<u8, _>(&mut serde_json::Deserializer::from_str(&json))
+                .map(|list| (list.len(), list.capacity()))
+        };
+        assert_eq!(read(MOST_JOINTS).unwrap(), (MOST_JOINTS, MOST_JOINTS));
+        assert_eq!(read(700).unwrap(), (700, 700));
+        let told = read(MOST_JOINTS + 1).unwrap_err().to_string();
+        assert!(told.contains("at most 1024 entries"), "{told}");
+    }
+
+    #[test]
+    fn opening_takes_the_files_size_and_little_more() {
+        let size = 50 << 20;
+        assert!(most_for_opening(size) - size <= 5 << 20);
+        assert!(most_for_sampler(size) <= 5 * size + (51 << 20));
     }
 }

@@ -22,6 +22,7 @@ use crate::spec::SpecError;
 use crate::subject::Subject;
 use crate::weights::Weights;
 
+pub use crate::bounds::{most_for_opening, most_for_sampler};
 pub use crate::manifest::{CriticManifest, GoldenProbe, Manifest};
 
 /// The format that this code writes and reads.
@@ -278,8 +279,8 @@ pub struct VerifiedBundle {
 /// Checks a bundle and reads it.
 ///
 /// # Errors
-/// A [`BundleError`] that says what was expected and what came. Nothing panics, and what is allocated is bounded by the
-/// file's size, whatever it claims to hold (`tests/bundles`, `fuzz/`).
+/// A [`BundleError`] that says what was expected and what came. Nothing panics, and no more is allocated than
+/// [`most_for_opening`] says, whatever the file claims to hold (`tests/bundles`, `fuzz/`).
 pub fn open(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
     let mut contents = Contents::read(bytes)?;
     let signer = contents.signer()?;

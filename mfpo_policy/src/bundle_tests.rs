@@ -58,8 +58,12 @@ fn sealed_for(subject: &Subject, version: u64) -> Vec<u8> {
 }
 
 /// Rewrites a bundle after `change` and, when `resign`, with the digest of the changed content.
-fn changed(resign: bool, change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, RawTensor>)) -> Vec<u8> {
-    let mut contents = Contents::read(&sealed(1)).unwrap();
+fn changed(
+    resign: bool,
+    change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, RawTensor<'_>>),
+) -> Vec<u8> {
+    let bytes = sealed(1);
+    let mut contents = Contents::read(&bytes).unwrap();
     change(&mut contents.manifest, &mut contents.tensors);
     if resign {
         contents.manifest.digest = contents.digest();
@@ -198,7 +202,7 @@ fn every_truncation_is_refused() {
 #[test]
 fn a_changed_weight_is_refused_by_digest() {
     let bytes = changed(false, |_, t| {
-        t.get_mut("actor/MLP_0/Dense_0/bias").unwrap().bytes[1] ^= 1
+        t.get_mut("actor/MLP_0/Dense_0/bias").unwrap().bytes.to_mut()[1] ^= 1
     });
     assert!(refusal(&bytes).contains("digest is"));
 }
@@ -212,7 +216,8 @@ fn a_changed_manifest_is_refused_by_digest() {
 fn nan_weights_are_refused_by_name() {
     let nan = f32::NAN.to_le_bytes();
     let bytes = changed(true, |_, t| {
-        t.get_mut("actor/MLP_0/Dense_1/kernel").unwrap().bytes[40..44].copy_from_slice(&nan);
+        let kernel = t.get_mut("actor/MLP_0/Dense_1/kernel").unwrap();
+        kernel.bytes.to_mut()[40..44].copy_from_slice(&nan);
     });
     let message = refusal(&bytes);
     assert!(
@@ -245,7 +250,7 @@ fn other_sizes_are_refused_with_expected_and_got() {
             .unwrap();
         let row = kernel.bytes[..4 * kernel.shape[1]].to_vec();
         kernel.shape[0] += 1;
-        kernel.bytes.extend(row);
+        kernel.bytes.to_mut().extend(row);
     }));
     assert!(
         message.contains("TimestepEmbedder_0/MLP_0/Dense_0/kernel") && message.contains("[129, 64]"),
@@ -305,7 +310,7 @@ fn critics_that_value_a_probe_otherwise_are_found() {
     // The actions are as they were.
     let message = probed(&changed(true, |_, tensors| {
         let bias = tensors.get_mut("critic_1/Dense_0/bias").unwrap();
-        bias.bytes[..4].copy_from_slice(&9f32.to_le_bytes());
+        bias.bytes.to_mut()[..4].copy_from_slice(&9f32.to_le_bytes());
     }));
     let message = message.unwrap_err();
     assert!(message.contains("golden probe 0: critic 1 values"), "{message}");
@@ -323,6 +328,48 @@ fn a_bundle_that_notes_no_values_of_its_probes_is_taken_as_before() {
         tensors.retain(|name, _| name.starts_with("actor/"));
     }));
     assert!(text.contains("what critics say of a probe"), "{text}");
+}
+
+#[test]
+fn more_than_a_bundle_may_have_is_refused_with_what_is_expected() {
+    let message = refusal(&changed(true, |_, tensors| {
+        let copy = tensors["actor/MLP_0/Dense_1/bias"].clone();
+        tensors.extend((0..600).map(|i| (format!("actor/extra_{i}"), copy.clone())));
+    }));
+    assert!(
+        message.contains("the number of tensors is 6") && message.contains("expected 0 to 512"),
+        "{message}"
+    );
+    let message = refusal(&changed(true, |_, tensors| {
+        let copy = tensors["actor/MLP_0/Dense_1/bias"].clone();
+        tensors.insert("x".repeat(300), copy);
+    }));
+    assert!(message.contains("tensor's name is 300"), "{message}");
+    let message = refusal(&changed(true, |manifest, _| manifest.run = "x".repeat(5000)));
+    assert!(
+        message.contains("text or number in the manifest is 5000"),
+        "{message}"
+    );
+    let message = refusal(&changed(true, |manifest, _| {
+        manifest.subject = Subject::Task(TaskSpec {
+            options: BTreeMap::from([("a".to_owned(), vec![0; 5000].into())]),
+            ..task()
+        });
+    }));
+    assert!(message.contains("the task's options are"), "{message}");
+    let message = refusal(&changed(true, |manifest, _| {
+        manifest.hidden_sizes = vec![1; 5000]
+    }));
+    assert!(message.contains("a list of at most 512"), "{message}");
+}
+
+#[test]
+fn what_is_read_of_a_file_lies_where_the_file_does() {
+    let bytes = sealed(1);
+    let inside = bytes.as_ptr_range();
+    for (name, tensor) in Contents::read(&bytes).unwrap().tensors {
+        assert!(inside.contains(&tensor.bytes.as_ptr()), "{name}");
+    }
 }
 
 #[test]
@@ -492,7 +539,8 @@ fn a_guard_of_the_spread_alone_is_written_as_it_always_was() {
 #[test]
 fn a_signature_of_another_bundle_is_refused() {
     let key = SigningKey::from_seed(&[1; 32]);
-    let mut contents = Contents::read(&sign(&sealed(1), &key).unwrap()).unwrap();
+    let signed = sign(&sealed(1), &key).unwrap();
+    let mut contents = Contents::read(&signed).unwrap();
     contents.manifest.version = 2;
     contents.manifest.digest = contents.digest();
     let text = refusal(&contents.write().unwrap());
@@ -523,7 +571,7 @@ fn the_weights_in_memory_have_the_digest_of_the_bundles_tensors() {
     let other = changed(true, |m, _| m.version = 9);
     assert_eq!(open(&other).unwrap().weights_digest().unwrap(), expected);
     for name in bundle.parameters().iter().map(|(name, _)| name) {
-        let other = changed(true, |_, t| t.get_mut(name).unwrap().bytes[0] ^= 1);
+        let other = changed(true, |_, t| t.get_mut(name).unwrap().bytes.to_mut()[0] ^= 1);
         let other = open(&other).unwrap();
         let digest = other.sampler(&Device::Cpu).unwrap().weights_digest().unwrap();
         assert_ne!(digest, expected, "{name}");

@@ -1,44 +1,46 @@
 //! What lies in a bundle's file: the manifest, the tensors as bytes, and the signature if there is one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::bounds;
-use crate::bundle::{BundleError, CHECKPOINT_KEY, METADATA_KEY, MOST_BYTES};
+use crate::bundle::{BundleError, METADATA_KEY, MOST_BYTES};
 use crate::fast::values;
 use crate::foreign;
+use crate::header::{self, Header};
 use crate::manifest::Manifest;
 use crate::parameters::{NetworkError, Parameters};
-use crate::signature::{self, PublicKey, Signature};
+use crate::signature::{self, PublicKey, Signature, SignatureError};
 use crate::weights;
 
 /// A tensor as it lies in the file.
 #[derive(Debug, Clone)]
-pub(crate) struct RawTensor {
+pub(crate) struct RawTensor<'a> {
     pub(crate) shape: Vec<usize>,
-    /// Little-endian 32-bit floats.
-    pub(crate) bytes: Vec<u8>,
+    /// Little-endian 32-bit floats; those of a file lie where the file does.
+    pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 /// A file whose digest is the one that its manifest states.
 #[derive(Debug, Clone)]
-pub(crate) struct Contents {
+pub(crate) struct Contents<'a> {
     pub(crate) manifest: Manifest,
     pub(crate) signature: Option<Signature>,
-    pub(crate) tensors: BTreeMap<String, RawTensor>,
+    pub(crate) tensors: BTreeMap<String, RawTensor<'a>>,
 }
 
-impl Contents {
+impl<'a> Contents<'a> {
     /// `manifest` with the digest of itself and of `networks`, each under its prefix.
     pub(crate) fn new(mut manifest: Manifest, networks: &[(&str, &Parameters)]) -> Result<Self, BundleError> {
         let mut tensors = BTreeMap::new();
         for (prefix, parameters) in networks {
             for (name, tensor) in parameters.iter() {
-                let bytes = values(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
-                let shape = tensor.dims().to_vec();
+                let bytes: Vec<u8> = values(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let (shape, bytes) = (tensor.dims().to_vec(), bytes.into());
                 tensors.insert(format!("{prefix}/{name}"), RawTensor { shape, bytes });
             }
         }
@@ -56,7 +58,7 @@ impl Contents {
     }
 
     /// Reads a file and compares its digest.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, BundleError> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, BundleError> {
         let structure = |reason: String| BundleError::Structure {
             reason,
             got: bytes.len(),
@@ -68,19 +70,17 @@ impl Contents {
             )));
         }
         let unreadable = |error: &str| structure(foreign::unreadable(bytes, error));
-        bounds::check_header(bytes).map_err(|e| unreadable(&e))?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| unreadable(&e.to_string()))?;
-        let file = SafeTensors::deserialize(bytes).map_err(|e| unreadable(&e.to_string()))?;
-        let entry = |key: &str| header.metadata().as_ref().and_then(|m| m.get(key));
-        let json = entry(METADATA_KEY).ok_or_else(|| {
-            BundleError::Manifest(foreign::without_manifest(entry(CHECKPOINT_KEY).is_some()))
-        })?;
+        let header = Header::read(bytes).map_err(|error| unreadable(&error))?;
+        let (manifest, signature) = (header.manifest, header.signature);
+        let manifest =
+            manifest.ok_or_else(|| BundleError::Manifest(foreign::without_manifest(header.is_checkpoint)))?;
+        let tensors = raw_tensors(header, &unreadable)?;
+        // Of each text there is one copy, and only while it is read.
+        let manifest = Manifest::parse(&header::text(manifest).map_err(BundleError::Manifest)?)?;
         let contents = Self {
-            manifest: Manifest::parse(json)?,
-            signature: entry(signature::METADATA_KEY)
-                .map(|json| Signature::parse(json))
-                .transpose()?,
-            tensors: raw_tensors(&file)?,
+            manifest,
+            signature: signature.map(read_signature).transpose()?,
+            tensors,
         };
         let got = contents.digest();
         if got != contents.manifest.digest {
@@ -142,33 +142,69 @@ impl Contents {
     }
 }
 
-fn raw_tensors(file: &SafeTensors<'_>) -> Result<BTreeMap<String, RawTensor>, BundleError> {
+/// The tensors of a file, which they fill without a gap.
+fn raw_tensors<'a>(
+    header: Header<'a>,
+    unreadable: &impl Fn(&str) -> BundleError,
+) -> Result<BTreeMap<String, RawTensor<'a>>, BundleError> {
+    bounds::check_count(header.count)?;
+    let data = header.data;
+    let mut infos = Vec::with_capacity(header.tensors.len());
+    for (name, json) in header.tensors {
+        let info = read_info(&name, json, unreadable)?;
+        infos.push((name, info));
+    }
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    let layout = Metadata::new(None, infos).map_err(|error| unreadable(&error.to_string()))?;
+    if layout.data_len() != data.len() {
+        return Err(unreadable(&SafeTensorError::MetadataIncompleteBuffer.to_string()));
+    }
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(BundleError::Mismatch {
-                what: "the type of a tensor",
-                expected: "F32".into(),
-                got: format!("{:?} ('{name}')", view.dtype()),
-            });
-        }
-        bounds::check_shape(&name, view.shape())?;
+    for name in layout.offset_keys() {
+        let info = layout.info(&name);
+        let bytes = info.and_then(|info| data.get(info.data_offsets.0..info.data_offsets.1));
+        let (Some(info), Some(bytes)) = (info, bytes) else {
+            return Err(unreadable(&SafeTensorError::InvalidOffset(name).to_string()));
+        };
         let raw = RawTensor {
-            shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
+            shape: info.shape.clone(),
+            bytes: bytes.into(),
         };
         tensors.insert(name, raw);
+    }
+    if tensors.len() != header.count {
+        return Err(unreadable("two tensors have the same name"));
     }
     Ok(tensors)
 }
 
-fn digest(manifest: &Manifest, tensors: &BTreeMap<String, RawTensor>) -> String {
-    let blank = Manifest {
-        digest: String::new(),
-        ..manifest.clone()
-    };
+/// What the header says of one tensor.
+fn read_info(
+    name: &str,
+    json: &str,
+    unreadable: &impl Fn(&str) -> BundleError,
+) -> Result<TensorInfo, BundleError> {
+    bounds::check_entry(name, json)?;
+    let info: TensorInfo = serde_json::from_str(json)
+        .map_err(|error| unreadable(&format!("invalid JSON in header: {error} ('{name}')")))?;
+    if info.dtype != Dtype::F32 {
+        return Err(BundleError::Mismatch {
+            what: "the type of a tensor",
+            expected: "F32".into(),
+            got: format!("{:?} ('{name}')", info.dtype),
+        });
+    }
+    bounds::check_shape(name, &info.shape)?;
+    Ok(info)
+}
+
+fn read_signature(json: &str) -> Result<Signature, SignatureError> {
+    Signature::parse(&header::text(json).map_err(SignatureError::Unreadable)?)
+}
+
+fn digest(manifest: &Manifest, tensors: &BTreeMap<String, RawTensor<'_>>) -> String {
     let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(&blank).unwrap_or_default());
+    manifest.feed(&mut hash);
     for (name, tensor) in tensors {
         weights::feed_name(&mut hash, name, &tensor.shape);
         hash.update(&tensor.bytes);

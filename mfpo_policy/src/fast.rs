@@ -25,6 +25,16 @@ pub(crate) use trunk::{copy_into, read, values};
 #[derive(Debug, Clone, Default)]
 pub struct Scratch(TrunkScratch);
 
+impl Scratch {
+    /// As large as critics that take turns need it: grown for one after the other it could become twice that.
+    pub(crate) fn for_critics(critics: &[FastCritic]) -> Self {
+        let mut scratch = TrunkScratch::default();
+        let widths = critics.iter().map(|critic| critic.trunk.widest());
+        scratch.reserve(widths.max().unwrap_or(0));
+        Self(scratch)
+    }
+}
+
 /// Rows of points or actions with the share of the observation that each group of them belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {

@@ -1,11 +1,8 @@
 //! What lies in a file that is no whole bundle, in words: what came, what was expected, what to do. Nothing here decides
 //! whether a bundle is taken.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-
 use crate::bounds::MOST_HEADER_BYTES;
+use crate::header::Header;
 
 /// What people mean to give.
 pub(crate) const EXPECTED: &str = "expected a policy bundle, such as last.safetensors of a run";
@@ -70,23 +67,17 @@ fn is_text(bytes: &[u8]) -> bool {
 /// Bytes of the whole file as its header states them: its own length, then up to where the last tensor ends. Of a header
 /// that is cut itself, its own.
 fn announced(bytes: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        data_offsets: [u64; 2],
-    }
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let length = u64::from_le_bytes(*length);
     if length > MOST_HEADER_BYTES || !rest.starts_with(b"{") {
         return None;
     }
     let own = length + 8;
-    let Some(header) = rest.get(..length as usize) else {
+    if (rest.len() as u64) < length {
         return Some(own);
-    };
-    let entries: BTreeMap<String, Entry> = serde_json::from_slice(header).ok()?;
-    let ends = entries.values().map(|entry| entry.data_offsets[1]);
-    Some(own.saturating_add(ends.max().unwrap_or(0)))
+    }
+    let end = Header::read(bytes).ok()?.end_of_data()?;
+    Some(own.saturating_add(end))
 }
 
 #[cfg(test)]

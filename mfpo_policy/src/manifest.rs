@@ -1,9 +1,12 @@
 //! What a PolicyBundle says of itself: JSON in the metadata of the file.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use sha2::Sha256;
 
+use crate::bounds;
 use crate::bundle::{BundleError, FORMAT};
 use crate::critic::ValueSupport;
+use crate::digest::feed_json;
 use crate::guard::GuardManifest;
 use crate::sampler::Normalizer;
 use crate::spec::RobotSpec;
@@ -14,10 +17,13 @@ use crate::subject::{Subject, TaskSpec};
 #[serde(deny_unknown_fields)]
 pub struct GoldenProbe {
     /// `[S]`, before normalisation.
+    #[serde(deserialize_with = "bounds::observation")]
     pub observation: Vec<f32>,
     /// Standard normal, `[A]`.
+    #[serde(deserialize_with = "bounds::action")]
     pub noise: Vec<f32>,
     /// `[A]`, in `[-1, 1]`.
+    #[serde(deserialize_with = "bounds::action")]
     pub action: Vec<f32>,
     /// What each critic says of that action; none without critics, and in bundles of programs that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,8 +41,7 @@ pub struct CriticManifest {
 }
 
 /// What a bundle says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(into = "Fields")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// [`crate::bundle::FORMAT`].
     pub format: String,
@@ -66,31 +71,57 @@ pub struct Manifest {
     pub digest: String,
 }
 
-/// The manifest as it lies in the file: `robot` with `spec_hash`, or `task`. The digest is over this text, so that the
-/// order of the fields is part of the format.
-#[derive(Clone, Serialize, Deserialize)]
+/// The manifest as it lies in the file: `robot` with `spec_hash`, or `task`.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
     format: String,
     run: String,
     version: u64,
     created_unix_s: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     robot: Option<RobotSpec>,
     /// [`RobotSpec::hash`] of `robot`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     spec_hash: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     task: Option<TaskSpec>,
     sampling_steps: usize,
+    #[serde(deserialize_with = "bounds::layers")]
     hidden_sizes: Vec<usize>,
     critics: Option<CriticManifest>,
     normalizer: Option<Normalizer>,
+    #[serde(deserialize_with = "bounds::probes")]
     probes: Vec<GoldenProbe>,
     probe_tolerance: f32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     guard: Option<GuardManifest>,
     digest: String,
+}
+
+/// The same fields as they are written, without a copy of what is large. The digest is over this text, so that the order of
+/// the fields is part of the format.
+#[derive(Serialize)]
+struct Written<'a> {
+    format: &'a str,
+    run: &'a str,
+    version: u64,
+    created_unix_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    robot: Option<&'a RobotSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a TaskSpec>,
+    sampling_steps: usize,
+    hidden_sizes: &'a [usize],
+    critics: Option<CriticManifest>,
+    normalizer: Option<&'a Normalizer>,
+    probes: &'a [GoldenProbe],
+    probe_tolerance: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardManifest>,
+    digest: &'a str,
 }
 
 /// What every manifest has, of whatever format.
@@ -107,6 +138,7 @@ impl Manifest {
     /// robot's.
     pub(crate) fn parse(json: &str) -> Result<Self, BundleError> {
         let unreadable = |e: serde_json::Error| BundleError::Manifest(e.to_string());
+        bounds::check_words(json)?;
         let Format { format } = serde_json::from_str(json).map_err(unreadable)?;
         if format != FORMAT {
             return Err(BundleError::Format { got: format });
@@ -114,34 +146,43 @@ impl Manifest {
         let fields: Fields = serde_json::from_str(json).map_err(unreadable)?;
         fields.try_into()
     }
+
+    /// Feeds `hash` the manifest's text without its digest.
+    pub(crate) fn feed(&self, hash: &mut Sha256) {
+        feed_json(hash, &Written::of(self, ""));
+    }
 }
 
-impl From<Manifest> for Fields {
-    fn from(manifest: Manifest) -> Self {
-        let (robot, spec_hash, task) = match manifest.subject {
-            Subject::Robot(robot) => {
-                let hash = robot.hash();
-                (Some(robot), Some(hash), None)
-            }
-            Subject::Task(task) => (None, None, Some(task)),
+impl<'a> Written<'a> {
+    /// What is written of `manifest`, with `digest` in place of its own.
+    fn of(manifest: &'a Manifest, digest: &'a str) -> Self {
+        let (robot, task) = match &manifest.subject {
+            Subject::Robot(robot) => (Some(robot), None),
+            Subject::Task(task) => (None, Some(task)),
         };
         Self {
-            format: manifest.format,
-            run: manifest.run,
+            format: &manifest.format,
+            run: &manifest.run,
             version: manifest.version,
             created_unix_s: manifest.created_unix_s,
             robot,
-            spec_hash,
+            spec_hash: robot.map(RobotSpec::hash),
             task,
             sampling_steps: manifest.sampling_steps,
-            hidden_sizes: manifest.hidden_sizes,
+            hidden_sizes: &manifest.hidden_sizes,
             critics: manifest.critics,
-            normalizer: manifest.normalizer,
-            probes: manifest.probes,
+            normalizer: manifest.normalizer.as_ref(),
+            probes: &manifest.probes,
             probe_tolerance: manifest.probe_tolerance,
             guard: manifest.guard,
-            digest: manifest.digest,
+            digest,
         }
+    }
+}
+
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written::of(self, &self.digest).serialize(serializer)
     }
 }
 

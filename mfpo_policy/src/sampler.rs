@@ -153,8 +153,10 @@ impl From<candle_core::Error> for SampleError {
 #[serde(deny_unknown_fields)]
 pub struct Normalizer {
     /// `[S]`.
+    #[serde(deserialize_with = "crate::bounds::observation")]
     pub mean: Vec<f32>,
     /// `[S]`, positive.
+    #[serde(deserialize_with = "crate::bounds::observation")]
     pub deviation: Vec<f32>,
 }
 

@@ -17,6 +17,8 @@ use thiserror::Error;
 pub const METADATA_KEY: &str = "mfpo_signature";
 /// What is signed is this text and the digest: a signature means nothing anywhere else.
 const CONTEXT: &str = "mfpo policy bundle, digest ";
+/// A longer entry is none, bytes: a key and a signature are 192 digits.
+const MOST_BYTES: usize = 1024;
 
 /// Why a signature or a key does not count.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -174,6 +176,12 @@ pub(crate) struct Signature {
 impl Signature {
     /// Reads the metadata's entry.
     pub(crate) fn parse(text: &str) -> Result<Self, SignatureError> {
+        if text.len() > MOST_BYTES {
+            let got = text.len();
+            return Err(SignatureError::Unreadable(format!(
+                "it is {got} bytes long; expected at most {MOST_BYTES}"
+            )));
+        }
         serde_json::from_str(text).map_err(|error| SignatureError::Unreadable(error.to_string()))
     }
 

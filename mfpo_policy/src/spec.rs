@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::bounds;
+use crate::digest::feed_json;
+
 /// Why a [`RobotSpec`] was refused: what was expected, what came.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SpecError {
@@ -104,7 +107,7 @@ pub struct JointSpec {
 
 /// One number of the observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "term", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "term", rename_all = "snake_case", try_from = "TermFields")]
 pub enum ObservationTerm {
     /// `scale` times the joint position, rad.
     Position {
@@ -143,6 +146,65 @@ pub enum ObservationTerm {
         /// Factor, 1/m.
         scale: f64,
     },
+}
+
+/// A term as it is read. Serde's own reader of an enum with a tag first keeps whatever an object holds, of whatever size.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TermFields {
+    term: TermKind,
+    joint: Option<String>,
+    scale: Option<f64>,
+    index: Option<usize>,
+    axis: Option<Axis>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TermKind {
+    Position,
+    SinPosition,
+    CosPosition,
+    Velocity,
+    PreviousAction,
+    Goal,
+}
+
+impl TermKind {
+    /// What such a term is made of, for whoever left some out or gave more.
+    fn takes(self) -> &'static str {
+        match self {
+            Self::Position => "position takes joint and scale",
+            Self::SinPosition => "sin_position takes joint",
+            Self::CosPosition => "cos_position takes joint",
+            Self::Velocity => "velocity takes joint and scale",
+            Self::PreviousAction => "previous_action takes index",
+            Self::Goal => "goal takes axis and scale",
+        }
+    }
+}
+
+impl TryFrom<TermFields> for ObservationTerm {
+    type Error = String;
+
+    fn try_from(fields: TermFields) -> Result<Self, String> {
+        let TermFields {
+            term,
+            joint,
+            scale,
+            index,
+            axis,
+        } = fields;
+        Ok(match (term, joint, scale, index, axis) {
+            (TermKind::Position, Some(joint), Some(scale), None, None) => Self::Position { joint, scale },
+            (TermKind::SinPosition, Some(joint), None, None, None) => Self::SinPosition { joint },
+            (TermKind::CosPosition, Some(joint), None, None, None) => Self::CosPosition { joint },
+            (TermKind::Velocity, Some(joint), Some(scale), None, None) => Self::Velocity { joint, scale },
+            (TermKind::PreviousAction, None, None, Some(index), None) => Self::PreviousAction { index },
+            (TermKind::Goal, None, Some(scale), None, Some(axis)) => Self::Goal { axis, scale },
+            _ => return Err(format!("an observation term {}, and nothing else", term.takes())),
+        })
+    }
 }
 
 /// A coordinate of a position.
@@ -193,6 +255,7 @@ pub struct GoalSpec {
 #[serde(deny_unknown_fields)]
 pub struct ObservationSpec {
     /// The terms, in the order in which the network sees them.
+    #[serde(deserialize_with = "bounds::observation")]
     pub terms: Vec<ObservationTerm>,
 }
 
@@ -215,6 +278,7 @@ pub struct ActionSpec {
     /// What the commands are.
     pub interface: CommandInterface,
     /// One entry for each component of the action; commands are published in this order.
+    #[serde(deserialize_with = "bounds::action")]
     pub joints: Vec<ActionJoint>,
 }
 
@@ -225,6 +289,7 @@ pub struct RobotSpec {
     /// Name of the robot.
     pub robot: String,
     /// The joints whose states the policy uses, in the policy's order.
+    #[serde(deserialize_with = "bounds::joints")]
     pub joints: Vec<JointSpec>,
     /// Layout of the observation.
     pub observation: ObservationSpec,
@@ -363,8 +428,9 @@ impl RobotSpec {
     pub fn hash(&self) -> String {
         // The struct has no map and no value that JSON cannot hold once it is valid (finite numbers), so that
         // serialisation is total and its order is the order of the fields.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(Sha256::digest(json))
+        let mut hash = Sha256::new();
+        feed_json(&mut hash, self);
+        hex::encode(hash.finalize())
     }
 }
 

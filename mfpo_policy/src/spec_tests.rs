@@ -126,3 +126,36 @@ fn wrong_specs_are_refused_with_expected_and_got() {
     spec.control_period_ns = 0;
     assert!(spec.validate().is_err());
 }
+
+#[test]
+fn a_term_is_read_as_it_is_written_and_with_nothing_else() {
+    let terms = [
+        r#"{"term":"position","joint":"a","scale":2.0}"#,
+        r#"{"term":"sin_position","joint":"a"}"#,
+        r#"{"term":"cos_position","joint":"a"}"#,
+        r#"{"term":"velocity","joint":"a","scale":0.5}"#,
+        r#"{"term":"previous_action","index":3}"#,
+        r#"{"term":"goal","axis":"z","scale":-1.0}"#,
+    ];
+    for text in terms {
+        let term: ObservationTerm = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&term).unwrap(), text);
+    }
+    for (text, words) in [
+        (r#"{"term":"sin_position"}"#, "sin_position takes joint"),
+        (
+            r#"{"term":"sin_position","joint":"a","scale":1.0}"#,
+            "sin_position takes joint, and nothing else",
+        ),
+        (r#"{"term":"previous_action","joint":"a"}"#, "takes index"),
+        (r#"{"term":"goal","axis":"z"}"#, "takes axis and scale"),
+        (r#"{"term":"goal","axis":"z","more":[0]}"#, "unknown field `more`"),
+        (r#"{"term":"temperature"}"#, "unknown variant `temperature`"),
+        (r#"{"joint":"a"}"#, "missing field `term`"),
+    ] {
+        let told = serde_json::from_str::<ObservationTerm>(text)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains(words), "{text}: {told}");
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::spec::{RobotSpec, SpecError};
 
 /// What a policy acts on.
@@ -23,6 +24,7 @@ pub struct TaskSpec {
     /// Name in the registry of tasks.
     pub name: String,
     /// The task's own options by name; those that are not there have the task's own values.
+    #[serde(deserialize_with = "bounds::options")]
     pub options: BTreeMap<String, serde_json::Value>,
     /// Components of an observation.
     pub observation_size: usize,

@@ -20,8 +20,9 @@ use thiserror::Error;
 
 pub use activation::{AdamStep, LAYER_NORM_EPSILON, NormGradients, NormParameters};
 pub use matrix::PackedMatrix;
+pub(crate) use matrix::padded;
 pub use trunk::Precision;
-pub(crate) use trunk::{Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
+pub(crate) use trunk::{MOST_ROWS, Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
 
 use activation::{
     adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_rows,

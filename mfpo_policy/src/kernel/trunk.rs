@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 
 /// Most rows that a block has in any instruction set.
-const MOST_ROWS: usize = 12 * BLOCK;
+pub(crate) const MOST_ROWS: usize = 12 * BLOCK;
 
 /// A hidden layer: `gelu(layer_norm(x kernel + bias))`.
 #[derive(Debug, Clone, Default)]

@@ -57,8 +57,10 @@ impl Backend {
             source: Box::new(StepSource::of(&networks.actor)?),
             shares: [share(0), share(1)],
             is_shared: false,
+            scratch: critics
+                .as_ref()
+                .map_or_else(Scratch::default, |critics| Scratch::for_critics(critics)),
             critics: critics.map(Box::new),
-            scratch: Scratch::default(),
         };
         // One evaluation at the largest size makes every buffer as large as it will ever be.
         if networks.critics.is_some() {

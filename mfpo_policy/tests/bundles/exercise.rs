@@ -21,12 +21,27 @@ pub enum Came {
     Acts,
 }
 
+/// A part of what is done, as whoever looks on is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Bytes become a bundle.
+    Opening,
+    /// A bundle becomes a sampler, which acts.
+    Acting,
+}
+
+/// Somebody who looks on.
+pub trait Onlooker {
+    /// Does one step of a file of `size` bytes.
+    fn look<T>(&mut self, step: Step, size: usize, run: impl FnOnce() -> T) -> T;
+}
+
 /// Does all of it.
-pub fn exercise(bytes: &[u8]) -> Came {
-    let Ok(bundle) = opened(bytes) else {
+pub fn exercise(bytes: &[u8], onlooker: &mut impl Onlooker) -> Came {
+    let Ok(bundle) = opened(bytes, onlooker) else {
         return Came::Refused;
     };
-    match act(&bundle) {
+    match onlooker.look(Step::Acting, bytes.len(), || act(&bundle)) {
         Ok(()) => Came::Acts,
         Err(_) => Came::Opened,
     }
@@ -34,11 +49,12 @@ pub fn exercise(bytes: &[u8]) -> Came {
 
 /// Opens it. A file whose only faults are the hash of its robot and its digest gets those that fit, so that changes get past
 /// them.
-fn opened(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
+fn opened(bytes: &[u8], onlooker: &mut impl Onlooker) -> Result<VerifiedBundle, BundleError> {
+    let mut open = |bytes: &[u8]| onlooker.look(Step::Opening, bytes.len(), || bundle::open(bytes));
     let mut repaired = Cow::Borrowed(bytes);
     // The robot's hash is looked at first, and the digest covers it.
     for _ in 0..2 {
-        let changed = match bundle::open(&repaired) {
+        let changed = match open(&repaired) {
             Err(BundleError::Digest { expected, got }) => with_hash(&repaired, &expected, &got),
             Err(BundleError::Mismatch {
                 what: "the spec hash",
@@ -50,7 +66,7 @@ fn opened(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
         let Some(changed) = changed else { break };
         repaired = Cow::Owned(changed);
     }
-    bundle::open(&repaired)
+    open(&repaired)
 }
 
 /// The file with another hash of the same length in its manifest.

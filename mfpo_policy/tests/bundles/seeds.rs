@@ -155,13 +155,13 @@ fn task() -> Subject {
     })
 }
 
-/// A bundle of a task whose actor's first layer is of some width.
-pub fn task_with_width(width: usize) -> Vec<u8> {
+/// A bundle of a task whose actor's first layer is of some width, and which takes some steps.
+pub fn task_with(width: usize, steps: usize) -> Vec<u8> {
     let bundle = seal(&SealRequest {
         subject: &task(),
         run: "seed",
         version: 1,
-        sampling_steps: 1,
+        sampling_steps: steps,
         actor: &actor(width),
         critics: None,
         normalizer: None,
