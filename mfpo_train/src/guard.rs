@@ -3,7 +3,8 @@
 //! steps, how far candidates are spread, and the critics' value. Episodes without a fault give the false alarms, episodes
 //! whose sensors or motors fail on the way give the detections; the curve of one over the other is drawn. `--write` puts
 //! thresholds of one signal or of several into a bundle: what the control node's `guard` acts on. A rate of false alarms is
-//! stated where the episodes without a fault can vouch for it. guard/training.rs makes the guard of a run's own bundles.
+//! stated where the episodes without a fault can vouch for it. A guard that the bundle carries already is measured, too.
+//! guard/training.rs makes the guard of a run's own bundles.
 
 mod chart;
 mod curve;
@@ -27,9 +28,9 @@ use crate::conditions::ConditionArgs;
 use crate::eval::{open_bundle, read_bundle, task_of};
 use crate::plot::check_format;
 use crate::publish::{check_folder, write_atomically};
-use curve::{Curve, evidence_of};
+use curve::{Curve, Point, evidence_of};
 use evidence::Evidence;
-use report::{in_words, summary};
+use report::{in_words, of_own, own_summary, summary};
 
 /// Candidates that are spread and that the critics choose from.
 const CANDIDATES: usize = 8;
@@ -235,15 +236,20 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let curve = |signals: &[Signal]| Curve::of(signals, &nominal, &faults, period);
     let results = Signal::ALL.map(|signal| curve(&[signal]));
+    // The signals of other numbers of candidates are not those that were measured.
+    let comparable = manifest.guard.filter(|guard| guard.candidates == CANDIDATES);
+    let own = comparable.map(|guard| Point::of(guard, &nominal, &faults, period));
     let told = if args.json {
         let mut told = summary(&results, &nominal, &faults, &evidence);
         told["conditions"] = serde_json::to_value(&conditions)?;
+        told["own_guard"] = own.map_or(serde_json::Value::Null, |point| own_summary(&point, &faults));
         format!("{told}\n")
     } else {
         format!(
-            "{title}: {} episodes without a fault and of each, {conditions}; an alarm is {IN_A_ROW} ticks in a row\n{}",
+            "{title}: {} episodes without a fault and of each, {conditions}; an alarm is {IN_A_ROW} ticks in a row\n{}{}",
             args.episodes,
-            in_words(&results, &nominal, &faults, &evidence)?
+            in_words(&results, &nominal, &faults, &evidence)?,
+            own.map(|point| of_own(&point)).transpose()?.unwrap_or_default()
         )
     };
     // Files before words: whoever reads those may have seen enough. The words are told even where a file fails.

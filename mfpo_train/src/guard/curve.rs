@@ -37,6 +37,26 @@ pub(super) struct Point {
 }
 
 impl Point {
+    /// Measures `guard` on episodes of one tick every `period`, s.
+    pub(super) fn of(
+        guard: GuardManifest,
+        nominal: &[Episode],
+        faults: &[(Fault, Vec<Episode>)],
+        period: f64,
+    ) -> Self {
+        let evidence = evidence_of(nominal, period);
+        let false_alarms: u64 = nominal.iter().map(|e| alarms(e, &guard)).sum();
+        let faults = faults
+            .iter()
+            .map(|(_, episodes)| detections(episodes, &guard, period));
+        Self {
+            guard,
+            rate: false_alarms as f64 * 3600.0 / evidence.seconds,
+            rate_at_most: evidence.highest_rate(false_alarms),
+            faults: faults.collect(),
+        }
+    }
+
     /// Share of all faults that is detected in time.
     pub(super) fn detected(&self) -> f64 {
         self.faults.iter().map(|(share, _)| share).sum::<f64>() / self.faults.len().max(1) as f64
@@ -61,7 +81,6 @@ impl Curve {
             .iter()
             .map(|signal| severities(*signal, nominal))
             .collect();
-        let evidence = evidence_of(nominal, period);
         // From the median to the largest value, ever finer towards the end.
         let quantiles = (0..=60).map(|k| 1.0 - 0.5 * (1.0 - f64::from(k) / 60.0).powi(4));
         let points = quantiles.filter_map(|quantile| {
@@ -71,16 +90,7 @@ impl Curve {
                 let severity = *severities.get((quantile * last as f64) as usize)?;
                 guard = guard.with_limit(*signal, signal.severity(severity));
             }
-            let false_alarms: u64 = nominal.iter().map(|e| alarms(e, &guard)).sum();
-            let faults = faults
-                .iter()
-                .map(|(_, episodes)| detections(episodes, &guard, period));
-            Some(Point {
-                guard,
-                rate: false_alarms as f64 * 3600.0 / evidence.seconds,
-                rate_at_most: evidence.highest_rate(false_alarms),
-                faults: faults.collect(),
-            })
+            Some(Point::of(guard, nominal, faults, period))
         });
         Self {
             signals: signals.to_vec(),

@@ -62,16 +62,48 @@ fn table(
         write!(text, "{:<28}", curve.name())?;
         match curve.at(rate) {
             None => write!(text, " no threshold")?,
-            Some(point) => {
-                for (share, median) in &point.faults {
-                    let median = median.map_or_else(|| "-".to_owned(), |median| format!("{median:.2}"));
-                    write!(text, " {:>5.0} % ({median:>4})", share * 100.0)?;
-                }
-            }
+            Some(point) => detected(text, point)?,
         }
         writeln!(text)?;
     }
     Ok(())
+}
+
+/// Adds the share of each fault that is detected.
+fn detected(text: &mut String, point: &Point) -> std::fmt::Result {
+    for (share, median) in &point.faults {
+        let median = median.map_or_else(|| "-".to_owned(), |median| format!("{median:.2}"));
+        write!(text, " {:>5.0} % ({median:>4})", share * 100.0)?;
+    }
+    Ok(())
+}
+
+/// What the guard that a bundle carries already is worth, in words.
+pub(super) fn of_own(point: &Point) -> Result<String, std::fmt::Error> {
+    let mut text = format!(
+        "\nthe bundle's own guard - {}, {} ticks in a row -: {:.0} false alarms an hour measured, with 95 % confidence at most {:.0}\n{:<28}",
+        beyond(&point.guard),
+        point.guard.in_a_row,
+        point.rate,
+        point.rate_at_most,
+        "detected, as above"
+    );
+    detected(&mut text, point)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// The same as JSON.
+pub(super) fn own_summary(point: &Point, faults: &[(Fault, Vec<Episode>)]) -> Value {
+    json!({"guard": point.guard, "false_alarms_per_hour": point.rate, "at_most_per_hour": point.rate_at_most, "detected": point.detected(), "faults": by_fault(point, faults)})
+}
+
+fn by_fault(point: &Point, faults: &[(Fault, Vec<Episode>)]) -> Vec<Value> {
+    let each = faults.iter().zip(&point.faults);
+    each.map(
+        |((fault, _), (share, median))| json!({"fault": fault.name(), "detected": share, "median_s": median}),
+    )
+    .collect()
 }
 
 /// Everything, as one JSON object.
@@ -86,10 +118,7 @@ pub(super) fn summary(
             .signals
             .first()
             .and_then(|signal| Some(signal.severity(point.guard.limit(*signal)?)));
-        let by_fault = faults.iter().zip(&point.faults).map(|((fault, _), (share, median))| {
-            json!({"fault": fault.name(), "detected": share, "median_s": median})
-        });
-        json!({"threshold": severity, "false_alarms_per_hour": point.rate, "at_most_per_hour": point.rate_at_most, "detected": point.detected(), "faults": by_fault.collect::<Vec<_>>()})
+        json!({"threshold": severity, "false_alarms_per_hour": point.rate, "at_most_per_hour": point.rate_at_most, "detected": point.detected(), "faults": by_fault(point, faults)})
     };
     let signals = results.iter().map(|curve| {
         let points = curve.points.iter().map(|at| point(curve, at));
