@@ -112,7 +112,10 @@ fn a_calibrated_guard_is_written_into_a_bundle_which_is_to_be_signed_again() {
     let said = told(&["guard", text(&guarded), "--episodes", "2", "--seed", "0"]);
     let own = "the bundle's own guard - one step is more than";
     let line = said.lines().find(|line| line.starts_with(own)).unwrap_or(&said);
-    assert!(line.contains(", 3 ticks in a row -: 0 false alarms an hour measured"), "{said}");
+    assert!(
+        line.contains(", 3 ticks in a row -: 0 false alarms an hour measured"),
+        "{said}"
+    );
     assert!(!told(&["guard", text(&signed), "--episodes", "2"]).contains("own guard"));
 }
 
