@@ -124,6 +124,7 @@ class Robot:
         self.publishers = {}
         self.timers = {}
         self.sent = {}
+        self.apart = {}
         self.heard = []
 
     def fill(self, message, values):
@@ -201,13 +202,22 @@ class Robot:
         last = self.sent.get(name)
         if order["hz"] > 0:
             publisher, kind = self.publisher(order), interface(order["type"])
+            self.apart[name] = 0.0
+            before = None
 
             def send():
-                self.sent[name] = time.monotonic()
+                nonlocal before
+                self.sent[name] = now = time.monotonic()
+                self.apart[name] = max(self.apart[name], now - (now if before is None else before))
                 publisher.publish(self.fill(kind(), order["message"]))
+                before = now
 
             self.timers[name] = self.node.create_timer(1.0 / order["hz"], send)
         return last
+
+    def longest_gap(self, order):
+        """The longest time between two messages of those that are repeated under a name, s."""
+        return self.apart.get(order["name"])
 
     def withdraw(self, order):
         """Ends what was repeated under a name, and its publishers with it; tells when the last one was sent."""

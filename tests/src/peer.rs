@@ -167,6 +167,11 @@ impl Peer {
         last.as_f64()
     }
 
+    /// The longest time between two messages of those that are, or were last, repeated under this name, s.
+    pub fn longest_gap(&mut self, name: &str) -> Option<f64> {
+        self.ask(json!({"do": "longest_gap", "name": name})).as_f64()
+    }
+
     /// [`Peer::repeat_states`] by a publisher of its own, of any type and quality of service.
     pub fn repeat_as(&mut self, name: &str, (topic, kind, qos): (&str, &str, Qos), message: &Value) {
         self.ask(
