@@ -125,6 +125,10 @@ struct Measured {
     compute: Histogram<u64>,
     /// The node's own share of every tick, state taken -> command handed to rmw.
     node: Histogram<u64>,
+    /// What of it is not the computation: messages made, and handed to rmw.
+    publish: Histogram<u64>,
+    /// The same in a program that does nothing else: the rig's robot hands a state to rmw.
+    bare: Histogram<u64>,
     /// Number of each deadline, and when its command was with rmw, ns.
     ticks: Vec<(u64, i64)>,
     unmatched: usize,
@@ -148,9 +152,9 @@ impl Case<'_> {
         let robot = Robot::start(&[options.namespace], self.rate);
         // On a thread of its own, which keeps its priority for itself.
         let measured = std::thread::scope(|scope| scope.spawn(|| self.receive()).join());
-        robot.end()?;
+        let bare = robot.end()?;
         match measured {
-            Ok(measured) => measured,
+            Ok(measured) => Ok(Measured { bare, ..measured? }),
             Err(_) => bail!("the receiver panicked"),
         }
     }
@@ -224,6 +228,8 @@ impl Measured {
             round_trip: latencies(),
             compute: latencies(),
             node: latencies(),
+            publish: latencies(),
+            bare: latencies(),
             ticks: Vec::new(),
             unmatched: 0,
             missed_before: status.missed_ticks,
@@ -235,6 +241,8 @@ impl Measured {
     fn take(&mut self, action: &PolicyAction, arrivals: &mut Arrivals) {
         let arrival = arrivals.take(&action.command);
         self.node.saturating_record((action.latency * 1e9) as u64);
+        self.publish
+            .saturating_record(((action.latency - action.compute_time) * 1e9) as u64);
         if action.fallback {
             return;
         }
@@ -290,6 +298,9 @@ impl Measured {
         let node = Figures::of(&self.node);
         let worst = 1e6 * self.node_p99_worst_second;
         println!("{}", node.row(&name("state taken -> rmw")));
+        let (publish, bare) = (Figures::of(&self.publish), Figures::of(&self.bare));
+        println!("{}", publish.row(&name("of it handing over")));
+        println!("{}", bare.row(&name("the rig hands over")));
         println!("    the slowest second's p99 of state taken -> command with rmw: {worst:.1} us");
         let mut line = figures.json();
         let more = json!({
@@ -308,7 +319,13 @@ impl Measured {
             merge(&mut line, more);
             line
         };
-        vec![line, part("compute", &compute), part("node", &node)]
+        vec![
+            line,
+            part("compute", &compute),
+            part("node", &node),
+            part("publish", &publish),
+            part("bare_publish", &bare),
+        ]
     }
 
     fn missed(&self) -> u64 {

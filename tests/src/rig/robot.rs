@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 
 use anyhow::bail;
 use candle_core::Device;
+use hdrhistogram::Histogram;
+use mfpo_node::metrics::latencies;
 use mfpo_node::time::MonoTime;
 use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
 use mfpo_policy::critic::{Critic, ValueSupport};
@@ -45,7 +47,7 @@ pub enum Says {
 pub struct Robot {
     says: Arc<AtomicU8>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    thread: Option<JoinHandle<anyhow::Result<Histogram<u64>>>>,
 }
 
 impl Robot {
@@ -71,16 +73,16 @@ impl Robot {
         self.says.store(what as u8, Ordering::Relaxed);
     }
 
-    /// Ends it.
+    /// Ends it, and tells how long it took to hand each state to rmw, ns: what a publish costs on this machine at the least.
     ///
     /// # Errors
     /// What went wrong on its thread.
-    pub fn end(mut self) -> anyhow::Result<()> {
+    pub fn end(mut self) -> anyhow::Result<Histogram<u64>> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => bail!("the robot's thread panicked"),
-            None => Ok(()),
+            None => Ok(latencies()),
         }
     }
 }
@@ -95,7 +97,11 @@ impl Drop for Robot {
     }
 }
 
-fn publish(namespaces: &[String], rate: f64, (says, stop): (&AtomicU8, &AtomicBool)) -> anyhow::Result<()> {
+fn publish(
+    namespaces: &[String],
+    rate: f64,
+    (says, stop): (&AtomicU8, &AtomicBool),
+) -> anyhow::Result<Histogram<u64>> {
     let mut node = create_node("bench_robot")?;
     let topic = |namespace: &String| format!("{namespace}/joint_states");
     let publishers = namespaces
@@ -108,20 +114,23 @@ fn publish(namespaces: &[String], rate: f64, (says, stop): (&AtomicU8, &AtomicBo
     let period = (1e9 / rate) as u64;
     let mut next = MonoTime::now();
     let mut count = 0.0f64;
+    let mut took = latencies();
     while !stop.load(Ordering::Relaxed) {
         count += 1.0;
         let what = says.load(Ordering::Relaxed);
         if what != Says::Nothing as u8 {
             write_state(&mut message, count, what);
             for publisher in &publishers {
-                message.header.stamp = time::stamp(MonoTime::now().nanos() as i64);
+                let began = MonoTime::now();
+                message.header.stamp = time::stamp(began.nanos() as i64);
                 publisher.publish(&message)?;
+                took.saturating_record(MonoTime::now().since(began));
             }
         }
         next = next.plus(period);
         next.sleep_until();
     }
-    Ok(())
+    Ok(took)
 }
 
 fn write_state(message: &mut JointState, count: f64, what: u8) {
