@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use mfpo_ros::this_machine;
+use mfpo_ros::{environment, this_machine, transport};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
@@ -58,6 +58,9 @@ struct Cli {
     headless: bool,
 }
 
+/// Names the process that has a domain of its own.
+const ISOLATED: &str = "MFPO_DEMO_PROCESS";
+
 /// How the demo ended.
 enum End {
     /// The loop ran to its end.
@@ -68,8 +71,11 @@ enum End {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    own_ros_domain();
-    match run(&cli) {
+    let result = own_ros_domain().and_then(|()| {
+        transport::settle();
+        run(&cli)
+    });
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("mfpo_demo: {error:#}");
@@ -79,8 +85,13 @@ fn main() -> ExitCode {
 }
 
 /// This machine only, and a domain that nobody else uses here: the demo's topics have the names of a real robot's, which
-/// may be running in the domain that a shell has set.
-fn own_ros_domain() {
+/// may be running in the domain that a shell has set. The program begins anew for it.
+fn own_ros_domain() -> anyhow::Result<()> {
+    let process = std::process::id().to_string();
+    // What is below is done: this process has begun anew since.
+    if std::env::var(ISOLATED).is_ok_and(|by| by == process) {
+        return Ok(());
+    }
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let told = variable("ROS_DOMAIN_ID");
     let domain = domain::own(told.as_deref(), std::process::id()).to_string();
@@ -91,14 +102,13 @@ fn own_ros_domain() {
         );
     }
     let (range, value) = this_machine::variable(variable("ROS_DISTRO").as_deref());
-    // SAFETY: the first statements of `main`; no other thread exists that could read the environment.
-    unsafe {
-        for name in this_machine::ELSEWHERE {
-            std::env::remove_var(name);
-        }
-        std::env::set_var(range, value);
-        std::env::set_var("ROS_DOMAIN_ID", domain);
-    }
+    let mut wanted = vec![
+        (range, Some(value)),
+        ("ROS_DOMAIN_ID", Some(domain.as_str())),
+        (ISOLATED, Some(process.as_str())),
+    ];
+    wanted.extend(this_machine::ELSEWHERE.map(|name| (name, None)));
+    environment::restart_with(&wanted).context("the demo cannot begin anew in a ROS 2 domain of its own")
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {

@@ -14,6 +14,7 @@ struct Arguments {}
 
 fn main() -> ExitCode {
     let _: Arguments = Arguments::parse_from(mfpo_ros::args::without_ros_args(std::env::args()));
+    mfpo_ros::transport::settle();
     let log = mfpo_ros::log::init_with_queue();
     match mfpo_node::ros::run(log) {
         Ok(()) => ExitCode::SUCCESS,

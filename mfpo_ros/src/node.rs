@@ -5,6 +5,8 @@ use std::panic::{catch_unwind, set_hook, take_hook};
 
 use thiserror::Error;
 
+use crate::transport;
+
 /// A ROS 2 call that failed, with what it was for.
 #[derive(Debug, Error)]
 pub enum RosError {
@@ -47,7 +49,10 @@ impl RosError {
 /// When rcl refuses an argument or the name, or the middleware does not start.
 pub fn create_node(name: &str) -> Result<r2r::Node, RosError> {
     let context = create_context()?;
-    r2r::Node::create(context, name, "").map_err(RosError::while_doing(format!("creating node '{name}'")))
+    let node = r2r::Node::create(context, name, "")
+        .map_err(RosError::while_doing(format!("creating node '{name}'")))?;
+    transport::tell();
+    Ok(node)
 }
 
 /// r2r panics with rcl's message when an argument is malformed; here it becomes an error.

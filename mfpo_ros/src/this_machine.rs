@@ -2,11 +2,13 @@
 
 /// Variables that may name other machines, whatever the range of discovery is: for a process that keeps to this one they have
 /// to go.
-pub const ELSEWHERE: [&str; 5] = [
+pub const ELSEWHERE: [&str; 7] = [
     "ROS_STATIC_PEERS",
     "ROS_DISCOVERY_SERVER",
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_ENVIRONMENT_FILE",
+    "ROS2_EASY_MODE",
     "CYCLONEDDS_URI",
 ];
 

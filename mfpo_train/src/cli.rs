@@ -199,7 +199,8 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the command line of this process to its end; the exit code is 0 only on success. A program with tasks of its own
-/// calls [`mfpo_sim::registry::register`] first.
+/// calls [`mfpo_sim::registry::register`] first; what it does before this call is done twice with `train --topic`, which
+/// begins anew (`mfpo_ros::transport`).
 pub fn main() -> ExitCode {
     one_thread_unless_told_otherwise();
     // What follows --ros-args is read by ROS itself.
@@ -247,7 +248,8 @@ fn is_unread(error: &anyhow::Error) -> bool {
 fn one_thread_unless_told_otherwise() {
     for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
         if std::env::var_os(name).is_none() {
-            // SAFETY: the first statement of `main`; no other thread exists that could read the environment.
+            // SAFETY: the first statement of `main`. No thread of ours runs yet; LTTng, which ROS 2 brings, has started two
+            // before, and reads the environment before it starts them.
             unsafe { std::env::set_var(name, "1") };
         }
     }
@@ -264,6 +266,10 @@ fn init_log() {
 }
 
 fn run_train(args: TrainArgs) -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "ros")]
+    if args.topic {
+        mfpo_ros::transport::settle();
+    }
     if let Some(nice) = args.nice {
         rustix::process::setpriority_process(None, nice)
             .context("cannot lower the priority of this process")?;

@@ -7,13 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mfpo_ros::this_machine;
+use mfpo_ros::{this_machine, transport};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use tempfile::TempDir;
 
 use crate::turn::{Turn, alone, beside_others};
-use crate::{Peer, Process, network, program};
+use crate::{Peer, Process, program};
 
 /// Above, DDS's ports lie among those that the kernel gives to anybody.
 const DOMAINS: u32 = 100;
@@ -24,8 +24,6 @@ const PROFILES: &str = "fast_dds.xml";
 pub struct TestEnv {
     domain: u32,
     folder: TempDir,
-    /// Do programs speak as over a network, and not by shared memory?
-    is_networked: bool,
     started: Cell<usize>,
     /// Held while the test runs: no other test, of this or another run, has the domain.
     _domain_lock: File,
@@ -44,22 +42,11 @@ impl TestEnv {
         Self::with(alone())
     }
 
-    /// [`TestEnv::alone`], where programs speak as over a network that a [`crate::Cut`] can cut.
-    pub fn on_network() -> Self {
-        let env = Self {
-            is_networked: true,
-            ..Self::alone()
-        };
-        env.file(PROFILES, network::FAST_DDS.as_bytes());
-        env
-    }
-
     fn with(turn: Turn) -> Self {
         let (domain, lock) = free_domain();
         Self {
             domain,
             folder: tempfile::tempdir().expect("a folder"),
-            is_networked: false,
             started: Cell::new(0),
             _domain_lock: lock,
             _turn: turn,
@@ -91,17 +78,29 @@ impl TestEnv {
             command.env_remove(name);
         }
         let distro = std::env::var("ROS_DISTRO").ok();
-        let mut range = this_machine::variable(distro.as_deref());
-        if self.is_networked {
-            // Every other range has transports of its own.
-            range = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT");
-            command.env("FASTDDS_DEFAULT_PROFILES_FILE", self.path(PROFILES));
-        }
+        let range = this_machine::variable(distro.as_deref());
         command
             .env("ROS_DOMAIN_ID", self.domain.to_string())
             .env(range.0, range.1)
             .env("ROS_LOG_DIR", self.folder.path())
+            .env("ROS_HOME", self.folder.path())
             .current_dir(self.folder.path());
+        command
+    }
+
+    /// [`TestEnv::command`] for a program that is not of this workspace, and reaches others by UDP alone as those do: what
+    /// shared memory does to whoever uses it is no fault of ours.
+    pub fn command_by_udp(&self, path: &Path) -> Command {
+        let profile = self.path(PROFILES);
+        if !profile.exists() {
+            self.file(PROFILES, transport::THIS_MACHINE.as_bytes());
+        }
+        let distro = std::env::var("ROS_DISTRO").ok();
+        let mut command = self.command(path);
+        command.envs(transport::on_this_machine(
+            distro.as_deref(),
+            &profile.to_string_lossy(),
+        ));
         command
     }
 
@@ -109,6 +108,11 @@ impl TestEnv {
     pub fn start(&self, name: &str, arguments: &[&str]) -> Process {
         let mut command = self.command(&program(name));
         command.args(arguments);
+        self.launch(name, command)
+    }
+
+    /// Starts a command of this test's, called `name` where it is told of.
+    pub fn launch(&self, name: &str, command: Command) -> Process {
         Process::start(name, command, &self.log_path(name))
     }
 
@@ -130,7 +134,7 @@ impl TestEnv {
         command.args(arguments_of("/", parameters));
         // SAFETY: prctl and setrlimit are async-signal-safe.
         unsafe { command.pre_exec(give_up_privileges) };
-        Process::start("control", command, &self.log_path("control"))
+        self.launch("control", command)
     }
 
     /// Starts `control` in a namespace.

@@ -1,8 +1,8 @@
 //! A network that can be cut, between programs of one machine and without any privilege.
 //!
-//! The programs speak UDP over the loopback alone ([`FAST_DDS`]), never shared memory. A cut is a filter of the kernel on
-//! the sockets of both sides ([`Cut`]): one program receives nothing any more, and what it sends nobody takes in. They
-//! run on all the while and know nothing of it, as with a cable that is pulled out.
+//! The programs speak UDP alone ([`mfpo_ros::transport`]), never shared memory. A cut is a filter of the kernel on the
+//! sockets of both sides ([`Cut`]): one program receives nothing any more, and what it sends nobody takes in. They run on
+//! all the while and know nothing of it, as with a cable that is pulled out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,30 +12,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::libc::{self, c_int, c_long};
 
 use crate::Process;
-
-/// Settings of Fast DDS: UDP over the loopback, so that nothing leaves the machine.
-pub const FAST_DDS: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
-<dds xmlns="http://www.eprosima.com">
-  <profiles>
-    <transport_descriptors>
-      <transport_descriptor>
-        <transport_id>loopback</transport_id>
-        <type>UDPv4</type>
-        <interfaceWhiteList><address>127.0.0.1</address></interfaceWhiteList>
-      </transport_descriptor>
-    </transport_descriptors>
-    <participant profile_name="loopback" is_default_profile="true">
-      <rtps>
-        <userTransports><transport_id>loopback</transport_id></userTransports>
-        <useBuiltinTransports>false</useBuiltinTransports>
-        <builtin>
-          <initialPeersList><locator><udpv4><address>127.0.0.1</address></udpv4></locator></initialPeersList>
-        </builtin>
-      </rtps>
-    </participant>
-  </profiles>
-</dds>
-"#;
 
 /// One program that is cut off from others until this is dropped.
 pub struct Cut(Vec<OwnedFd>);

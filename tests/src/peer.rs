@@ -73,7 +73,7 @@ pub struct Peer {
 impl Peer {
     pub(crate) fn start(env: &TestEnv, namespace: &str) -> Self {
         let script = repository().join("tests/python/peer.py");
-        let mut command = env.command(Path::new("python3"));
+        let mut command = env.command_by_udp(Path::new("python3"));
         command.arg(script).arg(namespace);
         let (process, orders, output) = Process::start_connected("peer", command, &env.log_path("peer"));
         let (sender, answers) = channel();

@@ -91,11 +91,13 @@ fn names_package(words: &[String]) -> bool {
 }
 
 /// Variables that may name other machines, whatever the range of discovery is.
-const ELSEWHERE: [&str; 5] = [
+const ELSEWHERE: [&str; 7] = [
     "ROS_STATIC_PEERS",
     "ROS_DISCOVERY_SERVER",
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_ENVIRONMENT_FILE",
+    "ROS2_EASY_MODE",
     "CYCLONEDDS_URI",
 ];
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use mfpo_ros::{args, log, shutdown};
+use mfpo_ros::{args, log, shutdown, transport};
 use mfpo_sim::robot::{EpisodeResult, Robot, RobotOptions};
 use mfpo_sim::ros::RosLink;
 use tracing::{error, info};
@@ -42,8 +42,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    log::init();
     let arguments = Arguments::parse_from(args::without_ros_args(std::env::args()));
+    transport::settle();
+    log::init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {

@@ -1,6 +1,7 @@
 //! What happens when something breaks: every row injects one fault into a running system, asserts on what the robot
 //! received, and tells what it saw. The table of `docs/faults.md` is made of what the rows tell.
 
+mod bystanders;
 mod clocks;
 mod outcome;
 mod policies;
@@ -67,6 +68,7 @@ fn scenes() -> Vec<Scene> {
         clocks::scenes(),
         policies::scenes(),
         programs::scenes(),
+        bystanders::scenes(),
     ]
     .into_iter()
     .flatten()

@@ -59,7 +59,7 @@ pub(super) fn scenes() -> Vec<Scene> {
             )],
         ),
         scene(
-            networked_robot,
+            simulated_robot,
             vec![Row::new(
                 "the network between robot and node is gone for 25 s, longer than DDS waits",
                 network_is_gone,
@@ -165,15 +165,7 @@ fn kill(stand: &mut Stand) -> f64 {
 
 /// The simulated robot `swing_arm`, commanded by a policy with random weights.
 fn simulated_robot() -> Stand {
-    commanded(TestEnv::alone())
-}
-
-/// The same, with nothing but a network between its programs.
-fn networked_robot() -> Stand {
-    commanded(TestEnv::on_network())
-}
-
-fn commanded(env: TestEnv) -> Stand {
+    let env = TestEnv::alone();
     let spec = swing_arm();
     let policy = env.file("first.safetensors", &sealed(&spec, 1));
     let mut parameters = without_stages();

@@ -16,7 +16,7 @@ mod trainer;
 
 use std::process::ExitCode;
 
-use mfpo_ros::this_machine;
+use mfpo_ros::{environment, this_machine, transport};
 
 pub use misses::{Judged, Miss, Misses};
 pub use node::{Node, NodeOptions, without_stages};
@@ -35,18 +35,22 @@ const OWN_PRIORITY: i32 = 80;
 /// Priority of the robot's middleware.
 const MIDDLEWARE_PRIORITY: u64 = 75;
 
-/// Away from other robots and other tests on this machine, unless the user has chosen where. Call it first: no other
-/// thread may run yet.
+/// Away from other robots and other tests on this machine, unless the user has chosen where. Call it first: the program
+/// begins anew.
+///
+/// # Panics
+/// When that fails.
 pub fn isolate() {
     let own = (std::process::id() % 90 + 10).to_string();
     let distro = std::env::var("ROS_DISTRO").ok();
     let range = this_machine::variable(distro.as_deref());
-    for (name, value) in [range, ("ROS_DOMAIN_ID", own.as_str())] {
-        if std::env::var_os(name).is_none() {
-            // SAFETY: no other thread runs yet.
-            unsafe { std::env::set_var(name, value) };
-        }
-    }
+    let missing: Vec<_> = [range, ("ROS_DOMAIN_ID", own.as_str())]
+        .into_iter()
+        .filter(|(name, _)| std::env::var_os(name).is_none())
+        .map(|(name, value)| (name, Some(value)))
+        .collect();
+    environment::restart_with(&missing).expect("this benchmark begins anew");
+    transport::settle();
 }
 
 /// The end of a benchmark: a failure is told under its name.

@@ -23,4 +23,5 @@ mod standstill;
 mod stopping;
 mod swaps;
 mod three_ways;
+mod transports;
 mod undisturbed;
