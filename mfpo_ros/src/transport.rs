@@ -134,11 +134,14 @@ pub fn on_this_machine(distro: Option<&str>, path: &str) -> Vec<(&'static str, S
     variables
 }
 
-/// Where the Fast DDS of a distribution looks for its file: rmw of the newer ones warns of the older variable.
+/// Where the Fast DDS of a distribution, or of this program where that is not told, looks for its file: rmw of the newer ones
+/// warns of the older variable.
 fn profiles_of(distro: Option<&str>) -> &'static [&'static str] {
+    let maps = || fs::read_to_string("/proc/self/maps").unwrap_or_default();
     match distro {
         Some("humble" | "iron" | "jazzy") => &PROFILES[1..],
         Some(_) => &PROFILES[..1],
+        None if maps().contains("/libfastdds.so") => &PROFILES[..1],
         None => &PROFILES,
     }
 }

@@ -342,11 +342,13 @@ fn several_seeds(args: &TrainArgs, seeds: &[u64]) -> anyhow::Result<seeds::Plan>
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.map_or(cores, |jobs| jobs as usize).min(seeds.len());
     let mut overrides = overrides(args);
-    if !overrides.iter().any(|set| set.starts_with("learner.threads")) {
-        overrides.push(format!("learner.threads={}", (cores / jobs).max(1)));
-    }
     let task = task(args).to_owned();
-    let config = TrainConfig::load(&task, args.config.as_deref(), &overrides)?;
+    let mut config = TrainConfig::load(&task, args.config.as_deref(), &overrides)?;
+    // All cores: the runs share them.
+    if config.learner.threads == 0 {
+        config.learner.threads = (cores / jobs).max(1);
+        overrides.push(format!("learner.threads={}", config.learner.threads));
+    }
     // A run that goes on has its own configuration: the length of this command must be told to it, whoever names it - an
     // option, a file or nobody. Else seeds of a first, short try would pass for done.
     overrides.push(format!("run.steps={}", config.run.steps));

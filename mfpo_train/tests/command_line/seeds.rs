@@ -70,6 +70,35 @@ fn several_seeds_are_runs_of_their_own_that_go_on_when_asked_again() {
 }
 
 #[test]
+fn seeds_share_the_cores_unless_a_file_says_how_many_each_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("three.toml");
+    std::fs::write(&file, "[learner]\nthreads = 3\n").unwrap();
+    let shared = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+    let file = file.to_string_lossy().into_owned();
+    let cases: [(&str, &[&str], usize); 2] = [
+        ("told", &["--config", &file], 3),
+        ("shared", &["--set", "learner.threads=0"], shared),
+    ];
+    for (name, arguments, threads) in cases {
+        let out = folder.path().join(name);
+        let output = several_seeds(&out, "0..1", 105, arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let config = std::fs::read_to_string(out.join("s1/config.toml")).unwrap();
+        let config: toml::Table = config.parse().unwrap();
+        assert_eq!(
+            config["learner"]["threads"].as_integer(),
+            i64::try_from(threads).ok(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn seeds_without_a_folder_have_one_of_their_task_and_algorithm() {
     let folder = tempfile::tempdir().unwrap();
     let args = [
