@@ -134,14 +134,16 @@ pub fn on_this_machine(distro: Option<&str>, path: &str) -> Vec<(&'static str, S
     variables
 }
 
-/// Where the Fast DDS of a distribution, or of this program where that is not told, looks for its file: rmw of the newer ones
-/// warns of the older variable.
+/// Where the Fast DDS that this program has loaded looks for its file, or else that of the distribution: rmw warns of the
+/// older variable under the newer one.
 fn profiles_of(distro: Option<&str>) -> &'static [&'static str] {
-    let maps = || fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let (new, old) = (&PROFILES[..1], &PROFILES[1..]);
     match distro {
-        Some("humble" | "iron" | "jazzy") => &PROFILES[1..],
-        Some(_) => &PROFILES[..1],
-        None if maps().contains("/libfastdds.so") => &PROFILES[..1],
+        _ if maps.contains("/libfastdds.so") => new,
+        _ if maps.contains("/libfastrtps.so") => old,
+        Some("humble" | "iron" | "jazzy") => old,
+        Some(_) => new,
         None => &PROFILES,
     }
 }
