@@ -12,7 +12,7 @@
 //! says; there a profile does what rmw does for that range, without it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 
 use crate::environment::restart_with;
@@ -134,14 +134,19 @@ pub fn on_this_machine(distro: Option<&str>, path: &str) -> Vec<(&'static str, S
     variables
 }
 
-/// Where the Fast DDS that this program has loaded looks for its file, or else that of the distribution: rmw warns of the
-/// older variable under the newer one.
+/// Where the Fast DDS that this program has loaded, or that lies on the path of libraries, looks for its file, or else that of
+/// the distribution: rmw warns of the older variable under the newer one.
 fn profiles_of(distro: Option<&str>) -> &'static [&'static str] {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let folders = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let is_there = |library: &str| {
+        let on_the_path = |folder: PathBuf| folder.join(library).exists();
+        maps.contains(&format!("/{library}")) || std::env::split_paths(&folders).any(on_the_path)
+    };
     let (new, old) = (&PROFILES[..1], &PROFILES[1..]);
     match distro {
-        _ if maps.contains("/libfastdds.so") => new,
-        _ if maps.contains("/libfastrtps.so") => old,
+        _ if is_there("libfastdds.so") => new,
+        _ if is_there("libfastrtps.so") => old,
         Some("humble" | "iron" | "jazzy") => old,
         Some(_) => new,
         None => &PROFILES,

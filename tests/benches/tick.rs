@@ -41,9 +41,9 @@ struct Arguments {
     /// Real-time priorities of the control thread, 1 to 99; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "50,0")]
     priorities: Vec<u64>,
-    /// A trainer learns beside it, with nice 19, on every core.
+    /// No trainer learns beside it.
     #[arg(long)]
-    trainer: bool,
+    idle: bool,
     /// Another parameter of the node, as NAME:=VALUE; may be given again.
     #[arg(long = "parameter")]
     parameters: Vec<String>,
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let trainer = Trainer::beside(arguments.trainer, folder.path())?;
+    let trainer = Trainer::beside(!arguments.idle, folder.path())?;
     println!("{}", machine());
     println!(
         "12 joints, 128-128 policy, T = 1, {}; us",
@@ -107,7 +107,7 @@ fn summary(results: &[Value], arguments: &Arguments) -> Value {
     let headline = results.iter().find(is_headline).or(results.first());
     let mut line = headline.cloned().unwrap_or_else(|| json!({}));
     line["machine"] = json!(machine());
-    line["trainer"] = json!(arguments.trainer);
+    line["trainer"] = json!(!arguments.idle);
     line["results"] = json!(results);
     line
 }

@@ -186,6 +186,29 @@ fn one_place_of_each_package_names_ros_and_one_names_mujoco() {
     assert!(naming("mujoco_rs", "mfpo_train/src").is_empty());
 }
 
+/// What a tick goes through, from the joint states to the safe command.
+const OF_A_TICK: [&str; 6] = [
+    "mfpo_node/src/control_loop",
+    "mfpo_node/src/joint_states",
+    "mfpo_node/src/safety",
+    "mfpo_node/src/weights",
+    "mfpo_policy/src/kernel",
+    "mfpo_policy/src/fast",
+];
+
+#[test]
+fn nothing_that_a_tick_goes_through_waits_for_another_thread() {
+    for folder in OF_A_TICK {
+        for word in [
+            "Mutex", "RwLock", "Condvar", "Barrier", ".lock()", ".recv()", ".join()", "block_on",
+        ] {
+            let named = naming(word, folder);
+            let tests = |file: &String| file.ends_with("tests.rs");
+            assert!(named.iter().all(tests), "{word} is named in {named:?}");
+        }
+    }
+}
+
 /// Reads a launch file without running it: the names, defaults and descriptions of what it declares.
 const READ_LAUNCH_FILE: &str = r#"
 import ast, json, sys

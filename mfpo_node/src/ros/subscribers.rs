@@ -18,8 +18,9 @@ use r2r::QosProfile;
 
 use crate::time::MonoTime;
 
-/// How long a look takes at least, and at most: discovery takes its time.
-const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
+/// How long a look takes at least, and at most: discovery takes its time, and what is lost of it by UDP comes again after 3 s
+/// (Fast DDS).
+const LOOK: (Duration, Duration) = (Duration::from_millis(3_500), Duration::from_secs(6));
 /// How often the graph is read while it is looked at.
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// From a change to its look, ns: what starts has not subscribed to everything yet, and the robot's first motion has passed.

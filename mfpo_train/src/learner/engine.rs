@@ -48,14 +48,19 @@ mod tests {
     use crate::replay_buffer::Batch;
 
     const SIZES: (usize, usize) = (5, 2);
+    const BATCH: usize = 16;
 
     fn learner(engine: Engine) -> MfpoLearner {
         let config = LearnerConfig {
-            batch_size: 16,
+            batch_size: BATCH,
             hidden_sizes: vec![24; 2],
             threads: 2,
             ..LearnerConfig::paper(SIZES.0, SIZES.1)
         };
+        learner_of(config, engine)
+    }
+
+    fn learner_of(config: LearnerConfig, engine: Engine) -> MfpoLearner {
         let fresh = MfpoLearner::new(config.clone(), 3, &Device::Cpu).unwrap();
         let [first, second] = fresh.critic_parameters();
         let initial = InitialParameters {
@@ -69,17 +74,21 @@ mod tests {
     }
 
     fn batch() -> Batch {
+        batch_of(BATCH, SIZES)
+    }
+
+    fn batch_of(size: usize, (observation_size, action_size): (usize, usize)) -> Batch {
         let numbers =
             |count: usize, scale: f32| (0..count).map(|i| scale * (i as f32 * 0.37).sin()).collect();
         Batch {
-            size: 16,
-            observation_size: SIZES.0,
-            action_size: SIZES.1,
-            observations: numbers(16 * SIZES.0, 1.5),
-            actions: numbers(16 * SIZES.1, 0.9),
-            rewards: numbers(16, 2.0),
-            masks: vec![1.0; 16],
-            next_observations: numbers(16 * SIZES.0, 1.4),
+            size,
+            observation_size,
+            action_size,
+            observations: numbers(size * observation_size, 1.5),
+            actions: numbers(size * action_size, 0.9),
+            rewards: numbers(size, 2.0),
+            masks: vec![1.0; size],
+            next_observations: numbers(size * observation_size, 1.4),
         }
     }
 
@@ -112,6 +121,38 @@ mod tests {
         );
         for (a, b) in a.iter().zip(&b) {
             assert!((a - b).abs() < 1e-2, "{a} {b}");
+        }
+    }
+
+    /// The sizes of HalfCheetah and Humanoid with the networks, the batch and the candidates of the paper.
+    #[test]
+    fn both_engines_come_to_the_same_update_at_the_papers_sizes() {
+        for sizes in [(17, 6), (348, 17)] {
+            let config = LearnerConfig {
+                threads: 2,
+                ..LearnerConfig::paper(sizes.0, sizes.1)
+            };
+            assert_eq!(
+                (config.batch_size, config.hidden_sizes.as_slice()),
+                (256, [256; 3].as_slice())
+            );
+            let batch = batch_of(config.batch_size, sizes);
+            let of = |engine| {
+                let mut learner = learner_of(config.clone(), engine);
+                let info = numbers(learner.update(&batch).unwrap());
+                let observation: Vec<f32> = batch.observations[..sizes.0].to_vec();
+                (info, learner.sample_action(&observation).unwrap())
+            };
+            let (packed, candle) = (of(Engine::Packed), of(Engine::Candle));
+            for (a, b) in packed.0.into_iter().zip(candle.0) {
+                assert!(
+                    (a - b).abs() < 1e-4 * a.abs().max(1e-2),
+                    "{sizes:?}: {packed:?} {candle:?}"
+                );
+            }
+            for (a, b) in packed.1.iter().zip(&candle.1) {
+                assert!((a - b).abs() < 1e-3, "{sizes:?}: {packed:?} {candle:?}");
+            }
         }
     }
 

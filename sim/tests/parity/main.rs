@@ -83,7 +83,13 @@ fn compare(
 
 fn difference(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len(), "observations have other lengths");
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    let distance = |(a, b): (&f64, &f64)| Some((a - b).abs()).filter(|d| !d.is_nan());
+    // What is no number is as far as can be: `f64::max` would pass over it.
+    let distances = a
+        .iter()
+        .zip(b)
+        .map(|pair| distance(pair).unwrap_or(f64::INFINITY));
+    distances.fold(0.0, f64::max)
 }
 
 /// What a comparison met, over all tasks.

@@ -39,9 +39,9 @@ struct Arguments {
     /// Real-time priority of the control thread, 1 to 99; 0 is none.
     #[arg(long, default_value_t = 50)]
     realtime_priority: u64,
-    /// A trainer learns beside it, with nice 19, on every core.
+    /// No trainer learns beside it.
     #[arg(long)]
-    trainer: bool,
+    idle: bool,
     /// End with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let trainer = Trainer::beside(arguments.trainer, folder.path())?;
+    let trainer = Trainer::beside(!arguments.idle, folder.path())?;
     println!("{}", machine());
     println!(
         "12 joints, 128-128 policy, {} Hz fixed_rate, priority {}, {} s, a swap every second, a fault every other \
@@ -176,7 +176,7 @@ impl Soaked {
             "faults": self.faults.count(), "swaps": self.swaps, "rss_growth_percent": self.growth_percent(),
             "commands": self.ledger.commands, "unexplained_commands": self.ledger.unexplained,
             "rate_hz": arguments.rate, "realtime_priority": arguments.realtime_priority,
-            "trainer": arguments.trainer, "machine": machine(),
+            "trainer": !arguments.idle, "machine": machine(),
         })
     }
 }

@@ -15,14 +15,14 @@ const ACCEPT: &str = "MFPO_ACCEPT_FAULTS";
 const HEAD: &str = "# What happens when something breaks
 
 Every row is a fault that a test injects into a running system: the real `control` node over real DDS, a publisher and
-subscriber made of rclpy in the robot's place (under \"Programs and the network\" the simulated robot and the trainer
-themselves). The test asserts on what the robot received - every command finite, inside the limits, and told of by a record
+subscriber made of rclpy in the robot's place (under \"Programs and the network\", from its third row on, the simulated robot and
+the trainer themselves). The test asserts on what the robot received - every command finite, inside the limits, and told of by a record
 of `policy/action` - and writes this table from what it saw: `cargo xtask test --slow`. It fails where something other than a
 time differs from what is written here; a part of the rows runs in `cargo xtask test`. \"Without a gap\": no tick was left
 out, the command of each one arrived, and no two were more than 100 ms apart, after which the simulated robot brakes on its own.
 
-A policy of 50 Hz, joint states at 100 Hz, `stale_timeout` 0.2 s, `fade_in` 0.2 s, the stages of a swap at 0, commands in N m unless a
-row says otherwise, no real-time priority. A reaction is the time from the fault (the last good state sent, the bundle sent, the signal) to the
+A policy of 50 Hz, joint states at 100 Hz, `stale_timeout` 0.2 s, `fade_in` 0.2 s (0 beside a trainer), the stages of a swap at 0, commands in N m unless a
+row says otherwise, no real-time priority but in the row about parameters, where that is permitted. A reaction is the time from the fault (the last good state sent, the bundle sent, the signal) to the
 first command or status that answers it, as it arrived at the robot, or to the first state of a robot that brakes on its own; the
 times are those of one run on the 2-core machine where the table was accepted last. What a real robot does without commands is up
 to its own timeout; the simulated one brakes.

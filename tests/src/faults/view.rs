@@ -3,7 +3,7 @@
 //! "Without a gap" means three things: no tick is left out of the records, the command of every record has come, and no
 //! two commands are further apart than [`MOST_APART`], up to the moment of the look.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use serde_json::Value;
@@ -68,9 +68,16 @@ impl View {
 
     /// Commands that no record tells of.
     pub fn unexplained(&self) -> usize {
-        let told: HashSet<Vec<u64>> = self.records.iter().map(|r| bits(&r["command"])).collect();
-        let is_unknown = |c: &&Value| !told.contains(&bits(&c["data"]));
-        self.commands.iter().filter(is_unknown).count()
+        // Each record tells of one command: equal ones, as of a fallback at rest, need as many.
+        let mut told: HashMap<Vec<u64>, usize> = HashMap::new();
+        for record in &self.records {
+            *told.entry(bits(&record["command"])).or_default() += 1;
+        }
+        let is_told = |command: &&Value| {
+            let left = told.get_mut(&bits(&command["data"])).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        };
+        self.commands.len() - self.commands.iter().filter(is_told).count()
     }
 
     /// Records whose command has not come, although that of a later one has: what is younger may be on its way.
