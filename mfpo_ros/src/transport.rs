@@ -107,7 +107,8 @@ pub(crate) fn tell() {
             };
             warn!(
                 "Fast DDS' shared memory in use ({why}): another ROS 2 program that starts or hangs can hold this one up; set \
-                 {BUILT_IN}=UDPv4, or a profile of your own ({})",
+                 ROS_HOME to a folder that this program may write to, or {BUILT_IN}=UDPv4 (of no use with \
+                 {RANGE}=LOCALHOST), or a profile of your own ({})",
                 PROFILES[0]
             );
         }

@@ -249,7 +249,7 @@ fn one_thread_unless_told_otherwise() {
     for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
         if std::env::var_os(name).is_none() {
             // SAFETY: the first statement of `main`. No thread of ours runs yet; LTTng, which ROS 2 brings, has started two
-            // before, and reads the environment before it starts them.
+            // before, and was seen to read the environment on this thread alone.
             unsafe { std::env::set_var(name, "1") };
         }
     }
