@@ -262,8 +262,9 @@ fn swaps() -> Vec<Declared> {
         stage(
             "swap.probation",
             2.0,
-            "Time for which a new policy is watched; it is returned from when limits trip more often, it is slower, gives no \
-             action or its guard fires [s]; 0 leaves the stage out",
+            "Time for which a new policy is watched; it is returned from when it gives no action or its guard fires, and, where \
+             the policy before has acted for ten ticks, when limits trip more often or it is slower [s]; 0 leaves the stage \
+             out",
         ),
         Declared::new(
             "swap.interventions_rise",
@@ -297,15 +298,15 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.position_margin",
             Value::Double(0.0),
-            "Kept away from each position limit of the policy's robot [rad, m for a prismatic joint]",
+            "Kept away from each position limit of the policy's commanded joints [rad, m for a prismatic joint]",
         )
-        .check(not_negative, "less than half the range of every joint")
+        .check(not_negative, "less than half the range of every commanded joint")
         .range(Range::Double(0.0, 100.0))
         .at_run_time(),
         Declared::new(
             "limits.velocity_scale",
             Value::Double(1.0),
-            "Part of the robot's velocity limits that may be used [1]",
+            "Part of the commanded joints' velocity limits that may be used [1]",
         )
         .check(positive, "above 0")
         .range(Range::Double(0.0, 1.0))

@@ -10,7 +10,8 @@
 //! | type `fixed` | the velocity, to nothing |
 //!
 //! An attribute that is not there limits nothing. A limit that leaves a joint no room is a contradiction between the
-//! description and the bundle, and is not for this node to settle.
+//! description and the bundle, and is not for this node to settle; that a joint may have no effort contradicts nothing where
+//! nobody commands its effort, as of a joint that is only observed.
 
 use std::collections::BTreeMap;
 
@@ -119,7 +120,9 @@ impl RobotDescription {
         let mut tightened = spec.clone();
         for joint in &mut tightened.joints {
             if let Some(limits) = self.joints.get(&joint.name) {
-                limits.tighten(joint, spec.action.interface)?;
+                let is_commanded = spec.action.joints.iter().any(|action| action.joint == joint.name);
+                let needs_effort = is_commanded && spec.action.interface == CommandInterface::Effort;
+                limits.tighten(joint, needs_effort)?;
             }
         }
         Ok(tightened)
@@ -184,7 +187,7 @@ impl JointLimits {
         }
     }
 
-    fn tighten(&self, joint: &mut JointSpec, interface: CommandInterface) -> Result<(), NoRoom> {
+    fn tighten(&self, joint: &mut JointSpec, needs_effort: bool) -> Result<(), NoRoom> {
         let bundled = Self {
             low: joint.position_min.unwrap_or(f64::NEG_INFINITY),
             high: joint.position_max.unwrap_or(f64::INFINITY),
@@ -208,7 +211,7 @@ impl JointLimits {
         }
         if strictest.effort > 0.0 {
             joint.effort_max = strictest.effort;
-        } else if interface == CommandInterface::Effort {
+        } else if needs_effort {
             let (described, bundled) = (self.effort.to_string(), bundled.effort.to_string());
             return Err(no_room("effort", described, bundled));
         }

@@ -8,6 +8,10 @@
 //!
 //! The strictest rule wins, and it is the one that is counted. The first command is compared with what the robot does:
 //! its position (position), its velocity (velocity), or zero (effort). A position range wins over the acceleration.
+//!
+//! Whether the robot is inside its limits is asked of every joint of the spec, also of one that is only observed: that one
+//! is held to its own limits of position and velocity, not to the tighter ones by parameter, which say how much of a
+//! joint's room commands may use.
 
 use mfpo_policy::observation::RobotState;
 use mfpo_policy::spec::{CommandInterface, JointSpec, RobotSpec};
@@ -116,10 +120,21 @@ struct Actuator {
     acceleration: f64,
 }
 
-/// The limits of a robot, tightened.
+/// Where a joint may be, and how fast, commanded or not.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    joint: usize,
+    low: f64,
+    high: f64,
+    velocity: f64,
+}
+
+/// The limits of a robot, those of commanded joints tightened.
 #[derive(Debug, Clone)]
 pub struct Limits {
     actuators: Vec<Actuator>,
+    /// Of the joints that nobody commands.
+    observed: Vec<Room>,
 }
 
 impl Limits {
@@ -136,7 +151,19 @@ impl Limits {
             };
             actuators.push(Actuator::new(joint, limits, tightening)?);
         }
-        Ok(Self { actuators })
+        let is_observed = |joint: &usize| actuators.iter().all(|actuator| actuator.joint != *joint);
+        let joints = spec.joints.iter().enumerate();
+        let observed = joints
+            .filter(|(joint, _)| is_observed(joint))
+            .map(|(joint, limits)| Room::of(joint, limits))
+            .collect();
+        Ok(Self { actuators, observed })
+    }
+
+    /// The room of every joint, those that are commanded first.
+    fn rooms(&self) -> impl Iterator<Item = Room> {
+        let commanded = self.actuators.iter().map(Actuator::room);
+        commanded.chain(self.observed.iter().copied())
     }
 }
 
@@ -190,15 +217,12 @@ impl SafetyFilter {
         actuators.map(|(actuator, last)| self.reference(actuator, *last, state))
     }
 
-    /// Is the robot inside its limits?
+    /// Is the robot inside its limits, each of its joints?
     ///
     /// # Errors
-    /// The first joint that is not.
+    /// The first joint that is not; one that is commanded before one that is not.
     pub fn inside(&self, state: &RobotState) -> Result<(), Outside> {
-        self.limits
-            .actuators
-            .iter()
-            .try_for_each(|actuator| actuator.holds(state))
+        self.limits.rooms().try_for_each(|room| room.holds(state))
     }
 
     /// Brings `wanted` (`[A]`) inside every limit. A `wanted` that is not finite is the caller's to catch; here it
@@ -390,6 +414,27 @@ impl Actuator {
                 Rule::Velocity,
             )
             .within(-open(is_low), open(is_high), Rule::Position)
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            joint: self.joint,
+            low: self.low,
+            high: self.high,
+            velocity: self.velocity,
+        }
+    }
+}
+
+impl Room {
+    /// What a joint's own limits leave it.
+    fn of(joint: usize, limits: &JointSpec) -> Self {
+        Self {
+            joint,
+            low: limits.position_min.unwrap_or(f64::NEG_INFINITY),
+            high: limits.position_max.unwrap_or(f64::INFINITY),
+            velocity: limits.velocity_max,
+        }
     }
 
     fn holds(&self, state: &RobotState) -> Result<(), Outside> {

@@ -1,8 +1,8 @@
 //! The stages of a swap: in the shadow a policy is computed and compared while the one before acts; in the blend both
-//! act, its weight rising; on probation it acts alone and is returned from when limits trip more often or it takes
-//! longer than the one before did. Bookkeeping only: the control loop computes, and asks here what comes next. Ticks
-//! that the fallback commands count for no stage, but for the shadow where the policy before is itself the reason: the
-//! new one then answers alone.
+//! act, its weight rising; on probation it acts alone and is returned from when it gives no action, its guard fires, or,
+//! where the habits of the one before are known, limits trip more often or it takes longer. Bookkeeping only: the control
+//! loop computes, and asks here what comes next. Ticks that the fallback commands count for no stage, but for the shadow
+//! where the policy before is itself the reason: the new one then answers alone.
 
 use crate::safety::{Rule, SafeCommand, Unknown};
 
@@ -152,8 +152,13 @@ struct Habits {
 }
 
 impl Habits {
+    /// Has the policy acted for long enough to compare another with?
     fn are_known(&self) -> bool {
         self.interventions.count >= FEWEST
+    }
+
+    fn is_slow(&self, took: f64, factor: f64, period: f64) -> bool {
+        self.are_known() && took > factor * self.latency.mean && took > SLOW_SHARE * period
     }
 }
 
@@ -170,12 +175,31 @@ enum Under {
     Blend {
         tick: u64,
     },
-    Probation {
-        ticks: u64,
-        tripped: u64,
-        slow: u64,
-        latency: Average,
-    },
+    Probation(Trial),
+}
+
+/// What a policy has done on probation.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trial {
+    ticks: u64,
+    /// Of these, with an intervention.
+    tripped: u64,
+    /// Of these, slower than the policy before lets expect.
+    slow: u64,
+    latency: Average,
+}
+
+impl Trial {
+    /// What the next policy is compared with.
+    fn habits(&self) -> Habits {
+        Habits {
+            interventions: Average {
+                count: self.ticks,
+                mean: self.tripped as f64 / self.ticks as f64,
+            },
+            latency: self.latency,
+        }
+    }
 }
 
 /// The swap that is under way, if one is.
@@ -212,13 +236,13 @@ impl Stages {
             Under::Nothing => None,
             Under::Shadow { .. } => Some(Stage::Shadow),
             Under::Blend { .. } => Some(Stage::Blend),
-            Under::Probation { .. } => Some(Stage::Probation),
+            Under::Probation(_) => Some(Stage::Probation),
         }
     }
 
     /// Does a policy act that has not proven itself yet?
     pub fn is_on_trial(&self) -> bool {
-        matches!(self.under, Under::Blend { .. } | Under::Probation { .. })
+        matches!(self.under, Under::Blend { .. } | Under::Probation(_))
     }
 
     /// Weight of the new policy in the coming action, during a blend.
@@ -372,76 +396,66 @@ impl Stages {
         Some(Turn::Blended)
     }
 
+    /// Also where the policy before has no habits: what the new one does by itself, and whether it acts at all, needs none.
     fn begin_probation(&mut self) {
-        let is_judged = self.habits.are_known() && self.ticks(self.settings.probation) > 0;
         self.trips.fill(0);
-        self.under = if is_judged {
-            Under::Probation {
-                ticks: 0,
-                tripped: 0,
-                slow: 0,
-                latency: Average::default(),
-            }
+        self.under = if self.ticks(self.settings.probation) > 0 {
+            Under::Probation(Trial::default())
         } else {
             Under::Nothing
         };
     }
 
     fn judge_probation(&mut self, command: &SafeCommand, took: f64) -> Option<Turn> {
-        let of = self.ticks(self.settings.probation);
-        let (settings, before) = (self.settings, self.habits);
-        let is_slow = took > settings.latency_factor * before.latency.mean && took > SLOW_SHARE * self.period;
-        let Under::Probation {
-            ticks,
-            tripped,
-            slow,
-            latency,
-        } = &mut self.under
-        else {
+        let (settings, period) = (self.settings, self.period);
+        let is_slow = self.habits.is_slow(took, settings.latency_factor, period);
+        let Under::Probation(trial) = &mut self.under else {
             return None;
         };
-        *ticks += 1;
-        *tripped += u64::from(command.interventions() > 0);
-        *slow += u64::from(is_slow);
-        latency.add(took, 0.0);
+        trial.ticks += 1;
+        trial.tripped += u64::from(command.interventions() > 0);
+        trial.slow += u64::from(is_slow);
+        trial.latency.add(took, 0.0);
+        let trial = *trial;
         for (joint, rule) in command.rules().iter().enumerate() {
             let index = rule.map(|rule| joint * Rule::NAMES.len() + rule as usize);
             if let Some(trips) = index.and_then(|index| self.trips.get_mut(index)) {
                 *trips += 1;
             }
         }
-        // What is beyond the habit of the policy before adds up; where it can no longer be made good, the end need not be
-        // waited for.
-        let beyond = *tripped as f64 - before.interventions.mean * *ticks as f64;
-        if beyond > settings.interventions_rise * of as f64 {
-            let got = *tripped as f64 / *ticks as f64;
-            let (rule, joint) = self.worst();
-            return Some(Turn::Return(Why::Interventions {
-                rule,
-                joint,
-                got,
-                before: before.interventions.mean,
-            }));
+        let of = self.ticks(settings.probation);
+        if let Some(why) = self.does_worse(&trial, of) {
+            return Some(Turn::Return(why));
         }
-        if *slow as f64 > SLOW_TICKS * of as f64 {
-            return Some(Turn::Return(Why::Latency {
-                got: latency.mean,
-                before: before.latency.mean,
-            }));
-        }
-        if *ticks < of {
+        if trial.ticks < of {
             return None;
         }
-        // What it did on probation are the habits that the next one is compared with.
-        self.habits = Habits {
-            interventions: Average {
-                count: *ticks,
-                mean: *tripped as f64 / *ticks as f64,
-            },
-            latency: *latency,
-        };
+        self.habits = trial.habits();
         self.under = Under::Nothing;
         Some(Turn::Commit)
+    }
+
+    /// How a policy does worse on probation than the habits of the one before, where these are known. What is beyond
+    /// them adds up; where it can no longer be made good within `of` ticks, the end need not be waited for.
+    fn does_worse(&self, trial: &Trial, of: u64) -> Option<Why> {
+        if !self.habits.are_known() {
+            return None;
+        }
+        let before = &self.habits;
+        let beyond = trial.tripped as f64 - before.interventions.mean * trial.ticks as f64;
+        if beyond > self.settings.interventions_rise * of as f64 {
+            let (rule, joint) = self.worst();
+            return Some(Why::Interventions {
+                rule,
+                joint,
+                got: trial.tripped as f64 / trial.ticks as f64,
+                before: before.interventions.mean,
+            });
+        }
+        (trial.slow as f64 > SLOW_TICKS * of as f64).then_some(Why::Latency {
+            got: trial.latency.mean,
+            before: before.latency.mean,
+        })
     }
 
     /// Rule and joint that tripped most.

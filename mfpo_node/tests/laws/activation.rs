@@ -66,6 +66,75 @@ fn activation_needs_the_robot_inside_its_limits_and_names_the_joint() {
     control.activate(&states, at(2000.0)).unwrap();
 }
 
+/// The same robot, of which only `b` is commanded: `a` is observed.
+fn with_an_observed_joint(settings: Settings) -> (ControlLoop, JointStates) {
+    let mut spec = robot(CommandInterface::Effort);
+    spec.action.joints.retain(|action| action.joint == "b");
+    spec.observation.terms.pop();
+    let control = ControlLoop::new(&spec, policy(&spec, 1), settings).unwrap();
+    (control, JointStates::new(&spec, STALE_AFTER))
+}
+
+#[test]
+fn activation_needs_a_joint_inside_its_limits_that_is_only_observed_too() {
+    let (mut control, mut states) = with_an_observed_joint(settings());
+    for (k, position, velocity, expected) in [
+        (0.0, 1.2, 0.0, Some((Rule::Position, 1.2, -1.0, 1.0))),
+        (1.0, -1.0011, 0.0, Some((Rule::Position, -1.0011, -1.0, 1.0))),
+        (2.0, 0.0, -2.5, Some((Rule::Velocity, -2.5, -2.0, 2.0))),
+        // A sensor at its stop reads a little more than the limit.
+        (3.0, 1.0005, 2.0005, None),
+    ] {
+        let now = at(10_000.0 * k);
+        send(&mut states, now, &["a", "b"], &[position, 0.0], &[velocity, 0.0]).unwrap();
+        let told = control.activate(&states, now).err().map(|reason| {
+            let NotReady::Outside(outside) = reason else {
+                panic!("{reason:?}")
+            };
+            assert_eq!(outside.joint, 0);
+            (outside.rule, outside.got, outside.low, outside.high)
+        });
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn a_start_after_a_stop_needs_the_observed_joint_inside_its_limits_as_an_activation_does() {
+    let (mut control, mut states) = with_an_observed_joint(settings());
+    report(&mut states, 0.0, [0.0, 0.0]);
+    control.activate(&states, at(0.0)).unwrap();
+    drop(control.step(&states, at(0.0)));
+    control.halt();
+    report(&mut states, 1000.0, [1.2, 0.0]);
+    assert!(matches!(
+        control.resume(&states, at(1000.0)),
+        Err(NotReady::Outside(outside)) if outside.joint == 0
+    ));
+    report(&mut states, 2000.0, [0.9, 0.0]);
+    control.resume(&states, at(2000.0)).unwrap();
+}
+
+#[test]
+fn what_the_operator_allows_commands_less_of_does_not_narrow_a_joint_that_is_only_observed() {
+    let settings = Settings {
+        tightening: Tightening {
+            // More than half the range of `a`, which nobody commands.
+            position_margin: 1.5,
+            velocity_scale: 0.1,
+            ..Tightening::NONE
+        },
+        ..settings()
+    };
+    let (mut control, mut states) = with_an_observed_joint(settings);
+    send(&mut states, at(0.0), &["a", "b"], &[0.9, 0.0], &[1.9, 0.1]).unwrap();
+    control.activate(&states, at(0.0)).unwrap();
+    send(&mut states, at(1000.0), &["a", "b"], &[0.9, 0.0], &[0.0, 0.3]).unwrap();
+    assert!(matches!(
+        control.activate(&states, at(1000.0)),
+        Err(NotReady::Outside(outside)) if (outside.joint, outside.high) == (1, 0.2)
+    ));
+}
+
 #[test]
 fn activation_begins_where_the_robot_is_not_where_it_was_commanded_last() {
     let (mut control, mut states) = with(CommandInterface::Position, settings());

@@ -120,6 +120,21 @@ fn limits_that_leave_no_room_name_the_joint_and_both_sides() {
 }
 
 #[test]
+fn a_joint_that_is_only_observed_is_tightened_too_and_needs_no_effort() {
+    let mut spec = robot(CommandInterface::Effort);
+    spec.action.joints.retain(|action| action.joint != "a");
+    let described = description(
+        "<joint name='a' type='revolute'><limit lower='-0.5' upper='9' velocity='0.5' effort='0'/></joint>",
+    );
+    let tightened = described.tighten(&spec).unwrap();
+    assert_eq!(position(&tightened), (Some(-0.5), Some(1.0)));
+    assert_eq!(
+        (tightened.joints[0].velocity_max, tightened.joints[0].effort_max),
+        (0.5, 1.0)
+    );
+}
+
+#[test]
 fn a_joint_that_is_not_described_is_named() {
     let described = description("<joint name='b' type='continuous'/><link name='a'/>");
     let spec = robot(CommandInterface::Effort);

@@ -185,28 +185,32 @@ fn a_policy_on_probation_whose_guard_fires_is_returned_from_and_the_one_before_a
         },
         ..guarded_settings()
     };
-    let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, LOOSE), settings).unwrap();
-    let mut states = JointStates::new(&spec, STALE_AFTER);
-    for number in 0..20 {
-        assert_eq!(tick(&mut control, &mut states, number), None);
-        assert!(control.after(1e-4).is_none());
-    }
-    drop(control.begin_swap(guarded_policy(&spec, 2, TIGHT)));
-    let mut returned = None;
-    for number in 20..23 {
-        let spread = tick(&mut control, &mut states, number);
-        assert_eq!(spread.is_some(), number == 22);
-        if let Some(progress) = control.after(1e-4) {
-            returned = Some((progress.turn, progress.given_up.map(|policy| policy.version)));
+    // Whether the one before has acted for long enough to be compared with, or not at all.
+    for acted in [20, 3, 0] {
+        let mut control = ControlLoop::new(&spec, guarded_policy(&spec, 1, LOOSE), settings.clone()).unwrap();
+        let mut states = JointStates::new(&spec, STALE_AFTER);
+        for number in 0..acted {
+            assert_eq!(tick(&mut control, &mut states, number), None);
+            assert!(control.after(1e-4).is_none());
         }
+        drop(control.begin_swap(guarded_policy(&spec, 2, TIGHT)));
+        let mut returned = None;
+        for number in acted..acted + 3 {
+            let spread = tick(&mut control, &mut states, number);
+            assert_eq!(spread.is_some(), number == acted + 2);
+            if let Some(progress) = control.after(1e-4) {
+                returned = Some((progress.turn, progress.given_up.map(|policy| policy.version)));
+            }
+        }
+        let Some((Turn::Return(Why::Guard(unknown)), Some(2))) = returned else {
+            panic!("after {acted} ticks: {returned:?}")
+        };
+        assert_eq!((unknown.signal, unknown.limit), (Signal::Spread, TIGHT));
+        assert!(unknown.got > TIGHT);
+        let again = tick(&mut control, &mut states, acted + 3);
+        assert_eq!(again, None, "version 1 acts again");
+        assert_eq!(control.slot().current().identity().version, 1);
     }
-    let Some((Turn::Return(Why::Guard(unknown)), Some(2))) = returned else {
-        panic!("{returned:?}")
-    };
-    assert_eq!((unknown.signal, unknown.limit), (Signal::Spread, TIGHT));
-    assert!(unknown.got > TIGHT);
-    assert_eq!(tick(&mut control, &mut states, 23), None, "version 1 acts again");
-    assert_eq!(control.slot().current().identity().version, 1);
 }
 
 /// Version 1 is guarded, this one is in its shadow: the tick of its turn, how many were compared, and who acts after it.

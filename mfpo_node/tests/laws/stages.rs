@@ -283,8 +283,8 @@ fn always(spec: &RobotSpec, version: u64, sign: f32) -> Box<Policy> {
 }
 
 /// A robot whose joint `a` is at the end of its range, where an effort of 1 would push it further out, under a policy
-/// of one action; on probation at once.
-fn at_the_end_of_its_range(sign: f32) -> Rig {
+/// of one action that has acted for so many ticks; the next is on probation at once.
+fn at_the_end_of_its_range(sign: f32, ticks: u32) -> Rig {
     let spec = robot(CommandInterface::Effort);
     let stages = StageSettings {
         shadow: 0.0,
@@ -293,7 +293,7 @@ fn at_the_end_of_its_range(sign: f32) -> Rig {
     };
     let mut rig = Rig::with(spec.clone(), always(&spec, 1, sign), stages);
     rig.position = 1.01;
-    for _ in 0..20 {
+    for _ in 0..ticks {
         rig.tick();
     }
     rig
@@ -301,7 +301,7 @@ fn at_the_end_of_its_range(sign: f32) -> Rig {
 
 #[test]
 fn a_policy_that_trips_limits_more_often_is_returned_from_and_not_kept() {
-    let mut rig = at_the_end_of_its_range(-1.0);
+    let mut rig = at_the_end_of_its_range(-1.0, 20);
     let pushing = always(&rig.spec, 2, 1.0);
     let begun = rig.control.begin_swap(pushing);
     assert_eq!(begun.stage, Some(Stage::Probation));
@@ -335,7 +335,7 @@ fn a_policy_that_trips_limits_more_often_is_returned_from_and_not_kept() {
 
 #[test]
 fn a_policy_that_trips_no_more_than_the_one_before_is_committed() {
-    let mut rig = at_the_end_of_its_range(1.0);
+    let mut rig = at_the_end_of_its_range(1.0, 20);
     let pushing = always(&rig.spec, 2, 1.0);
     let _ = rig.control.begin_swap(pushing);
     assert_eq!(rig.until_a_turn(), (20, Turn::Commit));
@@ -364,6 +364,54 @@ fn a_policy_whose_ticks_take_longer_is_returned_from() {
         "{turn:?}"
     );
     assert_eq!(rig.acting(), 1);
+}
+
+/// A robot whose version 2 is on probation after a version 1 that has acted for so many ticks, fewer than make a habit.
+fn after_few(ticks: u32) -> Rig {
+    let mut rig = Rig::new(StageSettings {
+        shadow: 0.0,
+        blend: 0.0,
+        ..STAGES
+    });
+    (0..ticks).for_each(|_| drop(rig.tick()));
+    assert_eq!(rig.begin(2), Some(Stage::Probation), "after {ticks} ticks");
+    rig
+}
+
+#[test]
+fn a_policy_is_on_probation_after_one_that_has_hardly_acted_and_is_what_the_next_is_compared_with() {
+    for ticks in [0, 1, 9] {
+        let mut rig = after_few(ticks);
+        assert_eq!(rig.until_a_turn(), (20, Turn::Commit), "after {ticks} ticks");
+        assert_eq!(rig.begin(3), Some(Stage::Probation));
+        let turn = (0..5).find_map(|_| rig.tick_of(5.0).turn);
+        assert!(
+            matches!(turn, Some(Turn::Return(Why::Latency { .. }))),
+            "{turn:?}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_that_gives_no_action_is_returned_from_after_one_that_has_hardly_acted_too() {
+    for ticks in [1, 9] {
+        let mut rig = after_few(ticks);
+        rig.fails(1e308);
+        let progress = rig.control.after(5e-5).expect("a return");
+        assert_eq!(progress.turn, Turn::Return(Why::NoAction));
+        assert_eq!((rig.acting(), rig.control.stage()), (1, None), "after {ticks}");
+    }
+}
+
+#[test]
+fn nothing_is_compared_with_habits_that_nobody_knows() {
+    let mut rig = after_few(9);
+    let turn = (0..20).find_map(|_| rig.tick_of(5.0).turn);
+    assert_eq!(turn, Some(Turn::Commit), "a hundred times as slow");
+    let mut rig = at_the_end_of_its_range(-1.0, 9);
+    let pushing = always(&rig.spec, 2, 1.0);
+    assert_eq!(rig.control.begin_swap(pushing).stage, Some(Stage::Probation));
+    assert_eq!(rig.until_a_turn(), (20, Turn::Commit), "each trips a limit");
 }
 
 #[test]
