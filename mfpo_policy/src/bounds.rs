@@ -1,6 +1,7 @@
 //! What a bundle may ask for. A file can be small and yet name a network that fills the memory or an action that takes
 //! minutes; here everything has a largest size, far above what any policy needs, so that whoever opens a bundle knows what
-//! that costs: [`most_for_opening`], and then [`most_for_sampler`].
+//! that costs: [`most_for_opening`] for files of whatever bytes, in which nothing is packed or padded yet, and
+//! [`most_for_sampler`] in addition for a bundle that was taken, in layers as the processor wants them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,12 +20,17 @@ use crate::sampler::{ActionSampler, PolicyNetworks};
 pub(crate) const MOST_HEADER_BYTES: u64 = 1 << 20;
 /// Most tensors. Three networks of L layers have 12 L + 16, those of three layers 52.
 pub(crate) const MOST_TENSORS: usize = 512;
+/// Longest name of a tensor, bytes: 'actor/TimestepEmbedder_0/FourierFeatures_0/kernel' has 49.
+const MOST_TENSOR_NAME_BYTES: usize = 64;
 /// Longest JSON that says what a tensor is, bytes: type, two sizes and two ends take about 100.
 pub(crate) const MOST_ENTRY_BYTES: usize = 512;
 /// Longest text or number in a manifest, bytes: an error may repeat it, and a character may take six there.
 const MOST_WORD_BYTES: usize = 4096;
+/// Deepest that objects and lists of a manifest lie in each other: serde_json goes no further where it reads them, but where
+/// it skips them it does, and remembers each. A robot's have 5.
+const MOST_DEPTH: usize = 128;
 /// Longest JSON of a task's options, bytes.
-const MOST_OPTIONS_BYTES: usize = 4096;
+const MOST_OPTIONS_BYTES: usize = 2048;
 /// Most joints of a robot.
 const MOST_JOINTS: usize = 1 << 10;
 /// Longest run id or name of a robot or task, bytes: they are told in every status.
@@ -42,23 +48,33 @@ const MOST_MULTIPLICATIONS: usize = 1 << 31;
 /// Widest layer. Two layers of this width alone would not fit into the largest file.
 const MOST_WIDTH: usize = 1 << 14;
 
-/// Memory that opening takes for each tensor at most, whatever its size, bytes: up to four copies of its name, and as much
-/// again for its shape, the tensor itself and the entries of maps.
-const TENSOR_BYTES: usize = 8 * MOST_NAME_BYTES;
-/// The same for a task's options: of eight characters JSON may make a map of its own, whose node has room for eleven entries.
-const OPTIONS_BYTES: usize = 128 * MOST_OPTIONS_BYTES;
-/// The same for the longest list while it grows: the memory that it leaves, and twice that.
-const LIST_BYTES: usize = 3 * (MOST_OBSERVATION / 2) * size_of::<f32>();
+/// Memory that opening takes for each tensor at most, whatever its size, bytes: up to four copies of its name, and three times
+/// as much for its shape, the tensor itself and the entries of maps.
+const TENSOR_BYTES: usize = 16 * MOST_TENSOR_NAME_BYTES;
+/// A tensor takes more than this in the file, bytes: `"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},` alone is 51.
+const LEAST_TENSOR_BYTES: usize = 48;
+/// The same for each byte of a task's options: of eight JSON may make a map of its own, whose node has room for eleven entries.
+const OPTION_BYTES: usize = 128;
+/// The same for the longest list while it grows by a quarter, beyond twice its JSON: the memory that it leaves, five quarters
+/// of that, and two bytes of JSON for each number.
+const LIST_BYTES: usize = MOST_OBSERVATION * size_of::<f32>();
 /// The same for an error that repeats a word: six bytes for one, in a text that grows as a list does.
 const ERROR_BYTES: usize = 3 * 6 * MOST_WORD_BYTES;
+/// The same for the buffer that is hashed from, and for the room that lists begin with.
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// The most memory that opening a file of `size` bytes takes at the same time, bytes, beyond the file's own.
 ///
-/// It is the weights once, and the header three times beside its share of the file: the text of the manifest, and what it
-/// says or the buffer that it is unescaped in; the rest does not grow with the file. That is at most 5 MiB more than `size`.
+/// While the manifest is read that is its text once, what it says, which may be twice as long, and a list that grows. By the
+/// time the weights are copied, once, the text is gone: they and the manifest are `size` and the header once more. To either
+/// comes what the names and shapes of tensors, a task's options and an error take. That is `size` and at most 3.25 MiB, and for
+/// a file of 2.25 MiB or more `size` and at most 2 MiB.
 pub const fn most_for_opening(size: usize) -> usize {
     let header = smaller(size, MOST_HEADER_BYTES as usize);
-    size + 3 * header + MOST_TENSORS * TENSOR_BYTES + OPTIONS_BYTES + LIST_BYTES + ERROR_BYTES
+    let reading = 3 * header + smaller(3 * size, LIST_BYTES);
+    let tensors = TENSOR_BYTES * smaller(size / LEAST_TENSOR_BYTES, MOST_TENSORS);
+    let options = OPTION_BYTES * smaller(size, MOST_OPTIONS_BYTES);
+    larger(reading, size + header) + tensors + options + ERROR_BYTES + BUFFER_BYTES
 }
 
 /// Memory that layers are computed in: two buffers for the actor, and two that the critics share.
@@ -87,6 +103,10 @@ const fn smaller(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
+const fn larger(a: usize, b: usize) -> usize {
+    if a < b { b } else { a }
+}
+
 /// How many tensors there are.
 pub(crate) fn check_count(tensors: usize) -> Result<(), BundleError> {
     within("the number of tensors", (0, MOST_TENSORS), tensors)
@@ -94,7 +114,11 @@ pub(crate) fn check_count(tensors: usize) -> Result<(), BundleError> {
 
 /// A tensor's name, and the length of what the header says of it.
 pub(crate) fn check_entry(name: &str, json: &str) -> Result<(), BundleError> {
-    within("the length of a tensor's name", (0, MOST_NAME_BYTES), name.len())?;
+    within(
+        "the length of a tensor's name",
+        (0, MOST_TENSOR_NAME_BYTES),
+        name.len(),
+    )?;
     within(
         "the length of what the header says of a tensor",
         (0, MOST_ENTRY_BYTES),
@@ -102,9 +126,10 @@ pub(crate) fn check_entry(name: &str, json: &str) -> Result<(), BundleError> {
     )
 }
 
-/// The length of each text and number in a manifest's JSON.
+/// The length of each text and number in a manifest's JSON, and how deep its objects and lists lie in each other.
 pub(crate) fn check_words(json: &str) -> Result<(), BundleError> {
     let (mut longest, mut length) = (0, 0);
+    let (mut deepest, mut depth) = (0_usize, 0_usize);
     let (mut is_text, mut is_escaped) = (false, false);
     for byte in json.bytes() {
         let ends = match byte {
@@ -115,7 +140,18 @@ pub(crate) fn check_words(json: &str) -> Result<(), BundleError> {
         is_escaped = is_text && byte == b'\\' && !is_escaped;
         length = if ends { 0 } else { length + 1 };
         longest = longest.max(length);
+        depth = match byte {
+            b'{' | b'[' if !is_text => depth + 1,
+            b'}' | b']' if !is_text => depth.saturating_sub(1),
+            _ => depth,
+        };
+        deepest = deepest.max(depth);
     }
+    within(
+        "the depth of objects and lists in the manifest",
+        (0, MOST_DEPTH),
+        deepest,
+    )?;
     within(
         "the length of a text or number in the manifest",
         (0, MOST_WORD_BYTES),
@@ -277,6 +313,9 @@ where
     })
 }
 
+/// Entries that a list has room for at first.
+const FIRST_ENTRIES: usize = 16;
+
 struct List<T> {
     most: usize,
     items: PhantomData<T>,
@@ -292,8 +331,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = entries.next_element()? {
-            if items.len() == self.most {
+            let left = self.most - items.len();
+            if left == 0 {
                 return Err(A::Error::invalid_length(items.len() + 1, &self));
+            }
+            if items.len() == items.capacity() {
+                items.reserve_exact((items.len() / 4).max(FIRST_ENTRIES).min(left));
             }
             items.push(item);
         }
@@ -320,6 +363,7 @@ fn beyond(what: &'static str, expected: &str, got: &str) -> BundleError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::MOST_BYTES;
 
     #[test]
     fn a_word_is_as_long_as_it_is_whatever_is_escaped_in_it() {
@@ -352,8 +396,20 @@ mod tests {
 
     #[test]
     fn opening_takes_the_files_size_and_little_more() {
-        let size = 50 << 20;
-        assert!(most_for_opening(size) - size <= 5 << 20);
-        assert!(most_for_sampler(size) <= 5 * size + (51 << 20));
+        for size in (0..MOST_BYTES).step_by(100_000) {
+            let more = most_for_opening(size) - size;
+            let most = if size < 9 << 18 { 13 << 18 } else { 8 << 18 };
+            assert!(more <= most, "{more} for {size}");
+            assert!(most_for_sampler(size) <= 5 * size + (51 << 20));
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_as_deep_as_it_is_whatever_its_texts_hold() {
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check_words(&deep(MOST_DEPTH)).is_ok());
+        assert!(check_words(&deep(MOST_DEPTH + 1)).is_err());
+        assert!(check_words(&format!("[{0},{0}]", deep(MOST_DEPTH - 1))).is_ok());
+        assert!(check_words(&format!(r#"["{}\"{}"]"#, "[".repeat(200), "{".repeat(200))).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, TensorInfo, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::bounds;
@@ -151,31 +151,41 @@ fn raw_tensors<'a>(
     let data = header.data;
     let mut infos = Vec::with_capacity(header.tensors.len());
     for (name, json) in header.tensors {
+        let mut name = header::text(name).map_err(|error| unreadable(&error))?;
+        name.shrink_to_fit();
         let info = read_info(&name, json, unreadable)?;
         infos.push((name, info));
     }
-    infos.sort_by_key(|(_, info)| info.data_offsets);
-    let layout = Metadata::new(None, infos).map_err(|error| unreadable(&error.to_string()))?;
-    if layout.data_len() != data.len() {
-        return Err(unreadable(&SafeTensorError::MetadataIncompleteBuffer.to_string()));
-    }
-    let mut tensors = BTreeMap::new();
-    for name in layout.offset_keys() {
-        let info = layout.info(&name);
-        let bytes = info.and_then(|info| data.get(info.data_offsets.0..info.data_offsets.1));
-        let (Some(info), Some(bytes)) = (info, bytes) else {
+    infos.sort_unstable_by_key(|(_, info)| info.data_offsets);
+    let (mut tensors, mut end) = (BTreeMap::new(), 0);
+    for (name, info) in infos {
+        let (from, to) = info.data_offsets;
+        let Some(bytes) = data.get(from..to).filter(|_| from == end) else {
             return Err(unreadable(&SafeTensorError::InvalidOffset(name).to_string()));
         };
+        if size(&info.shape) != Some(bytes.len()) {
+            return Err(unreadable(&SafeTensorError::TensorInvalidInfo.to_string()));
+        }
+        end = to;
         let raw = RawTensor {
-            shape: info.shape.clone(),
+            shape: info.shape,
             bytes: bytes.into(),
         };
         tensors.insert(name, raw);
+    }
+    if end != data.len() {
+        return Err(unreadable(&SafeTensorError::MetadataIncompleteBuffer.to_string()));
     }
     if tensors.len() != header.count {
         return Err(unreadable("two tensors have the same name"));
     }
     Ok(tensors)
+}
+
+/// Bytes that so many 32-bit floats take, where a number can say it.
+fn size(shape: &[usize]) -> Option<usize> {
+    let mut sizes = shape.iter();
+    sizes.try_fold(size_of::<f32>(), |product, &size| product.checked_mul(size))
 }
 
 /// What the header says of one tensor.

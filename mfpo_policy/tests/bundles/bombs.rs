@@ -66,7 +66,7 @@ fn of_manifests() -> Vec<(&'static str, Came, Vec<u8>)> {
         (
             "options up to the largest options, each an object",
             Came::Acts,
-            in_manifest(|m| m["task"]["options"] = json!({"a": vec![json!({"b": 1}); 500]})),
+            in_manifest(|m| m["task"]["options"] = json!({"a": vec![json!({"b": 1}); 250]})),
         ),
         (
             "layers up to the largest header",
@@ -120,6 +120,13 @@ fn of_manifests() -> Vec<(&'static str, Came, Vec<u8>)> {
             in_manifest(|m| m["run"] = json!(format!("{}\n", "x".repeat(LONG)))),
         ),
         (
+            "lists in each other up to the largest header",
+            Came::Refused,
+            with(&task_with(5, 1), |parts| {
+                parts.header["__metadata__"]["mfpo"] = json!(format!("{{\"a\":{}", "[".repeat(LONG)));
+            }),
+        ),
+        (
             "sizes whose sum overflows",
             Came::Refused,
             in_manifest(|m| {
@@ -171,6 +178,18 @@ fn of_headers() -> Vec<(&'static str, Came, Vec<u8>)> {
             in_header(&|header| header.extend((0..490).map(|i| (name(i), entry(json!(vec![1; 220])))))),
         ),
         (
+            "as many tensors as there may be, each with the longest name",
+            Came::Refused,
+            with(&task_with(5, 1), |parts| {
+                for i in 0..480 {
+                    let at = parts.data.len();
+                    let entry = json!({"dtype": "F32", "shape": [1], "data_offsets": [at, at + 4]});
+                    parts.header.insert(format!("actor/{i:058}"), entry);
+                    parts.data.extend([0; 4]);
+                }
+            }),
+        ),
+        (
             "a long text in place of a tensor",
             Came::Refused,
             in_header(&|header| drop(header.insert("a".into(), json!("\u{7f}".repeat(LONG))))),
@@ -189,6 +208,15 @@ fn of_headers() -> Vec<(&'static str, Came, Vec<u8>)> {
             "a header that is announced and not there",
             Came::Refused,
             (1u64 << 60).to_le_bytes().to_vec(),
+        ),
+        (
+            "a header of lists in each other",
+            Came::Refused,
+            [
+                &(LONG as u64 + 5).to_le_bytes()[..],
+                format!("{{\"a\":{}", "[".repeat(LONG)).as_bytes(),
+            ]
+            .concat(),
         ),
         (
             "a header that is one text",
