@@ -1,5 +1,5 @@
 //! Opens whatever comes as a bundle and does with it what a node does: see `mfpo_policy/tests/bundles`, whose changes that
-//! know the format take turns with libFuzzer's own.
+//! know the format take turns with libFuzzer's own. `mfpo_policy/tests/fuzz_target.rs` compiles this file and runs it briefly.
 
 #![no_main]
 
@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         return fuzzer_mutate(data, size, max_size);
     }
     let mut rng = ChaCha8Rng::seed_from_u64(u64::from(seed));

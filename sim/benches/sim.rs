@@ -1,8 +1,12 @@
-//! `bench sim`: environment steps per second on one thread, every Gymnasium task.
+//! `bench sim`: environment steps per second on one thread, every Gymnasium task and the DeepMind Control Suite.
 //!
 //! Our environment (actions scaled, observation, reward, ends, resets) beside the bare physics at the same frame skip and,
-//! with `--peers`, beside Gymnasium itself. They take turns; what is printed is the best turn of each.
+//! with `--peers`, Gymnasium's tasks beside Gymnasium itself. They take turns; what is printed is the best turn of each.
+//!
+//! The suite observes where bodies are after a step, and ends each with `mj_step1`. Behind Euler's method that is the first half
+//! of the next `mj_step`; behind Runge-Kutta's it is work of its own, which the bare physics has not.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -26,8 +30,11 @@ struct Arguments {
     #[arg(long, default_value_t = 0.3)]
     seconds: f64,
     /// Only this task.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     task: Option<String>,
+    /// Every task of the Control Suite, in place of one a domain.
+    #[arg(long)]
+    all: bool,
     /// Python that runs Gymnasium, as `cargo xtask bench sim --peers` installs it.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<PathBuf>,
@@ -62,22 +69,53 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let mut peer = arguments.peers.as_deref().map(Gymnasium::start).transpose()?;
     let mut results = serde_json::Map::new();
-    for task in registry::names().into_iter().filter(|name| name.ends_with("-v5")) {
-        if arguments.task.as_deref().is_none_or(|only| only == task) {
-            results.insert(task.to_owned(), measure(task, arguments, peer.as_mut())?);
-        }
+    for task in tasks(arguments) {
+        results.insert(task.to_owned(), measure(task, arguments, peer.as_mut())?);
     }
     ensure!(
         !results.is_empty(),
-        "no such Gymnasium task; `mfpo_train tasks` lists them"
+        "no such task of Gymnasium or the Control Suite; `mfpo_train tasks` lists them"
     );
+    tell_lowest(&results);
     if arguments.json {
         println!("{}", json!({ "bench": "sim", "threads": 1, "tasks": results }));
     }
     Ok(())
 }
 
-fn measure(task: &str, arguments: &Arguments, mut peer: Option<&mut Gymnasium>) -> anyhow::Result<Value> {
+/// What is measured.
+fn tasks(arguments: &Arguments) -> Vec<&'static str> {
+    let mut benchmarks = registry::names();
+    benchmarks.retain(|name| registry::robot(name).is_err());
+    if let Some(only) = &arguments.task {
+        benchmarks.retain(|name| name == only);
+    } else if !arguments.all {
+        let mut domains = BTreeSet::new();
+        benchmarks.retain(|&name| is_of_gymnasium(name) || domains.insert(domain(name)));
+    }
+    benchmarks
+}
+
+fn is_of_gymnasium(task: &str) -> bool {
+    task.ends_with("-v5")
+}
+
+/// The first part of a name of the Control Suite.
+fn domain(task: &'static str) -> &'static str {
+    task.split_once('-').map_or(task, |(domain, _)| domain)
+}
+
+fn tell_lowest(results: &serde_json::Map<String, Value>) {
+    let shares = results
+        .iter()
+        .filter_map(|(task, result)| Some((task, result["over_bare"].as_f64()?)));
+    if let Some((task, share)) = shares.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        println!("lowest share of the bare physics: {share:.2} ({task})");
+    }
+}
+
+fn measure(task: &str, arguments: &Arguments, peer: Option<&mut Gymnasium>) -> anyhow::Result<Value> {
+    let mut peer = peer.filter(|_| is_of_gymnasium(task));
     let probe = environment_steps(task, 200)?;
     let steps = ((arguments.seconds * probe) as usize).clamp(200, 1_000_000);
     let (mut ours, mut bare, mut theirs) = (0.0f64, 0.0f64, None);

@@ -83,6 +83,11 @@ impl InstructionSet {
         Self::of_processor().lowered(&asked()).map(|_| ())
     }
 
+    /// The names of the sets that this processor has, as `MFPO_KERNEL` takes them.
+    pub fn available() -> Vec<&'static str> {
+        Self::of_processor().and_lower()
+    }
+
     /// The set of this name, where a processor with `self` has it; `self` where there is no name.
     fn lowered(self, asked: &str) -> Result<Self, NoSuchKernel> {
         let is_wide = matches!(self, Self::Avx512Bf16 | Self::Avx512);

@@ -23,6 +23,10 @@ fn every_variant_is_chosen_by_the_name_that_records_it() {
     for set in variants() {
         let chosen = InstructionSet::of_processor().lowered(set.name()).unwrap();
         assert_eq!(chosen.name(), set.name());
+        assert!(InstructionSet::available().contains(&set.name()));
+    }
+    for name in InstructionSet::available() {
+        assert!(variants().iter().any(|set| set.name() == name), "{name}");
     }
 }
 

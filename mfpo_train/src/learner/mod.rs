@@ -14,6 +14,8 @@ mod engine;
 mod going_on;
 pub(crate) mod network;
 pub(crate) mod optimizer;
+#[cfg(test)]
+mod precision_tests;
 mod support;
 mod temperature;
 mod trace;

@@ -62,23 +62,27 @@ fn driven(task: &str, actions: usize, state: &FullState) -> Vec<Vec<f64>> {
     let mut observations = Vec::new();
     for (index, line) in told.lines().enumerate() {
         let line: Value = serde_json::from_str(line).unwrap();
-        let (reward, truncated) = match index {
-            0 => (0.0, false),
+        let (reward, terminated, truncated) = match index {
+            0 => (0.0, false, false),
             _ => {
                 let outcome = rollout.apply(&action).unwrap();
                 let last = state.steps.is_some_and(|steps| steps as usize + index >= 1000);
                 assert_eq!(outcome.truncated, last, "{task}, line {index}");
-                (outcome.reward, outcome.truncated)
+                (outcome.reward, outcome.terminated, outcome.truncated)
             }
         };
         let observation: Vec<f64> = serde_json::from_value(line["observation"].clone()).unwrap();
         assert_eq!(observation, rollout.observation(), "{task}, line {index}");
         assert_eq!(line["reward"].as_f64(), Some(reward), "{task}, line {index}");
         assert_eq!(
-            line["truncated"].as_bool(),
-            Some(truncated),
+            (line["terminated"].as_bool(), line["truncated"].as_bool()),
+            (Some(terminated), Some(truncated)),
             "{task}, line {index}"
         );
+        for (name, expected) in [("qpos", rollout.qpos()), ("qvel", rollout.qvel())] {
+            let told: Vec<f64> = serde_json::from_value(line[name].clone()).unwrap();
+            assert_eq!(told, expected, "{task}, line {index}: {name}");
+        }
         observations.push(observation);
     }
     assert_eq!(observations.len(), 6);
@@ -116,6 +120,30 @@ fn a_rollout_takes_every_part_of_the_file_over_as_the_library_does() {
     let observed = driven("quadruped-walk", 12, &state);
     assert!(observed[0].windows(12).any(|window| window == act));
     assert!(!observed[5].windows(12).any(|window| window == act));
+}
+
+#[test]
+fn what_a_state_leaves_out_is_the_random_start_of_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.json").display().to_string();
+    for (task, qpos) in [
+        ("InvertedPendulum-v5", vec![0.125, 0.0625]),
+        ("swing_arm", vec![0.25]),
+    ] {
+        std::fs::write(&file, serde_json::json!({ "qpos": qpos }).to_string()).unwrap();
+        let start = |seed: &str, state: &[&str]| -> Value {
+            let words = ["rollout", task, "--actions", "/dev/null", "--seed", seed];
+            serde_json::from_str(&told(&[&words[..], state].concat())).unwrap()
+        };
+        let state = ["--state", file.as_str()];
+        for seed in ["4", "5"] {
+            let (random, given) = (start(seed, &[]), start(seed, &state));
+            assert_eq!(given["qpos"], serde_json::json!(qpos), "{task}");
+            assert_ne!(random["qpos"], given["qpos"], "{task}");
+            assert_eq!(given["qvel"], random["qvel"], "{task}");
+        }
+        assert_ne!(start("4", &[])["qpos"], start("5", &[])["qpos"], "{task}");
+    }
 }
 
 #[test]

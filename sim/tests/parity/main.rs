@@ -11,7 +11,7 @@ mod reference;
 mod starts;
 mod touching;
 
-use mfpo_sim::{EnvOptions, FullState, TaskOptions, registry};
+use mfpo_sim::{EnvOptions, FullState, Rollout, TaskOptions, registry};
 use reference::{Reference, Request, Trajectory};
 
 /// Largest difference of an observation or a reward.
@@ -78,7 +78,36 @@ fn compare(
         );
         worst = worst.max(observation).max(reward);
     }
-    worst
+    worst.max(compare_ends(task, ours.as_ref(), theirs))
+}
+
+/// The states after the last step, which hold what no observation has, as how far a body has come.
+fn compare_ends(task: &str, ours: &dyn Rollout, theirs: &Trajectory) -> f64 {
+    let part = |here: &[f64], there: &Option<Vec<f64>>| {
+        difference(here, there.as_deref().expect("a part of the original's state"))
+    };
+    let (qpos, qvel) = (
+        part(ours.qpos(), &theirs.end.qpos),
+        part(ours.qvel(), &theirs.end.qvel),
+    );
+    let state = qpos.max(qvel);
+    assert!(state <= TOLERANCE, "{task}: the last state differs by {state:e}");
+    state
+}
+
+/// In how many of the steps every command is at an end of its range or beyond it.
+fn saturated((task, options): (&str, &TaskOptions), theirs: &Trajectory) -> usize {
+    let options = EnvOptions {
+        task: options.clone(),
+        ..EnvOptions::default()
+    };
+    let benchmark = registry::benchmark(task, &options).unwrap();
+    let ranges = benchmark.physics.actuator_ctrlrange();
+    let is_saturated = |action: &&Vec<f64>| {
+        let mut commands = action.iter().zip(ranges);
+        commands.all(|(a, [low, high])| a <= low || a >= high)
+    };
+    theirs.actions.iter().filter(is_saturated).count()
 }
 
 fn difference(a: &[f64], b: &[f64]) -> f64 {
@@ -107,6 +136,7 @@ fn compare_all(script: &str, tasks: &[(&str, TaskOptions)]) -> Met {
     let mut met = Met::default();
     for (task, options) in tasks {
         let (mut contacts, mut ends, mut cuts, mut worst) = (0, 0, 0, 0.0f64);
+        let mut at_the_ends = 0;
         for seed in SEEDS {
             let middle = (seed == SEEDS[SEEDS.len() - 1]).then_some(MIDDLE);
             let theirs = reference.drive(&Request {
@@ -122,13 +152,18 @@ fn compare_all(script: &str, tasks: &[(&str, TaskOptions)]) -> Met {
                 let state = theirs.middle.as_ref().expect("it was asked for");
                 worst = worst.max(compare((*task, options), &theirs, state, middle));
             }
+            at_the_ends += saturated((*task, options), &theirs);
             contacts += theirs.contacts.iter().filter(|count| **count > 0).count();
             ends += theirs.terminated.iter().filter(|end| **end).count();
             cuts += theirs.truncated.iter().filter(|cut| **cut).count();
         }
         println!(
-            "{task:<26} {DRIVEN} steps compared, {contacts} with contact, {ends} past an end, {cuts} past the time limit, and \
-             {STEPS} from the middle of an episode, worst difference {worst:.1e}"
+            "{task:<26} {DRIVEN} steps compared, {contacts} with contact, {at_the_ends} with saturated actions, {ends} past an end, \
+             {cuts} past the time limit, and {STEPS} from the middle of an episode, worst difference {worst:.1e}"
+        );
+        assert!(
+            at_the_ends >= DRIVEN / 5,
+            "{task}: {at_the_ends} of {DRIVEN} steps with saturated actions, expected a fifth or more"
         );
         touching::check(task, contacts);
         met.contacts += contacts;

@@ -64,6 +64,8 @@ pub struct Trajectory {
     pub truncated: Vec<bool>,
     /// How many contacts there are after each step.
     pub contacts: Vec<usize>,
+    /// The state after the last step.
+    pub end: FullState,
 }
 
 /// A Python program that answers every line.

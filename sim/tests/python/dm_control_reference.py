@@ -80,6 +80,7 @@ def run(request):
     return {
         "start": start,
         "middle": middle,
+        "end": state_of(physics.data, request["steps"], kept),
         "actions": actions.tolist(),
         "observations": observations,
         "rewards": rewards,

@@ -1,9 +1,9 @@
 """Drives a task of Gymnasium: reads one JSON request a line, answers with one JSON line.
 
 request: {"task": name, "seed": n, "steps": n, "middle": n or null, "options": {name: value}}
-answer:  {"start", "middle", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated", "contacts"
-         (how many after each step)}; "start" and "middle", the state before step number "middle", are as
-         `mfpo_train rollout --state` reads them
+answer:  {"start", "middle", "end", "actions", "observations" (the reset's first), "rewards", "terminated", "truncated",
+         "contacts" (how many after each step)}; "start", "middle", the state before step number "middle", and "end", that after
+         the last step, are as `mfpo_train rollout --state` reads them
 request: {"task": name, "starts": n}
 answer:  {"starts": [[qpos, qvel]...]}
 request: {"task": name, "kept": {name: value}}
@@ -99,6 +99,7 @@ def run(request):
     return {
         "start": start,
         "middle": middle,
+        "end": state_of(env.data, request["steps"], {}),
         "actions": actions.tolist(),
         "observations": [o.tolist() for o in observations],
         "rewards": rewards,
