@@ -126,6 +126,7 @@ class Robot:
         self.sent = {}
         self.apart = {}
         self.heard = []
+        self.asked = None
 
     def fill(self, message, values):
         """Writes JSON into a message."""
@@ -234,11 +235,16 @@ class Robot:
         if not client.wait_for_service(PATIENCE):
             raise TimeoutError(f"no service {order['service']}")
         done = threading.Event()
+        self.asked = time.monotonic()
         future = client.call_async(self.fill(kind.Request(), order["request"]))
         future.add_done_callback(lambda _: done.set())
         if not done.wait(PATIENCE):
             raise TimeoutError(f"service {order['service']} does not answer")
         return plain(future.result())
+
+    def called(self, _order):
+        """When the last service was called, once it had been found."""
+        return self.asked
 
     def begin(self, order):
         """Calls a service whose answer is asked for later."""

@@ -13,6 +13,7 @@ pub mod peer;
 mod process;
 mod programs;
 pub mod rig;
+mod run_delay;
 mod turn;
 mod witness;
 

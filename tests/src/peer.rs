@@ -195,6 +195,11 @@ impl Peer {
         self.ask(json!({"do": "call", "service": service, "type": kind, "request": request}))
     }
 
+    /// When the last service was called, once it had been found ([`now`]).
+    pub fn called(&mut self) -> f64 {
+        self.ask(json!({"do": "called"})).as_f64().expect("a time")
+    }
+
     /// Begins to call a service whose answer is long in coming: [`Peer::answered`].
     pub fn begin(&mut self, service: &str, kind: &str, request: Value) {
         self.ask(json!({"do": "begin", "service": service, "type": kind, "request": request}));

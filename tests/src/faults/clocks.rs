@@ -150,6 +150,7 @@ fn clock_stands_still(stand: &mut Stand) -> Outcome {
     let ended = now();
     set_clock(stand, 0.0);
     let acts = stand.acts(ended);
+    stand.fades_in(ended);
     let sees = stand.view().fallback(&stand.spec);
     stand.waits_until_active();
     Outcome {

@@ -3,7 +3,10 @@
 
 mod bystanders;
 mod clocks;
+mod fade;
+mod machine;
 mod outcome;
+mod permissions;
 mod policies;
 mod programs;
 mod silences;
@@ -13,19 +16,13 @@ pub mod table;
 mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
+use machine::Machine;
 pub use outcome::{Outcome, Told};
 use stand::Stand;
 
-use crate::Witness;
-
 /// A row whose machine did not keep time says nothing of the node, and is tried again.
-const ATTEMPTS: u32 = 4;
-/// So much work a core, over the last minute, leaves no program the time that it needs.
-const MOST_LOAD: f64 = 1.5;
-/// The control period of the robots here, and how late the machine may be at most.
-const PERIOD: Duration = Duration::from_millis(20);
+const ATTEMPTS: usize = 4;
 
 /// One fault.
 pub struct Row {
@@ -53,7 +50,8 @@ impl Row {
     }
 }
 
-/// Faults of one kind that one system can go through one after the other.
+/// Faults of one kind that one system can go through one after the other. A row asks nothing of the one before but that it left
+/// a system in which the policy commands: behind a row that failed the next one has a system of its own.
 pub struct Scene {
     title: &'static str,
     start: fn() -> Stand,
@@ -66,6 +64,7 @@ fn scenes() -> Vec<Scene> {
         states::scenes(),
         silences::scenes(),
         clocks::scenes(),
+        permissions::scenes(),
         policies::scenes(),
         programs::scenes(),
         bystanders::scenes(),
@@ -98,50 +97,50 @@ pub fn run(wanted: impl Fn(&Row) -> bool) -> Vec<Told> {
 }
 
 impl Scene {
-    /// Injects a fault; `None` where it did not end as it must.
+    /// Injects a fault, into a system of its own where there is none; `None` where it did not end as it must.
     fn tell(&self, row: &Row, stand: &mut Option<Stand>) -> Option<Told> {
-        for attempt in 1..=ATTEMPTS {
-            let mut here = stand.take().unwrap_or_else(self.start);
-            let witness = Witness::start(PERIOD);
+        let mut forgiven = Vec::new();
+        while forgiven.len() < ATTEMPTS {
+            let (mut here, mut machine) = (stand.take(), None);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let here = here.get_or_insert_with(self.start);
                 here.begin();
-                (row.inject)(&mut here)
+                machine = Some(Machine::watch(&here.control));
+                (row.inject)(here)
             }));
-            let worst = witness.worst();
-            let Ok(outcome) = outcome else {
-                // The robot may be what has ended.
-                let pause = catch_unwind(AssertUnwindSafe(|| here.peer.longest_gap("robot")));
-                let pause = pause.ok().flatten().unwrap_or_default();
-                eprintln!(
-                    "fault '{}', attempt {attempt}: failed while the machine was up to {worst:?} late, load {:.1}, and the \
-                     robot's states up to {pause:.3} s apart\n{}",
-                    row.fault,
-                    load(),
-                    here.last_words()
-                );
-                if worst <= PERIOD && load() <= MOST_LOAD {
-                    return None;
-                }
-                continue;
-            };
-            *stand = Some(here);
-            let told = Told {
-                title: self.title,
-                fault: row.fault,
-                outcome,
-                attempt,
-            };
-            println!("{told}");
-            return Some(told);
+            let kept = machine.map(Machine::told).unwrap_or_default();
+            if let Ok(outcome) = outcome {
+                *stand = here;
+                let told = Told {
+                    title: self.title,
+                    fault: row.fault,
+                    outcome,
+                    forgiven,
+                };
+                println!("{told}");
+                return Some(told);
+            }
+            let (attempt, words) = (forgiven.len() + 1, last_words(here.as_mut()));
+            eprintln!(
+                "fault '{}', attempt {attempt}: failed; {kept}; {words}",
+                row.fault
+            );
+            forgiven.push(kept.excuse()?);
         }
         None
     }
 }
 
-/// Programs that want a core, for each core, over the last minute.
-fn load() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let programs = text.split(' ').next().and_then(|load| load.parse::<f64>().ok());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    programs.unwrap_or(0.0) / cores as f64
+/// What is known of a system in which a row has failed.
+fn last_words(stand: Option<&mut Stand>) -> String {
+    let Some(stand) = stand else {
+        return "the system did not start".to_owned();
+    };
+    // The robot may be what has ended.
+    let pause = catch_unwind(AssertUnwindSafe(|| stand.peer.longest_gap("robot")));
+    let pause = pause.ok().flatten().unwrap_or_default();
+    format!(
+        "the robot's states up to {pause:.3} s apart\n{}",
+        stand.last_words()
+    )
 }

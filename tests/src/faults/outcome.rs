@@ -26,8 +26,8 @@ pub struct Told {
     pub fault: &'static str,
     /// What was seen.
     pub outcome: Outcome,
-    /// The attempt that counts: at those before the machine did not keep time.
-    pub attempt: u32,
+    /// What the machine did at each attempt before the one that counts: why that was forgiven.
+    pub forgiven: Vec<String>,
 }
 
 impl Told {
@@ -41,7 +41,8 @@ impl Told {
         } = &self.outcome;
         json!({
             "title": self.title, "fault": self.fault, "robot_sees": sees,
-            "reaction_ms": reaction.map(|s| 1e3 * s), "recovers": recovers, "log": log, "attempt": self.attempt,
+            "reaction_ms": reaction.map(|s| 1e3 * s), "recovers": recovers, "log": log,
+            "attempt": self.forgiven.len() + 1, "forgiven": self.forgiven,
         })
     }
 }
@@ -55,9 +56,11 @@ impl fmt::Display for Told {
             log,
         } = &self.outcome;
         let reaction = reaction.map_or_else(|| "no reaction needed".to_owned(), milliseconds);
-        let attempt = match self.attempt {
-            1 => String::new(),
-            attempt => format!(" (attempt {attempt}: at those before the machine did not keep time)"),
+        let attempt = if self.forgiven.is_empty() {
+            String::new()
+        } else {
+            let (attempt, why) = (self.forgiven.len() + 1, self.forgiven.join("; "));
+            format!(" (attempt {attempt}; forgiven, as the machine did not keep time: {why})")
         };
         write!(
             f,
@@ -77,8 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_after_the_first_is_told() {
-        let told = |attempt| Told {
+    fn what_was_forgiven_before_is_told() {
+        let told = |forgiven: &[&str]| Told {
             title: "Stamps",
             fault: "one stamp",
             outcome: Outcome {
@@ -87,14 +90,17 @@ mod tests {
                 recovers: "by itself".into(),
                 log: String::new(),
             },
-            attempt,
+            forgiven: forgiven.iter().map(|why| (*why).to_owned()).collect(),
         };
-        let words = |attempt| told(attempt).to_string();
-        assert!(words(1).starts_with("Stamps: one stamp\n    nothing; 12 ms\n"));
+        let words = told(&[]).to_string();
         assert!(
-            words(3).starts_with("Stamps: one stamp (attempt 3: "),
-            "{}",
-            words(3)
+            words.starts_with("Stamps: one stamp\n    nothing; 12 ms\n"),
+            "{words}"
         );
+        let third = told(&["it waited 30 ms", "it was late"]);
+        let words = third.to_string();
+        assert!(words.starts_with("Stamps: one stamp (attempt 3; "), "{words}");
+        assert!(words.contains("it waited 30 ms; it was late"), "{words}");
+        assert_eq!(third.json()["attempt"], 3);
     }
 }

@@ -10,10 +10,10 @@ use mfpo_policy::spec::CommandInterface;
 use serde_json::{Value, json};
 
 use super::outcome::{Outcome, milliseconds};
-use super::stand::{Stand, TICK};
+use super::stand::{Stand, TICK, demanding};
 use super::{Row, Scene};
 use crate::assert_says;
-use crate::bundles::{forged, sealed, sealed_in, two_joints};
+use crate::bundles::{forged, sealed, sealed_in};
 use crate::peer::{arrived, now, state};
 
 /// Bytes of the bundle that is huge.
@@ -184,7 +184,7 @@ fn key(seed: u8) -> SigningKey {
 }
 
 fn signed_stand() -> Stand {
-    let spec = two_joints(CommandInterface::Effort);
+    let spec = demanding(CommandInterface::Effort);
     let bundle = sign(&sealed(&spec, 1), &key(1)).expect("a signed bundle");
     let trusted = format!("trusted_keys:=['{}']", key(1).public());
     Stand::with(spec, &bundle, &[&trusted])

@@ -82,15 +82,6 @@ pub(super) fn scenes() -> Vec<Scene> {
     ]
 }
 
-/// Waits until no command has come for a while.
-fn commands_have_ended(stand: &Stand) {
-    until("commands have ended", || {
-        let before = stand.peer.count("commands");
-        std::thread::sleep(Duration::from_millis(300));
-        (stand.peer.count("commands") == before).then_some(())
-    });
-}
-
 fn node_is_ended(stand: &mut Stand) -> Outcome {
     let asked = now();
     stand.control.signal(Signal::SIGTERM);
@@ -100,7 +91,7 @@ fn node_is_ended(stand: &mut Stand) -> Outcome {
         is_zero.then(|| arrived(&last))
     });
     assert_eq!(stand.control.ended().code(), Some(0), "it ends in good order");
-    commands_have_ended(stand);
+    stand.commands_have_ended();
     let view = stand.view();
     let last = view.commands.last().map(|c| numbers(&c["data"]));
     assert_eq!(last, Some(vec![0.0, 0.0]), "the last safe command is the last");
@@ -152,7 +143,7 @@ fn kill(stand: &mut Stand) -> f64 {
     let killed = now();
     stand.control.signal(Signal::SIGKILL);
     assert!(!stand.control.ended().success());
-    commands_have_ended(stand);
+    stand.commands_have_ended();
     let view = stand.view();
     let last = view.commands.last().map(arrived).unwrap_or_default();
     assert!(
@@ -390,10 +381,37 @@ fn last_policy(stand: &Stand) -> Value {
     last
 }
 
-fn trainer_ends(stand: &mut Stand, signal: Signal) -> Outcome {
+/// The trainer is at work, at the start or as it goes on with its run, and a policy of its own acts.
+fn with_trainer(stand: &mut Stand) {
+    if stand.others[1].has_ended().is_some() {
+        resume(stand);
+    }
     stand.peer.status("a learnt policy acts", |s| {
         s["version"].as_u64() >= Some(3) && s["state"] == state::ACTIVE
     });
+}
+
+/// The trainer has been killed, and its last policy acts: in this row or in one before.
+fn without_trainer(stand: &mut Stand) -> Value {
+    if stand.others[1].has_ended().is_none() {
+        with_trainer(stand);
+        stand.others[1].signal(Signal::SIGKILL);
+        stand.others[1].ended();
+    }
+    let last = last_policy(stand);
+    stand.begin();
+    last
+}
+
+/// The trainer goes on with the run of before.
+fn resume(stand: &mut Stand) {
+    let folder = stand.env.path("first").display().to_string();
+    let trainer = start_trainer(stand, &["--resume", &folder], "first");
+    stand.others[1] = trainer;
+}
+
+fn trainer_ends(stand: &mut Stand, signal: Signal) -> Outcome {
+    with_trainer(stand);
     stand.others[1].signal(signal);
     stand.others[1].ended();
     let last = last_policy(stand);
@@ -406,7 +424,7 @@ fn trainer_ends(stand: &mut Stand, signal: Signal) -> Outcome {
 }
 
 fn trainer_comes_back_anew(stand: &mut Stand) -> Outcome {
-    let before = last_policy(stand);
+    let before = without_trainer(stand);
     let mut trainer = start_trainer(stand, &["--seed", "6"], "second");
     let refused = stand.peer.status("the new run is refused", |s| {
         s["rejections"].as_u64() > before["rejections"].as_u64()
@@ -435,11 +453,9 @@ fn without_names(log: &str) -> String {
 }
 
 fn trainer_resumes(stand: &mut Stand) -> Outcome {
-    let before = last_policy(stand);
-    let folder = stand.env.path("first").display().to_string();
+    let before = without_trainer(stand);
     let began = now();
-    let trainer = start_trainer(stand, &["--resume", &folder], "first");
-    stand.others[1] = trainer;
+    resume(stand);
     let newer = stand.peer.status("a newer version of the run acts", |s| {
         s["run"] == before["run"] && s["version"].as_u64() > before["version"].as_u64()
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mfpo_policy::spec::{CommandInterface, RobotSpec};
 use serde_json::Value;
 
+use super::fade::Fade;
 use super::outcome::{Outcome, milliseconds};
 use super::view::View;
 use crate::bundles::{digest_of, sealed, two_joints};
@@ -18,6 +19,8 @@ pub const STALE: f64 = 0.2;
 pub const TICK: f64 = 0.02;
 /// What the way to the peer and back may add, s.
 const SLACK: f64 = 0.06;
+/// How long the policy fades in, s: what the node does unless it is told otherwise.
+const FADE_IN: f64 = 0.2;
 /// How long a fault lasts unless its name says otherwise.
 pub const FAULT: Duration = Duration::from_millis(700);
 /// Commands before a row that its records are compared with, too.
@@ -44,14 +47,14 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// `two_joints` with this interface, commanded by version 1; further parameters of the node.
+    /// [`demanding`] with this interface, commanded by version 1; further parameters of the node.
     pub fn of(interface: CommandInterface, parameters: &[&str]) -> Self {
-        let spec = two_joints(interface);
+        let spec = demanding(interface);
         let bundle = sealed(&spec, 1);
         Self::with(spec, &bundle, parameters)
     }
 
-    /// `two_joints` with this bundle to start with.
+    /// The joints of `two_joints` with this bundle to start with.
     pub fn with(spec: RobotSpec, bundle: &[u8], parameters: &[&str]) -> Self {
         let env = TestEnv::alone();
         let policy = env.file("first.safetensors", bundle);
@@ -95,6 +98,11 @@ impl Stand {
             let is_recent = now() - arrived(&record) < 0.5;
             (is_recent && record["fallback"] == false && record["blend"] == 1.0).then_some(())
         });
+        self.mark();
+    }
+
+    /// What is seen from now on is the row's.
+    pub fn mark(&mut self) {
         self.commands = self.peer.count("commands");
         self.records = self.peer.count("policy/action");
         self.log = self.control.log().len();
@@ -110,6 +118,15 @@ impl Stand {
     pub fn report_instead(&mut self, message: &Value, hz: u32) -> f64 {
         let last = self.peer.repeat("robot", message, hz);
         last.expect("a state was sent before")
+    }
+
+    /// Waits until no command has come for a while.
+    pub fn commands_have_ended(&self) {
+        until("commands have ended", || {
+            let before = self.peer.count("commands");
+            std::thread::sleep(Duration::from_millis(300));
+            (self.peer.count("commands") == before).then_some(())
+        });
     }
 
     /// What the robot saw since the row began: commands, of which every one is inside the limits and has its record.
@@ -158,11 +175,16 @@ impl Stand {
 
     /// [`Stand::fell`] after states went wrong at `began`, and within the time that it may take.
     pub fn falls(&self, began: f64) -> f64 {
+        self.falls_within(STALE, began)
+    }
+
+    /// [`Stand::fell`] after a moment, and at most so many seconds and a tick after it.
+    pub fn falls_within(&self, seconds: f64, began: f64) -> f64 {
         let fell = self.fell(began);
         let reaction = fell - began;
         assert!(
-            reaction <= STALE + TICK + SLACK,
-            "the fallback came after {reaction:.3} s; expected at most {STALE} s and a tick"
+            reaction <= seconds + TICK + SLACK,
+            "the fallback came after {reaction:.3} s; expected at most {seconds} s and a tick"
         );
         fell
     }
@@ -180,13 +202,32 @@ impl Stand {
         self.command_after("the policy commands", after, |r| r["fallback"] == false)
     }
 
+    /// Waits until the policy commands alone again after a moment, and looks at its weight in the commands until then.
+    pub fn fades_in(&self, after: f64) {
+        let fade = until("the policy has faded in", || {
+            Fade::ended_after(after, &self.peer.messages("policy/action", self.records))
+        });
+        fade.check(self.spec.control_period() / FADE_IN);
+    }
+
     /// A fault that the fallback has to answer: states go wrong at `began`, and are good again once `end` is done.
     pub fn falls_back(&mut self, began: f64, words: &[&str], end: impl FnOnce(&mut Self) -> f64) -> Outcome {
         let fell = self.falls(began);
+        self.recovers((began, fell), words, end)
+    }
+
+    /// A fault of `began` that the fallback has answered at `fell`, until `end` has ended it.
+    pub fn recovers(
+        &mut self,
+        (began, fell): (f64, f64),
+        words: &[&str],
+        end: impl FnOnce(&mut Self) -> f64,
+    ) -> Outcome {
         let log = self.says(words);
         std::thread::sleep(FAULT);
         let ended = end(self);
         let acts = self.acts(ended);
+        self.fades_in(ended);
         let sees = self.view().fallback(&self.spec);
         let status = self.peer.active();
         assert_eq!(status["lifecycle"], "active");
@@ -247,6 +288,24 @@ impl Stand {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// `two_joints` with a policy that asks for twice what the limits give, and from tick to tick for more than a rate allows. The
+/// rate of an effort takes it to zero, and to what brakes a joint here, within one tick: the fallback is there at once.
+pub fn demanding(interface: CommandInterface) -> RobotSpec {
+    let (scale, rate) = match interface {
+        CommandInterface::Effort => (2.0, 70.0),
+        CommandInterface::Velocity => (4.0, 20.0),
+        CommandInterface::Position => (2.0, 1.5),
+    };
+    let mut spec = two_joints(interface);
+    for joint in &mut spec.joints {
+        joint.command_rate_max = Some(rate);
+    }
+    for joint in &mut spec.action.joints {
+        joint.scale = scale;
+    }
+    spec
 }
 
 /// What the node of every row is told: states go stale early, and a good bundle acts at once.

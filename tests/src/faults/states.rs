@@ -211,7 +211,8 @@ fn driven_out(stand: &mut Stand, message: &Value, rule: &str) -> Outcome {
     // The states that were under way when it began are still acted on.
     let seen = began + 0.05;
     let held = stand.command_after("a command that is held back", seen, |r| {
-        numbers(&r["command_raw"])[ELBOW] > 0.0 && r["interventions"].as_u64() > Some(0)
+        let elbow = |field: &str| numbers(&r[field])[ELBOW];
+        elbow("command_raw") > 0.0 && elbow("command") <= 0.0 && r["interventions"].as_u64() > Some(0)
     });
     std::thread::sleep(Duration::from_millis(500));
     let view = stand.view();
@@ -252,6 +253,7 @@ fn two_publishers(stand: &mut Stand) -> Outcome {
     std::thread::sleep(FAULT);
     let ended = stand.peer.withdraw("second").unwrap_or_else(now);
     let acts = stand.acts(ended);
+    stand.fades_in(ended);
     Outcome {
         sees: stand.view().fallback(&stand.spec),
         reaction: Some(fell - began),

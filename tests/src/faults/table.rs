@@ -16,16 +16,22 @@ const HEAD: &str = "# What happens when something breaks
 
 Every row is a fault that a test injects into a running system: the real `control` node over real DDS, a publisher and
 subscriber made of rclpy in the robot's place (under \"Programs and the network\", from its third row on, the simulated robot and
-the trainer themselves). The test asserts on what the robot received - every command finite, inside the limits, and told of by a record
-of `policy/action` - and writes this table from what it saw: `cargo xtask test --slow`. It fails where something other than a
-time differs from what is written here; a part of the rows runs in `cargo xtask test`. \"Without a gap\": no tick was left
-out, the command of each one arrived, and no two were more than 100 ms apart, after which the simulated robot brakes on its own.
+the trainer themselves). The test asserts on what the robot received - every command finite, inside the limits, no further from the
+one before than its rate allows, and told of by a record of `policy/action` - and writes this table from what it saw:
+`cargo xtask test --slow`. It fails where something other than a time differs from what is written here; a part of the rows runs in
+`cargo xtask test`. \"Without a gap\": no tick was left out, the command of each one arrived, and no two were more than 100 ms apart,
+after which the simulated robot brakes on its own. \"The policy fades in\": its weight in the commands rose from 0 to 1 by the same
+share at each tick, over `fade_in`.
 
-A policy of 50 Hz, joint states at 100 Hz, `stale_timeout` 0.2 s, `fade_in` 0.2 s (0 beside a trainer), the stages of a swap at 0, commands in N m unless a
-row says otherwise, no real-time priority but in the row about parameters, where that is permitted. A reaction is the time from the fault (the last good state sent, the bundle sent, the signal) to the
-first command or status that answers it, as it arrived at the robot, or to the first state of a robot that brakes on its own; the
-times are those of one run on the 2-core machine where the table was accepted last. What a real robot does without commands is up
-to its own timeout; the simulated one brakes.
+A policy of 50 Hz that asks for twice what the limits give (that of the simulated robot asks for no more), joint states at 100 Hz,
+`stale_timeout` 0.2 s, `fade_in` 0.2 s (0 beside a trainer), the stages of a swap at 0, commands in N m unless a row says otherwise,
+no real-time priority but in the row about parameters, where that is permitted. A reaction is the time from the fault (the last good
+state, goal or heartbeat sent, the bundle sent, the signal, the call) to the first command or status that answers it, as it arrived
+at the robot, or to the first state of a robot that brakes on its own; the times are those of one run on the 2-core machine where the
+table was accepted last. A row that failed while the machine did not keep time says nothing, and is tried again, up to three times:
+a thread that only sleeps was more than a period late, the control thread was ready and waited 18 ms for a core by the kernel's own
+count, or more than 1.5 programs wanted each core. What a real robot does without commands is up to its own timeout; the simulated
+one brakes.
 ";
 
 fn path() -> PathBuf {

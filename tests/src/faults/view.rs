@@ -4,8 +4,9 @@
 //! two commands are further apart than [`MOST_APART`], up to the moment of the look.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
-use mfpo_policy::spec::{CommandInterface, RobotSpec};
+use mfpo_policy::spec::{ActionJoint, CommandInterface, JointSpec, RobotSpec};
 use serde_json::Value;
 
 use super::stand::TICK;
@@ -13,6 +14,10 @@ use crate::peer::arrived;
 
 /// Commands that come further apart are a gap, s: after so long a time the simulated robot brakes on its own.
 pub const MOST_APART: f64 = 0.1;
+/// Commands that differ by no more than this are the same.
+const SAME: f64 = 1e-9;
+/// Of so many commands of a policy that asks for more than the limits give, the filter has altered some.
+const ENOUGH: usize = 10;
 
 /// Commands and records, in the order of their arrival.
 pub struct View {
@@ -38,25 +43,36 @@ fn bits(values: &Value) -> Vec<u64> {
     numbers(values).iter().map(|v| (v + 0.0).to_bits()).collect()
 }
 
+/// What a joint may be commanded.
+fn range(interface: CommandInterface, joint: &JointSpec) -> RangeInclusive<f64> {
+    match interface {
+        CommandInterface::Effort => -joint.effort_max..=joint.effort_max,
+        CommandInterface::Velocity => -joint.velocity_max..=joint.velocity_max,
+        CommandInterface::Position => {
+            joint.position_min.unwrap_or(f64::MIN)..=joint.position_max.unwrap_or(f64::MAX)
+        }
+    }
+}
+
+/// The joints in the order of the commands, each with what its command is made of.
+fn commanded(spec: &RobotSpec) -> impl Iterator<Item = (&JointSpec, &ActionJoint)> {
+    spec.action.joints.iter().map(move |action| {
+        let joint = spec.joints.iter().find(|j| j.name == action.joint);
+        (joint.expect("the commanded joint"), action)
+    })
+}
+
 impl View {
-    /// There are commands, and every one is finite and inside the robot's limits.
+    /// There are commands, every one is finite and inside the robot's limits, and none is further from the one before than its
+    /// rate allows. Where the policy asks for more, the filter is seen at work.
     pub fn check_limits(&self, spec: &RobotSpec) {
         assert!(!self.commands.is_empty(), "no command at all");
         for command in &self.commands {
             let values = numbers(&command["data"]);
             assert_eq!(values.len(), spec.action_size(), "{command}");
-            for (value, action) in values.iter().zip(&spec.action.joints) {
-                let joint = spec.joints.iter().find(|j| j.name == action.joint);
-                let joint = joint.expect("the commanded joint");
-                let (low, high) = match spec.action.interface {
-                    CommandInterface::Effort => (-joint.effort_max, joint.effort_max),
-                    CommandInterface::Velocity => (-joint.velocity_max, joint.velocity_max),
-                    CommandInterface::Position => (
-                        joint.position_min.unwrap_or(f64::MIN),
-                        joint.position_max.unwrap_or(f64::MAX),
-                    ),
-                };
-                let inside = low - 1e-9..=high + 1e-9;
+            for (value, (joint, _)) in values.iter().zip(commanded(spec)) {
+                let allowed = range(spec.action.interface, joint);
+                let inside = allowed.start() - SAME..=allowed.end() + SAME;
                 assert!(
                     inside.contains(value),
                     "{}: {value} is not in {inside:?}",
@@ -64,6 +80,49 @@ impl View {
                 );
             }
         }
+        self.check_rates(spec);
+        self.check_filter(spec);
+    }
+
+    /// A rate holds for whoever commands: policy, fallback or stop. What may go past it to zero - a joint at its limit, a
+    /// stop that takes too long - either does not happen in these rows, or has zero within one tick's reach.
+    fn check_rates(&self, spec: &RobotSpec) {
+        let explained = self.explained();
+        for pair in explained.windows(2) {
+            let ((before, from), (after, to)) = (&pair[0], &pair[1]);
+            // A command that has no record here may have come in between.
+            let tick = |record: &Value| record["sequence"].as_f64().unwrap_or(f64::NAN);
+            let seconds = spec.control_period() * (tick(after) - tick(before));
+            for (j, (joint, _)) in commanded(spec).enumerate() {
+                let most = joint.command_rate_max.map_or(f64::MAX, |rate| rate * seconds);
+                let change = (to[j] - from[j]).abs();
+                assert!(
+                    change <= most + SAME,
+                    "{}: from {} to {} within {seconds:.3} s; expected {most} at most",
+                    joint.name,
+                    from[j],
+                    to[j]
+                );
+            }
+        }
+    }
+
+    /// The limits that these commands keep are the filter's doing, where the policy asks for more than they give.
+    fn check_filter(&self, spec: &RobotSpec) {
+        let mut joints = commanded(spec);
+        let asks_for_more = joints.any(|(joint, action)| {
+            *range(spec.action.interface, joint).end() < action.offset + action.scale.abs()
+        });
+        let acted: Vec<&Value> = self.records.iter().filter(|r| r["fallback"] == false).collect();
+        if !asks_for_more || acted.len() < ENOUGH {
+            return;
+        }
+        let altered = acted.iter().filter(|r| r["interventions"].as_u64() > Some(0));
+        assert!(
+            altered.count() > 0,
+            "the filter has altered none of {} commands of a policy that asks for more than the limits give",
+            acted.len()
+        );
     }
 
     /// Commands that no record tells of.
@@ -254,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policys_commands_are_without_a_gap_where_every_tick_has_its_own_in_time() {
+    fn a_acted_commands_are_without_a_gap_where_every_tick_has_its_own_in_time() {
         let mut view = twenty_ticks();
         assert!(is_without_a_gap(&view));
         view.at += MOST_APART;
@@ -287,6 +346,59 @@ mod tests {
             ..twenty_ticks()
         };
         view.check_limits(&two_joints(CommandInterface::Effort));
+    }
+
+    /// Ticks, and what both joints are commanded at them.
+    fn commanded_at(ticks: &[(u64, f64)]) -> View {
+        let command = |(_, value): &(u64, f64)| json!({"data": [value, value]});
+        let record = |(sequence, value): &(u64, f64)| json!({"sequence": sequence, "command": [value, value], "fallback": false, "interventions": 0});
+        View {
+            before: Vec::new(),
+            commands: ticks.iter().map(command).collect(),
+            records: ticks.iter().map(record).collect(),
+            at: 0.0,
+        }
+    }
+
+    fn keeps_limits(ticks: &[(u64, f64)], spec: &RobotSpec) -> bool {
+        let view = commanded_at(ticks);
+        std::panic::catch_unwind(|| view.check_limits(spec)).is_ok()
+    }
+
+    /// By 0.1 N m a tick, within 1 N m.
+    #[test]
+    fn commands_keep_their_range_and_their_rate_from_record_to_record() {
+        let mut spec = two_joints(CommandInterface::Effort);
+        for joint in &mut spec.joints {
+            joint.command_rate_max = Some(5.0);
+        }
+        assert!(keeps_limits(&[(1, 0.8), (2, 0.9), (3, 1.0), (4, 0.9)], &spec));
+        assert!(!keeps_limits(&[(1, 1.0), (2, 1.1)], &spec), "out of its range");
+        assert!(
+            !keeps_limits(&[(1, 0.2), (2, 0.35)], &spec),
+            "faster than its rate"
+        );
+        assert!(!keeps_limits(&[(1, 0.2), (2, 0.0)], &spec), "to zero, too");
+        assert!(
+            keeps_limits(&[(1, 0.2), (3, 0.4)], &spec),
+            "the command between them has not come"
+        );
+        for joint in &mut spec.joints {
+            joint.command_rate_max = None;
+        }
+        assert!(keeps_limits(&[(1, 0.2), (2, 0.9)], &spec), "without a rate");
+    }
+
+    #[test]
+    fn a_filter_that_does_nothing_for_a_policy_that_asks_for_too_much_is_found_out() {
+        let ticks: Vec<(u64, f64)> = (0..ENOUGH as u64).map(|tick| (tick, 0.5)).collect();
+        let mut spec = two_joints(CommandInterface::Effort);
+        assert!(keeps_limits(&ticks, &spec), "the policy asks for no more");
+        spec.action.joints[0].scale = -2.0;
+        assert!(!keeps_limits(&ticks, &spec));
+        let mut view = commanded_at(&ticks);
+        view.records[3]["interventions"] = json!(1);
+        view.check_limits(&spec);
     }
 
     /// A record overtook the policy's last command; the fallback then held that command.

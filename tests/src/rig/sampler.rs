@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +18,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::go_realtime;
+use crate::run_delay::{RunDelay, number};
 
 /// Between two samples, ns.
 const EVERY: u64 = 4_000_000;
@@ -167,7 +167,7 @@ fn sample(
     samples: &Mutex<VecDeque<Sample>>,
     stop: &AtomicBool,
 ) {
-    let schedstat = schedstat.and_then(|path| File::open(path).ok());
+    let delay = RunDelay::of(schedstat);
     let stat = File::open("/proc/stat").ok();
     let mut next = MonoTime::now();
     while !stop.load(Ordering::Relaxed) {
@@ -175,9 +175,9 @@ fn sample(
         let new = Sample {
             at,
             late: late.swap(0, Ordering::Relaxed).max(at.since(next)),
-            run_delay: field(schedstat.as_ref(), 1),
+            run_delay: delay.total(),
             // cpu user nice system idle iowait irq softirq steal
-            steal: field(stat.as_ref(), 8),
+            steal: number(stat.as_ref(), 8),
         };
         let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
         if samples.len() == KEPT {
@@ -188,16 +188,4 @@ fn sample(
         next = next.plus(EVERY);
         next.sleep_until();
     }
-}
-
-/// A number of a file's first line.
-fn field(file: Option<&File>, index: usize) -> u64 {
-    let mut bytes = [0; 256];
-    let read = file
-        .and_then(|file| file.read_at(&mut bytes, 0).ok())
-        .unwrap_or(0);
-    let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default());
-    let line = text.lines().next().unwrap_or_default();
-    let number = line.split_whitespace().nth(index);
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
