@@ -178,6 +178,14 @@ impl Report {
 /// # Errors
 /// When the file is damaged, is no recording, or lacks a policy.
 pub fn replay(path: &Path) -> Result<Report, ReplayError> {
+    replay_with(path, &mut |_| {})
+}
+
+/// [`replay`] that shows every tick of the recording, in its order.
+///
+/// # Errors
+/// As of [`replay`].
+pub fn replay_with(path: &Path, on_tick: &mut dyn FnMut(&TickMessage)) -> Result<Report, ReplayError> {
     let io = |source| ReplayError::Io {
         path: path.to_owned(),
         source,
@@ -189,7 +197,8 @@ pub fn replay(path: &Path) -> Result<Report, ReplayError> {
         .with_validate_summary_section_crc(true)
         .with_record_length_limit(LARGEST_RECORD);
     let mut reader = LinearReader::new_with_options(options);
-    let mut replayer = Replayer::new(Policies::new(path.to_owned(), file.try_clone().map_err(io)?));
+    let policies = Policies::new(path.to_owned(), file.try_clone().map_err(io)?);
+    let mut replayer = Replayer::new(policies, on_tick);
     while let Some(event) = reader.next_event() {
         let read = event.and_then(|event| match event {
             LinearReadEvent::ReadRequest(_) => Ok(None),
@@ -220,7 +229,8 @@ pub fn replay(path: &Path) -> Result<Report, ReplayError> {
 }
 
 /// Goes through a file.
-struct Replayer {
+struct Replayer<'a> {
+    on_tick: &'a mut dyn FnMut(&TickMessage),
     noise: NormalNoise,
     schemas: HashSet<u16>,
     channels: HashSet<u16>,
@@ -230,9 +240,10 @@ struct Replayer {
     report: Report,
 }
 
-impl Replayer {
-    fn new(policies: Policies) -> Self {
+impl<'a> Replayer<'a> {
+    fn new(policies: Policies, on_tick: &'a mut dyn FnMut(&TickMessage)) -> Self {
         Self {
+            on_tick,
             noise: NormalNoise::new(0),
             schemas: HashSet::new(),
             channels: HashSet::new(),
@@ -257,7 +268,9 @@ impl Replayer {
                 self.policies.passed(is_policy.then_some(header.name))?;
             }
             Record::Message { header, data } if self.channels.contains(&header.channel_id) => {
-                self.compare(&TickMessage::decode(&data)?)?;
+                let tick = TickMessage::decode(&data)?;
+                (self.on_tick)(&tick);
+                self.compare(&tick)?;
             }
             _ => {}
         }

@@ -2,7 +2,8 @@
 //! and in parts; over real DDS, with a `control` process of its own and the bundle's sender as another one, of the lowest
 //! priority, as a trainer on the same machine would be.
 //!
-//! A tick's lateness is the time by which its command is behind the earliest of all on the schedule of deadlines. Missed
+//! A tick's lateness is the time by which its command is behind the earliest of all on the schedule of deadlines; a deadline
+//! that was skipped is as late as the command of the next one that was not. Missed
 //! ticks are those that the node counts; of which of them the machine's own record tells, and of which it does not, comes
 //! from the records of `policy/action`.
 
@@ -21,7 +22,7 @@ use mfpo_ros::r2r::mfpo_msgs::msg::PolicyAction;
 use mfpo_ros::time;
 use mfpo_tests::rig::{
     self, Figures, HEAD, Misses, Node, NodeOptions, Receiver, Robot, Sampler, Sealed, Sender, Trainer, Way,
-    machine,
+    machine, served,
 };
 use serde_json::{Value, json};
 
@@ -191,6 +192,7 @@ struct Tick {
     sequence: u64,
     stamp: i64,
     arrived: MonoTime,
+    is_fallback: bool,
 }
 
 /// Missed ticks.
@@ -324,6 +326,7 @@ impl Watch {
                 sequence: action.sequence,
                 stamp: time::nanoseconds(&action.stamp),
                 arrived,
+                is_fallback: action.fallback,
             });
         };
         self.receiver.pump(Duration::from_millis(5), |_, _| {}, &mut take);
@@ -341,14 +344,13 @@ impl Watch {
 
 impl Measured {
     fn report(&self, case: &Case<'_>) -> Vec<Value> {
-        let period = 1e9 / case.arguments.rate;
-        let offset = |tick: &Tick| tick.stamp - (tick.sequence as f64 * period).round() as i64;
-        let earliest = self.ticks.iter().map(offset).min().unwrap_or_default();
+        let lateness = self.lateness(case.arguments.rate);
         let lateness_in = |spans: &[Span]| {
             let mut histogram = latencies();
-            let within = |tick: &&Tick| spans.iter().any(|s| (s.from..=s.to).contains(&tick.arrived));
-            for tick in self.ticks.iter().filter(within) {
-                histogram.saturating_record((offset(tick) - earliest).unsigned_abs());
+            for (late, arrived) in &lateness {
+                if spans.iter().any(|s| (s.from..=s.to).contains(arrived)) {
+                    histogram.saturating_record(*late);
+                }
             }
             histogram
         };
@@ -377,6 +379,22 @@ impl Measured {
             println!("    {miss}");
         }
         rows
+    }
+
+    /// Lateness of each deadline, ns, and when the record of the command that served it arrived. What the fallback
+    /// commanded served none.
+    fn lateness(&self, rate: f64) -> Vec<(u64, MonoTime)> {
+        let own: Vec<&Tick> = self.ticks.iter().filter(|tick| !tick.is_fallback).collect();
+        let ticks: Vec<_> = own.iter().map(|tick| (tick.sequence, tick.stamp)).collect();
+        let all = served(&ticks, (1e9 / rate).round() as u64);
+        let arrived = |number: u64| {
+            let at = own.partition_point(|tick| tick.sequence < number);
+            own.get(at).map(|tick| tick.arrived)
+        };
+        let deadlines = all.into_iter();
+        deadlines
+            .filter_map(|deadline| Some((deadline.late, arrived(deadline.number)?)))
+            .collect()
     }
 
     /// The longest rows of ticks that were skipped in a span, and when since its begin.

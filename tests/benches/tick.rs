@@ -4,8 +4,11 @@
 //! command belongs to the state that its `policy/action` names: the noise of the policy makes every command different,
 //! so that the two are matched by value. On-state mode gives the round trip, fixed-rate mode the lateness of the
 //! deadlines; each with and without real-time priority.
+//!
+//! A state that a newer one overhauled before its tick waits until the command that was computed from a newer one, a deadline
+//! that was skipped until the command of the next one: the headline has one value for each state, and for each deadline.
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,11 +20,15 @@ use mfpo_node::metrics::latencies;
 use mfpo_node::time::MonoTime;
 use mfpo_ros::r2r::mfpo_msgs::msg::{PolicyAction, PolicyStatus};
 use mfpo_ros::time;
-use mfpo_tests::rig::{self, Figures, HEAD, Node, NodeOptions, Receiver, Robot, Trainer, machine};
+use mfpo_tests::rig::{
+    self, Answers, Charged, Figures, HEAD, Node, NodeOptions, Receiver, Robot, Trainer, machine, served,
+};
 use serde_json::{Value, json};
 
 /// The robot publishes for this long before anything is measured, s.
 const WARM_UP: f64 = 1.0;
+/// How long the node may take to start, s.
+const START: f64 = 20.0;
 /// The status that counts the last tick comes within this time, ns.
 const LAST_STATUS: u64 = 700_000_000;
 
@@ -121,7 +128,10 @@ struct Case<'a> {
 }
 
 struct Measured {
-    round_trip: Histogram<u64>,
+    /// Commands and the states that they were computed from.
+    answers: Answers,
+    /// When the robot published its states.
+    states: Vec<MonoTime>,
     compute: Histogram<u64>,
     /// The node's own share of every tick, state taken -> command handed to rmw.
     node: Histogram<u64>,
@@ -131,7 +141,6 @@ struct Measured {
     bare: Histogram<u64>,
     /// Number of each deadline, and when its command was with rmw, ns.
     ticks: Vec<(u64, i64)>,
-    unmatched: usize,
     status: PolicyStatus,
     /// Missed ticks of the start, which are not measured.
     missed_before: u64,
@@ -149,14 +158,45 @@ impl Case<'_> {
         };
         let bundle = rig::bundle("bench", 1, self.rate)?;
         let _node = Node::start(folder, &bundle, &options)?;
-        let robot = Robot::start(&[options.namespace], self.rate);
+        // Those of before the measurement too, however long it takes to begin: none may be missing.
+        let most = ((60.0 + 1e-9 * self.limit() as f64) * self.rate) as usize;
+        let robot = Robot::noting(most, &[options.namespace], self.rate);
         // On a thread of its own, which keeps its priority for itself.
         let measured = std::thread::scope(|scope| scope.spawn(|| self.receive()).join());
-        let bare = robot.end()?;
+        let published = robot.end()?;
         match measured {
-            Ok(measured) => Ok(Measured { bare, ..measured? }),
+            Ok(measured) => Ok(Measured {
+                bare: published.took,
+                states: published.states,
+                ..measured?
+            }),
             Err(_) => bail!("the receiver panicked"),
         }
+    }
+
+    /// What a row is of.
+    fn name(&self, what: &str) -> String {
+        let priority = match self.realtime_priority {
+            0 => "no priority".to_owned(),
+            priority => format!("priority {priority}"),
+        };
+        format!("{} Hz {}, {priority}: {what}", self.rate, self.trigger)
+    }
+
+    /// A row for programs.
+    fn line(&self, what: &str, figures: &Figures) -> Value {
+        let mut line = figures.json();
+        let more = json!({
+            "what": what, "trigger": self.trigger, "rate_hz": self.rate,
+            "realtime_priority": self.realtime_priority,
+        });
+        merge(&mut line, more);
+        line
+    }
+
+    /// Everything has to be over by then, ns: the node's start, and three times what the samples take.
+    fn limit(&self) -> u64 {
+        (1e9 * (START + 3.0 * self.samples as f64 / self.rate)) as u64
     }
 
     /// Receives until enough commands have been matched to the states they answer.
@@ -164,27 +204,25 @@ impl Case<'_> {
         let mut receiver = Receiver::new("/bench")?;
         receiver.wait_until_active(WARM_UP)?;
         let mut measured = Measured::new(&receiver.status);
-        let mut arrivals = Arrivals::default();
         let began = MonoTime::now();
-        let limit = (20.0 + 3.0 * self.samples as f64 / self.rate) * 1e9;
         let mut enough_at = None;
         loop {
-            let arrivals = std::cell::RefCell::new(&mut arrivals);
+            let both = RefCell::new(&mut measured);
             receiver.pump(
                 Duration::from_millis(10),
-                |command, now| arrivals.borrow_mut().note(&command.data, now),
-                |action, _| measured.take(action, &mut arrivals.borrow_mut()),
+                |command, now| both.borrow_mut().answers.command(&command.data, now),
+                |action, _| both.borrow_mut().take(action),
             );
             measured.look_at(&receiver.status);
             let now = MonoTime::now();
-            let is_enough = measured.round_trip.len() >= self.samples as u64;
+            let is_enough = measured.answers.count() >= self.samples as u64;
             if is_enough && now.since(*enough_at.get_or_insert(now)) > LAST_STATUS {
                 return Ok(measured);
             }
-            if now.since(began) as f64 > limit {
+            if now.since(began) > self.limit() {
                 bail!(
                     "only {} of {} samples came in time at {} Hz; the node says: '{}'",
-                    measured.round_trip.len(),
+                    measured.answers.count(),
                     self.samples,
                     self.rate,
                     receiver.status.message
@@ -194,64 +232,31 @@ impl Case<'_> {
     }
 }
 
-/// Commands that have arrived and whose `policy/action` has not.
-#[derive(Default)]
-struct Arrivals {
-    by_value: HashMap<Vec<u64>, MonoTime>,
-    order: VecDeque<Vec<u64>>,
-}
-
-impl Arrivals {
-    fn note(&mut self, command: &[f64], now: MonoTime) {
-        let key = key(command);
-        self.order.push_back(key.clone());
-        self.by_value.insert(key, now);
-        if self.order.len() > 1_000
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_value.remove(&oldest);
-        }
-    }
-
-    fn take(&mut self, command: &[f64]) -> Option<MonoTime> {
-        self.by_value.remove(&key(command))
-    }
-}
-
-fn key(command: &[f64]) -> Vec<u64> {
-    command.iter().map(|value| value.to_bits()).collect()
-}
-
 impl Measured {
     fn new(status: &PolicyStatus) -> Self {
         Self {
-            round_trip: latencies(),
+            answers: Answers::default(),
+            states: Vec::new(),
             compute: latencies(),
             node: latencies(),
             publish: latencies(),
             bare: latencies(),
             ticks: Vec::new(),
-            unmatched: 0,
             missed_before: status.missed_ticks,
             status: status.clone(),
             node_p99_worst_second: f64::NAN,
         }
     }
 
-    fn take(&mut self, action: &PolicyAction, arrivals: &mut Arrivals) {
-        let arrival = arrivals.take(&action.command);
+    fn take(&mut self, action: &PolicyAction) {
         self.node.saturating_record((action.latency * 1e9) as u64);
         self.publish
             .saturating_record(((action.latency - action.compute_time) * 1e9) as u64);
         if action.fallback {
             return;
         }
-        let Some(arrival) = arrival else {
-            self.unmatched += 1;
-            return;
-        };
         let published = MonoTime::from_nanos(time::nanoseconds(&action.state_stamp).unsigned_abs());
-        self.round_trip.saturating_record(arrival.since(published));
+        self.answers.record(&action.command, published);
         self.compute.saturating_record((action.compute_time * 1e9) as u64);
         self.ticks
             .push((action.sequence, time::nanoseconds(&action.stamp)));
@@ -269,62 +274,64 @@ impl Measured {
     }
 
     /// Deadline -> command with rmw, where the earliest command of all counts as on time: the deadlines are
-    /// `first + k * period`, and the record of a tick holds k.
-    fn lateness(&self, rate: f64) -> Histogram<u64> {
-        let mut histogram = latencies();
-        let offset = |(index, stamp): &(u64, i64)| stamp - (*index as f64 * 1e9 / rate).round() as i64;
-        let earliest = self.ticks.iter().map(offset).min().unwrap_or_default();
-        for tick in &self.ticks {
-            histogram.saturating_record((offset(tick) - earliest).unsigned_abs());
+    /// `first + k * period`, and the record of a tick holds k. Of every deadline, and of those with a command of their own.
+    fn lateness(&self, rate: f64) -> (Charged, Histogram<u64>) {
+        let mut charged = Charged {
+            latency: latencies(),
+            without_own: 0,
+        };
+        let mut own = latencies();
+        for deadline in served(&self.ticks, (1e9 / rate).round() as u64) {
+            charged.latency.saturating_record(deadline.late);
+            if deadline.is_skipped {
+                charged.without_own += 1;
+            } else {
+                own.saturating_record(deadline.late);
+            }
         }
-        histogram
+        (charged, own)
+    }
+
+    /// What the headline is of, each state or deadline, and those with a command of their own.
+    fn headline(&self, case: &Case<'_>) -> (&'static str, Charged, Histogram<u64>) {
+        if case.trigger == "on_state" {
+            let charged = self.answers.of_states(&self.states);
+            return ("round_trip", charged, self.answers.of_commands());
+        }
+        let (charged, own) = self.lateness(case.rate);
+        ("lateness", charged, own)
     }
 
     fn report(&self, case: &Case<'_>) -> Vec<Value> {
-        let lateness = self.lateness(case.rate);
-        let (what, histogram) = match case.trigger {
-            "on_state" => ("round_trip", &self.round_trip),
-            _ => ("lateness", &lateness),
-        };
-        let priority = match case.realtime_priority {
-            0 => "no priority".to_owned(),
-            priority => format!("priority {priority}"),
-        };
-        let name = |what| format!("{} Hz {}, {priority}: {what}", case.rate, case.trigger);
-        let figures = Figures::of(histogram);
-        println!("{} {:>7}", figures.row(&name(what)), self.missed());
+        let (what, charged, own) = self.headline(case);
+        let headline = Figures::of(&charged.latency);
+        println!("{} {:>7}", headline.row(&case.name(what)), self.missed());
+        println!("    without a command of their own: {}", charged.without_own);
+        let own = Figures::of(&own);
+        println!("{}", own.row(&case.name("of own commands")));
         let compute = Figures::of(&self.compute);
-        println!("{}", compute.row(&name("compute")));
+        println!("{}", compute.row(&case.name("compute")));
         let node = Figures::of(&self.node);
         let worst = 1e6 * self.node_p99_worst_second;
-        println!("{}", node.row(&name("state taken -> rmw")));
+        println!("{}", node.row(&case.name("state taken -> rmw")));
         let (publish, bare) = (Figures::of(&self.publish), Figures::of(&self.bare));
-        println!("{}", publish.row(&name("of it handing over")));
-        println!("{}", bare.row(&name("the rig hands over")));
+        println!("{}", publish.row(&case.name("of it handing over")));
+        println!("{}", bare.row(&case.name("the rig hands over")));
         println!("    the slowest second's p99 of state taken -> command with rmw: {worst:.1} us");
-        let mut line = figures.json();
+        let mut line = case.line(what, &headline);
         let more = json!({
-            "what": what, "trigger": case.trigger, "rate_hz": case.rate,
-            "realtime_priority": case.realtime_priority, "missed_ticks": self.missed(),
-            "ticks": self.status.ticks, "node_p99_us": node.p99, "node_p99_worst_second_us": worst,
-            "unmatched": self.unmatched,
+            "missed_ticks": self.missed(), "ticks": self.status.ticks, "node_p99_us": node.p99,
+            "node_p99_worst_second_us": worst, "unmatched": self.answers.unmatched(),
+            "without_own_command": charged.without_own,
         });
         merge(&mut line, more);
-        let part = |what: &str, figures: &Figures| {
-            let mut line = figures.json();
-            let more = json!({
-                "what": what, "trigger": case.trigger, "rate_hz": case.rate,
-                "realtime_priority": case.realtime_priority,
-            });
-            merge(&mut line, more);
-            line
-        };
         vec![
             line,
-            part("compute", &compute),
-            part("node", &node),
-            part("publish", &publish),
-            part("bare_publish", &bare),
+            case.line("own_commands", &own),
+            case.line("compute", &compute),
+            case.line("node", &node),
+            case.line("publish", &publish),
+            case.line("bare_publish", &bare),
         ]
     }
 

@@ -79,6 +79,17 @@ pub fn sealed_for(run: &str, subject: &Subject, version: u64) -> Vec<u8> {
 
 /// A sealed bundle of [`RUN`] with random weights, critics, and a guard.
 pub fn sealed_guarded(spec: &RobotSpec, version: u64, guard: GuardManifest) -> Vec<u8> {
+    bundle::with_guard(&sealed_with_critics(spec, version, &[16]), guard).expect("a guard")
+}
+
+/// A sealed bundle of [`RUN`] with random weights, and critics that make it about so large, bytes.
+pub fn sealed_large(spec: &RobotSpec, version: u64, bytes: usize) -> Vec<u8> {
+    // Two critics of two layers of this width, 4 bytes a weight.
+    let width = (bytes / 8).isqrt();
+    sealed_with_critics(spec, version, &[width, width])
+}
+
+fn sealed_with_critics(spec: &RobotSpec, version: u64, hidden: &[usize]) -> Vec<u8> {
     let subject = Subject::Robot(spec.clone());
     let support = ValueSupport {
         minimum: -10.0,
@@ -86,7 +97,7 @@ pub fn sealed_guarded(spec: &RobotSpec, version: u64, guard: GuardManifest) -> V
         atoms: 21,
     };
     let sizes = (spec.observation_size(), spec.action_size(), support.atoms);
-    let critics = [2, 3].map(|seed| Critic::initialize(seed, sizes, &[16], &Device::Cpu).expect("a critic"));
+    let critics = [2, 3].map(|seed| Critic::initialize(seed, sizes, hidden, &Device::Cpu).expect("a critic"));
     let manifest = CriticManifest {
         support,
         clipped_double_q: true,
@@ -95,7 +106,7 @@ pub fn sealed_guarded(spec: &RobotSpec, version: u64, guard: GuardManifest) -> V
         critics: Some(([&critics[0], &critics[1]], manifest)),
         ..request(RUN, &subject, version, &actor(&subject, version))
     });
-    bundle::with_guard(&sealed.expect("a bundle"), guard).expect("a guard")
+    sealed.expect("a bundle")
 }
 
 /// A sealed bundle of [`RUN`] whose every action is `sign`, whatever it sees.

@@ -129,8 +129,8 @@ impl Soaked {
         }
         println!(
             "{} commands, {} without a record; resident memory {:.1} MB, grown by {:.2} %",
-            ledger.commands,
-            ledger.unexplained,
+            ledger.pairing.commands,
+            ledger.pairing.unexplained,
             1e-6 * self.resident.last().copied().unwrap_or(f64::NAN),
             self.growth_percent()
         );
@@ -140,11 +140,11 @@ impl Soaked {
     fn check(&self) -> anyhow::Result<()> {
         let (ledger, growth) = (&self.ledger, self.growth_percent());
         let mut wrong = Vec::new();
-        if ledger.commands == 0 {
+        if ledger.pairing.commands == 0 {
             wrong.push("no command has come; expected one a tick".to_owned());
         }
-        if ledger.unexplained > 0 {
-            let commands = ledger.unexplained;
+        if ledger.pairing.unexplained > 0 {
+            let commands = ledger.pairing.unexplained;
             wrong.push(format!(
                 "{commands} commands have no record; expected one of each"
             ));
@@ -174,7 +174,7 @@ impl Soaked {
             "moments_by_chance_machine": self.ledger.misses.by_chance.1,
             "missed_ticks_in_faults": self.ledger.missed_within, "missed_ticks_node": self.node_counts,
             "faults": self.faults.count(), "swaps": self.swaps, "rss_growth_percent": self.growth_percent(),
-            "commands": self.ledger.commands, "unexplained_commands": self.ledger.unexplained,
+            "commands": self.ledger.pairing.commands, "unexplained_commands": self.ledger.pairing.unexplained,
             "rate_hz": arguments.rate, "realtime_priority": arguments.realtime_priority,
             "trainer": !arguments.idle, "machine": machine(),
         })
@@ -286,19 +286,19 @@ impl<'a> Soak<'a> {
     fn swap(&mut self) -> anyhow::Result<()> {
         self.version += 1;
         self.ledger.published(self.version);
-        let bundle = self.bundles.next()?;
+        let bundle = self.bundles.next()?.bytes;
         self.sent.swap(0, 1);
         self.sent[0].clone_from(&bundle);
         Ok(self.receiver.offer(RUN, self.version, bundle)?)
     }
 
     fn conclude(
-        mut self,
+        self,
         before: &mfpo_ros::r2r::mfpo_msgs::msg::PolicyStatus,
         nanoseconds: u64,
     ) -> anyhow::Result<Soaked> {
         let status = &self.receiver.status;
-        if let Some(wrong) = self.ledger.wrong.take() {
+        if let Some(wrong) = self.ledger.wrong() {
             bail!("{wrong}");
         }
         ensure!(

@@ -4,8 +4,14 @@
 //! The robot's threads stand for a robot that keeps time: where real-time priority is permitted they have a higher one
 //! than any node, and those of its middleware too, so that what is measured is the node's lateness, not theirs.
 
+mod answers;
+mod audit;
+mod comparison;
+mod lateness;
+mod lineage;
 mod misses;
 mod node;
+mod pairing;
 mod receiver;
 mod robot;
 mod sampler;
@@ -18,10 +24,16 @@ use std::process::ExitCode;
 
 use mfpo_ros::{environment, this_machine, transport};
 
+pub use answers::{Answer, Answers, Charged};
+pub use audit::{Audit, Audited, Said};
+pub use comparison::Turns;
+pub use lateness::{Served, served};
+pub use lineage::{Lineage, Named};
 pub use misses::{Judged, Miss, Misses};
 pub use node::{Node, NodeOptions, without_stages};
+pub use pairing::Pairing;
 pub use receiver::Receiver;
-pub use robot::{Bundles, JOINTS, Robot, Says, bundle, large_bundle};
+pub use robot::{Bundles, JOINTS, NewBundle, Published, Robot, Says, bundle, large_bundle};
 pub use sampler::{Evidence, Sampler};
 pub use sender::{Sealed, Sender, Way, send_bundles};
 pub use sequence::{Account, Sequence};

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
 
 use crate::{Process, program};
 
@@ -56,6 +57,21 @@ impl Node {
         let process = Process::start(&name, command, &folder.join(format!("{name}.log")));
         let pid = process.id();
         Ok(Self { process, pid })
+    }
+
+    /// Asks it to end, and waits until it has: what it recorded is then complete.
+    ///
+    /// # Errors
+    /// When it ends otherwise than it should.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.ended();
+        ensure!(
+            status.success(),
+            "the node ended with {status}; expected success:\n{}",
+            self.log()
+        );
+        Ok(())
     }
 
     /// The time that cores have spent on it.

@@ -10,7 +10,7 @@ use candle_core::Device;
 use hdrhistogram::Histogram;
 use mfpo_node::metrics::latencies;
 use mfpo_node::time::MonoTime;
-use mfpo_policy::bundle::{CriticManifest, SealRequest, seal};
+use mfpo_policy::bundle::{CriticManifest, SealRequest, open, seal};
 use mfpo_policy::critic::{Critic, ValueSupport};
 use mfpo_policy::mean_flow::MeanFlow;
 use mfpo_policy::parameters::Parameters;
@@ -43,23 +43,55 @@ pub enum Says {
     Twice = 3,
 }
 
+/// What a robot has published.
+pub struct Published {
+    /// How long it took to hand each state to rmw, ns: what a publish costs on this machine at the least.
+    pub took: Histogram<u64>,
+    /// The stamps of its states, as far as they were to be noted.
+    pub states: Vec<MonoTime>,
+}
+
+impl Published {
+    fn nothing(most: usize) -> Self {
+        Self {
+            took: latencies(),
+            states: Vec::with_capacity(most),
+        }
+    }
+
+    /// A state has been handed to rmw.
+    fn note(&mut self, stamp: MonoTime, is_first: bool) {
+        self.took.saturating_record(MonoTime::now().since(stamp));
+        if is_first && self.states.len() < self.states.capacity() {
+            self.states.push(stamp);
+        }
+    }
+}
+
 /// Publishes states until it is dropped.
 pub struct Robot {
     says: Arc<AtomicU8>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<anyhow::Result<Histogram<u64>>>>,
+    thread: Option<JoinHandle<anyhow::Result<Published>>>,
 }
 
 impl Robot {
     /// Reports to each of these namespaces at a rate, Hz. The stamp of a state is the monotonic time just before it is
     /// handed to rmw, which a receiver on the same machine compares with its own.
     pub fn start(namespaces: &[String], rate: f64) -> Self {
+        Self::noting(0, namespaces, rate)
+    }
+
+    /// [`Robot::start`] that notes the stamps of its first states, so many at most; those for its first namespace.
+    pub fn noting(most: usize, namespaces: &[String], rate: f64) -> Self {
         let says = Arc::new(AtomicU8::new(Says::States as u8));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (says, stop) = (Arc::clone(&says), Arc::clone(&stop));
             let namespaces = namespaces.to_vec();
-            std::thread::spawn(move || publish(&namespaces, rate, (&says, &stop)))
+            // What it notes has its memory from the start: this thread must not be held up.
+            let published = Published::nothing(most);
+            std::thread::spawn(move || publish(&namespaces, rate, (&says, &stop), published))
         };
         Self {
             says,
@@ -73,16 +105,16 @@ impl Robot {
         self.says.store(what as u8, Ordering::Relaxed);
     }
 
-    /// Ends it, and tells how long it took to hand each state to rmw, ns: what a publish costs on this machine at the least.
+    /// Ends it, and tells what it has published.
     ///
     /// # Errors
     /// What went wrong on its thread.
-    pub fn end(mut self) -> anyhow::Result<Histogram<u64>> {
+    pub fn end(mut self) -> anyhow::Result<Published> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => bail!("the robot's thread panicked"),
-            None => Ok(latencies()),
+            None => Ok(Published::nothing(0)),
         }
     }
 }
@@ -101,7 +133,8 @@ fn publish(
     namespaces: &[String],
     rate: f64,
     (says, stop): (&AtomicU8, &AtomicBool),
-) -> anyhow::Result<Histogram<u64>> {
+    mut published: Published,
+) -> anyhow::Result<Published> {
     let mut node = create_node("bench_robot")?;
     let topic = |namespace: &String| format!("{namespace}/joint_states");
     let publishers = namespaces
@@ -114,23 +147,22 @@ fn publish(
     let period = (1e9 / rate) as u64;
     let mut next = MonoTime::now();
     let mut count = 0.0f64;
-    let mut took = latencies();
     while !stop.load(Ordering::Relaxed) {
         count += 1.0;
         let what = says.load(Ordering::Relaxed);
         if what != Says::Nothing as u8 {
             write_state(&mut message, count, what);
-            for publisher in &publishers {
+            for (number, publisher) in publishers.iter().enumerate() {
                 let began = MonoTime::now();
                 message.header.stamp = time::stamp(began.nanos() as i64);
                 publisher.publish(&message)?;
-                took.saturating_record(MonoTime::now().since(began));
+                published.note(began, number == 0);
             }
         }
         next = next.plus(period);
         next.sleep_until();
     }
-    Ok(took)
+    Ok(published)
 }
 
 fn write_state(message: &mut JointState, count: f64, what: u8) {
@@ -204,9 +236,29 @@ fn sealed(
     })?)
 }
 
+/// A bundle that is to be published.
+pub struct NewBundle {
+    /// Its digest.
+    pub digest: String,
+    /// Its file.
+    pub bytes: Vec<u8>,
+}
+
+impl NewBundle {
+    /// The policy of [`bundle`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn seal(run: &str, version: u64, rate: f64) -> anyhow::Result<Self> {
+        let bytes = bundle(run, version, rate)?;
+        let digest = open(&bytes)?.digest().to_owned();
+        Ok(Self { digest, bytes })
+    }
+}
+
 /// Policies of rising versions, sealed ahead of their use by a thread of ordinary priority: whoever publishes them has
 /// real-time priority, and must not compute.
-pub struct Bundles(Receiver<anyhow::Result<Vec<u8>>>);
+pub struct Bundles(Receiver<anyhow::Result<NewBundle>>);
 
 impl Bundles {
     /// Those of a run from a version on.
@@ -215,7 +267,7 @@ impl Bundles {
         std::thread::spawn(move || {
             // It ends when nobody waits for the next one.
             for version in first.. {
-                if sender.send(bundle(run, version, rate)).is_err() {
+                if sender.send(NewBundle::seal(run, version, rate)).is_err() {
                     return;
                 }
             }
@@ -227,7 +279,7 @@ impl Bundles {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn next(&self) -> anyhow::Result<Vec<u8>> {
+    pub fn next(&self) -> anyhow::Result<NewBundle> {
         self.0.recv()?
     }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mfpo_node::time::MonoTime;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -22,8 +23,8 @@ use crate::run_delay::{RunDelay, number};
 
 /// Between two samples, ns.
 const EVERY: u64 = 4_000_000;
-/// Samples that are kept: two seconds.
-const KEPT: usize = 500;
+/// What is kept of the samples, where whoever asks does so at once.
+const KEPT: Duration = Duration::from_secs(2);
 /// Between two times that a core's own thread wakes up, ns: it is blind to a halt for so long.
 const NAP: u64 = 200_000;
 
@@ -82,7 +83,13 @@ pub struct Sampler {
 impl Sampler {
     /// Watches the thread whose schedstat this is.
     pub fn start(schedstat: Option<PathBuf>) -> Self {
-        let samples = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
+        Self::keeping(KEPT, schedstat)
+    }
+
+    /// [`Sampler::start`] for who asks up to so much later.
+    pub fn keeping(time: Duration, schedstat: Option<PathBuf>) -> Self {
+        let most = (time.as_nanos() / u128::from(EVERY)) as usize;
+        let samples = Arc::new(Mutex::new(VecDeque::with_capacity(most)));
         let stop = Arc::new(AtomicBool::new(false));
         let late = Arc::new(AtomicU64::new(0));
         let mut threads: Vec<_> = own_cores()
@@ -96,7 +103,7 @@ impl Sampler {
             let (samples, stop) = (Arc::clone(&samples), Arc::clone(&stop));
             std::thread::spawn(move || {
                 go_realtime();
-                sample(schedstat, &late, &samples, &stop);
+                sample(schedstat, &late, (&samples, most), &stop);
             })
         };
         threads.push(sampler);
@@ -109,17 +116,13 @@ impl Sampler {
 
     /// What happened from some moment on, a sample before it included.
     pub fn since(&self, began: MonoTime) -> Evidence {
+        self.between(began, MonoTime::from_nanos(u64::MAX))
+    }
+
+    /// What happened from one moment to another, a sample before the one and one after the other included.
+    pub fn between(&self, began: MonoTime, ended: MonoTime) -> Evidence {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = samples.iter().rfind(|s| s.at <= began).or(samples.front());
-        let (Some(first), Some(last)) = (first, samples.back()) else {
-            return Evidence::default();
-        };
-        let within = samples.iter().filter(|s| s.at >= began);
-        Evidence {
-            run_delay_ms: 1e-6 * last.run_delay.saturating_sub(first.run_delay) as f64,
-            witness_late_ms: 1e-6 * within.map(|s| s.late).max().unwrap_or(0) as f64,
-            steal_ms: 10.0 * last.steal.saturating_sub(first.steal) as f64,
-        }
+        evidence(&samples, began, ended)
     }
 }
 
@@ -130,6 +133,26 @@ impl Drop for Sampler {
             // A panic of that thread has already been printed.
             let _ = thread.join();
         }
+    }
+}
+
+/// What the samples tell of the time from `began` to `ended`; they are in the order of time.
+fn evidence(samples: &VecDeque<Sample>, began: MonoTime, ended: MonoTime) -> Evidence {
+    let after_first = samples.partition_point(|s| s.at <= began);
+    let after_last = samples.partition_point(|s| s.at < ended);
+    let first = samples.get(after_first.saturating_sub(1));
+    let (Some(first), Some(last)) = (first, samples.get(after_last).or(samples.back())) else {
+        return Evidence::default();
+    };
+    // A sample tells how late the threads were since the one before it: that of before `began` is of an earlier time.
+    let within = samples
+        .iter()
+        .skip(after_first)
+        .take(after_last + 1 - after_first.min(after_last));
+    Evidence {
+        run_delay_ms: 1e-6 * last.run_delay.saturating_sub(first.run_delay) as f64,
+        witness_late_ms: 1e-6 * within.map(|s| s.late).max().unwrap_or(0) as f64,
+        steal_ms: 10.0 * last.steal.saturating_sub(first.steal) as f64,
     }
 }
 
@@ -164,7 +187,7 @@ fn nap(core: usize, late: &AtomicU64, stop: &AtomicBool) {
 fn sample(
     schedstat: Option<PathBuf>,
     late: &AtomicU64,
-    samples: &Mutex<VecDeque<Sample>>,
+    (samples, most): (&Mutex<VecDeque<Sample>>, usize),
     stop: &AtomicBool,
 ) {
     let delay = RunDelay::of(schedstat);
@@ -180,12 +203,49 @@ fn sample(
             steal: number(stat.as_ref(), 8),
         };
         let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() == KEPT {
+        if samples.len() >= most {
             samples.pop_front();
         }
         samples.push_back(new);
         drop(samples);
         next = next.plus(EVERY);
         next.sleep_until();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Samples every 4 ms from 100 ms on; the control thread waited 3 ms, and a thread came 5 ms late, before that of 112 ms.
+    fn samples() -> VecDeque<Sample> {
+        let sample = |number: u64| Sample {
+            at: at(100 + 4 * number),
+            late: if number == 3 { 5_000_000 } else { 50_000 },
+            run_delay: if number < 3 { 1_000_000 } else { 4_000_000 },
+            steal: 7,
+        };
+        (0..10).map(sample).collect()
+    }
+
+    fn at(milliseconds: u64) -> MonoTime {
+        MonoTime::from_nanos(1_000_000 * milliseconds)
+    }
+
+    #[test]
+    fn evidence_is_of_the_time_asked_for_and_of_no_other() {
+        let samples = samples();
+        let told = |from, to| {
+            let evidence = evidence(&samples, at(from), at(to));
+            (evidence.run_delay_ms.round(), evidence.witness_late_ms.round())
+        };
+        assert_eq!(told(109, 111), (3.0, 5.0));
+        assert_eq!(told(101, 130), (3.0, 5.0));
+        assert_eq!(told(101, 107), (0.0, 0.0), "before it");
+        assert_eq!(told(113, 500), (0.0, 0.0), "after it");
+        assert_eq!(told(0, 500), (3.0, 5.0), "longer than what is kept");
+        assert_eq!(told(200, 500), (0.0, 0.0));
+        let nothing = evidence(&VecDeque::new(), at(0), at(500));
+        assert!(!nothing.explains(0.1));
     }
 }
