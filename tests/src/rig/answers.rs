@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn states_before_the_first_command_and_after_the_last_are_not_measured() {
-        let (states, answers) = run(10, |number| number < 3 || number > 7);
+        let (states, answers) = run(10, |number| !(3..=7).contains(&number));
         let charged = answers.of_states(&states);
         assert_eq!((charged.latency.len(), charged.without_own), (5, 0));
         let nothing = Answers::default().of_states(&states);
