@@ -1,20 +1,21 @@
 """One MFPO update in JAX: the peer of `bench update`.
 
 The algorithm of arXiv 2604.14698 with the paper's settings, as one jit-compiled function over plain dictionaries of
-arrays; Adam, target networks and temperature included. Sizes come from the command line; one request a line on standard
-input asks for a number of updates, one line of JSON answers with their wall and CPU times in milliseconds.
+arrays; Adam, target networks and temperature included. Sizes and device come from the command line; one request a line on
+standard input asks for a number of updates, one line of JSON answers with their wall and CPU times in milliseconds.
+check_update.py compares what is computed here with the reference's numbers.
 
-usage: update_jax.py OBSERVATION_SIZE ACTION_SIZE CLIPPED_DOUBLE_Q(0|1) THREADS
+usage: update_jax.py OBSERVATION_SIZE ACTION_SIZE CLIPPED_DOUBLE_Q(0|1) THREADS DEVICE
 """
 import json
-import os
 import sys
 import time
 
-S, A, CLIPPED, THREADS = (int(text) for text in sys.argv[1:5])
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-if THREADS == 1:
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+import jax_device
+
+if __name__ == "__main__":
+    # Before jax is imported.
+    DEVICE = jax_device.choose(sys.argv[5], int(sys.argv[4]))
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ B, T, K1, K2, N, ATOMS = 256, 2, 16, 32, 2, 101
 V_MIN, V_MAX, GAMMA, TAU, RATE = -1600.0, 1600.0, 0.99, 0.005, 3e-4
 SUPPORT = jnp.linspace(V_MIN, V_MAX, ATOMS)
 SPACING = (V_MAX - V_MIN) / (ATOMS - 1)
-TARGET_ENTROPY = -0.5 * A
+TARGET_ENTROPY_PER_DIM = -0.5
 
 
 def dense(key, inputs, outputs):
@@ -47,9 +48,9 @@ def make_trunk(key, inputs, outputs):
     return {"layers": layers, "head": dense(keys[3], 256, outputs)}
 
 
-def make_flow(key, outputs):
+def make_flow(key, inputs, outputs):
     a, b, c = jax.random.split(key, 3)
-    return {"t": make_embedder(a), "h": make_embedder(b), "trunk": make_trunk(c, A + S + 64, outputs)}
+    return {"t": make_embedder(a), "h": make_embedder(b), "trunk": make_trunk(c, inputs + 64, outputs)}
 
 
 def linear(p, x):
@@ -86,8 +87,8 @@ def value(p, s, a):
     return jnp.sum(jax.nn.softmax(logits(p, s, a)) * SUPPORT, -1)
 
 
-def join(a, b):
-    return jnp.minimum(a, b) if CLIPPED else 0.5 * (a + b)
+def join(a, b, clipped):
+    return jnp.minimum(a, b) if clipped else 0.5 * (a + b)
 
 
 def sample(actor, divergence, s, noise):
@@ -119,23 +120,40 @@ def adam(p, moments, grads, n):
     return jax.tree_util.tree_map(step, p, first, second), (first, second)
 
 
-def times(key):
-    pair = jax.nn.sigmoid(-0.4 + jax.random.normal(key, (2, B, 1)))
-    t, r = jnp.max(pair, 0), jnp.min(pair, 0)
-    return t, jnp.where(jnp.arange(B)[:, None] < int(0.75 * B), t, r)
+class Draws:
+    """The random numbers of one update, by the names that they have in tests/golden."""
+
+    NAMES = ["q_noise", "actor", "actor_init_noise", "actor_noise", "eps_clean", "logp", "logp_probe", "logp_noise", "spare"]
+
+    def __init__(self, key):
+        self.keys = jax.random.split(key, len(self.NAMES))
+
+    def key(self, name):
+        return self.keys[self.NAMES.index(name)]
+
+    def normal(self, name, shape):
+        return jax.random.normal(self.key(name), shape)
+
+    def truncated_normal(self, name, low, high, shape):
+        return jax.random.truncated_normal(self.key(name), low, high, shape)
+
+    def times(self, name, rows):
+        pair = jax.nn.sigmoid(-0.4 + self.normal(name, (2, rows, 1)))
+        t, r = jnp.max(pair, 0), jnp.min(pair, 0)
+        return t, jnp.where(jnp.arange(rows)[:, None] < int(0.75 * rows), t, r)
 
 
-def update(state, batch, key):
-    keys = jax.random.split(key, 9)
+def update(state, batch, draws, clipped):
+    B, A = batch["a"].shape
     params, moments, n = state["params"], state["moments"], state["n"] + 1
     alpha = jnp.exp(params["log_alpha"])
     s, a, s2 = batch["s"], batch["a"], batch["s2"]
 
     # Critics.
-    a2, log_p2 = sample(params["actor"], params["divergence"], s2, jax.random.normal(keys[0], (B, A)))
+    a2, log_p2 = sample(params["actor"], params["divergence"], s2, draws.normal("q_noise", (B, A)))
     y = batch["r"][:, None] + GAMMA * batch["m"][:, None] * (SUPPORT - alpha * log_p2[:, None])
     m1, m2 = (project(jax.nn.softmax(logits(z, s2, a2)), y) for z in state["targets"])
-    if CLIPPED:
+    if clipped:
         first = jnp.sum(m1 * SUPPORT, -1) < jnp.sum(m2 * SUPPORT, -1)
         m = jnp.where(first[:, None], m1, m2)
     else:
@@ -149,17 +167,18 @@ def update(state, batch, key):
     targets = jax.tree_util.tree_map(lambda t, p: (1 - TAU) * t + TAU * p, state["targets"], critics)
 
     # Actor.
-    (t, r), wide = times(keys[1]), jnp.repeat(s, K1, 0)
-    proposals, log_p = sample(params["actor"], params["divergence"], wide, jax.random.normal(keys[2], (B * K1, A)))
+    (t, r), wide = draws.times("actor", B), jnp.repeat(s, K1, 0)
+    noise = draws.normal("actor_init_noise", (B * K1, A))
+    proposals, log_p = sample(params["actor"], params["divergence"], wide, noise)
     entropy = -jnp.mean(log_p)
     proposals, log_p = proposals.reshape(B, K1, A), log_p.reshape(B, K1)
     first = proposals[:, 0]
-    x = (1 - t) * first + t * jax.random.normal(keys[3], (B, A))
+    x = (1 - t) * first + t * draws.normal("actor_noise", (B, A))
     low, high = (x - (1 - t)) / t, (x + (1 - t)) / t
-    eps = jax.random.truncated_normal(keys[4], low[:, None], high[:, None], (B, K2, A))
+    eps = draws.truncated_normal("eps_clean", low[:, None], high[:, None], (B, K2, A))
     clean = (x[:, None] - t[:, None] * eps) / (1 - t[:, None])
     both, wide = jnp.concatenate([proposals, clean], 1).reshape(-1, A), jnp.repeat(s, K1 + K2, 0)
-    q = join(*(value(p, wide, both) for p in critics)).reshape(B, K1 + K2)
+    q = join(*(value(p, wide, both) for p in critics), clipped).reshape(B, K1 + K2)
     square = jnp.sum((x[:, None] - (1 - t[:, None]) * proposals) ** 2, -1)
     w1 = jax.nn.softmax(q[:, :K1] / alpha - square / (2 * t * t) - log_p)
     w2 = jax.nn.softmax(q[:, K1:] / alpha)
@@ -178,8 +197,8 @@ def update(state, batch, key):
     actor, actor_moments = adam(params["actor"], moments["actor"], g, n)
 
     # Divergence.
-    (t, r), probes = times(keys[5]), jax.random.normal(keys[6], (B, N, A))
-    x = (1 - t) * first + t * jax.random.normal(keys[7], (B, A))
+    (t, r), probes = draws.times("logp", B), draws.normal("logp_probe", (B, N, A))
+    x = (1 - t) * first + t * draws.normal("logp_noise", (B, A))
     velocity = lambda x: flow(actor, s, x, t, jnp.zeros_like(t))
     u, push = jax.linearize(velocity, x)
     div = jnp.mean(jnp.stack([jnp.sum(probes[:, i] * push(probes[:, i]), -1) for i in range(N)]), 0)[:, None]
@@ -193,7 +212,8 @@ def update(state, batch, key):
     divergence, divergence_moments = adam(params["divergence"], moments["divergence"], g, n)
 
     # Temperature: the gradient with respect to log alpha is the loss itself.
-    log_alpha, alpha_moments = adam(params["log_alpha"], moments["log_alpha"], alpha * (entropy - TARGET_ENTROPY), n)
+    g = alpha * (entropy - TARGET_ENTROPY_PER_DIM * A)
+    log_alpha, alpha_moments = adam(params["log_alpha"], moments["log_alpha"], g, n)
     state = {
         "params": {"actor": actor, "divergence": divergence, "critics": critics, "log_alpha": log_alpha},
         "moments": {
@@ -208,23 +228,26 @@ def update(state, batch, key):
     return state, jnp.stack(losses)
 
 
-def start():
+def fresh(S, A):
     keys = jax.random.split(jax.random.PRNGKey(0), 4)
     critics = [make_trunk(keys[i], S + A, ATOMS) for i in (0, 1)]
     params = {
-        "actor": make_flow(keys[2], A),
-        "divergence": make_flow(keys[3], 1),
+        "actor": make_flow(keys[2], A + S, A),
+        "divergence": make_flow(keys[3], A + S, 1),
         "critics": critics,
         "log_alpha": jnp.log(0.01),
     }
+    return start(params, jax.tree_util.tree_map(jnp.array, critics))
+
+
+def start(params, targets):
     zeros = lambda p: jax.tree_util.tree_map(jnp.zeros_like, p)
     moments = {name: (zeros(p), zeros(p)) for name, p in params.items() if name != "critics"}
-    moments["critics"] = [(zeros(p), zeros(p)) for p in critics]
-    copies = jax.tree_util.tree_map(jnp.array, critics)
-    return {"params": params, "moments": moments, "targets": copies, "n": jnp.float32(0)}
+    moments["critics"] = [(zeros(p), zeros(p)) for p in params["critics"]]
+    return {"params": params, "moments": moments, "targets": targets, "n": jnp.float32(0)}
 
 
-def main():
+def random_batch(S, A):
     rng = np.random.default_rng(0)
     batch = {
         "s": rng.uniform(-2, 2, (B, S)),
@@ -233,13 +256,20 @@ def main():
         "m": np.ones(B),
         "s2": rng.uniform(-2, 2, (B, S)),
     }
-    batch = {name: np.asarray(values, np.float32) for name, values in batch.items()}
-    step, state, key = jax.jit(update, donate_argnums=0), start(), jax.random.PRNGKey(1)
+    return {name: np.asarray(values, np.float32) for name, values in batch.items()}
+
+
+def main():
+    S, A, clipped, threads = (int(text) for text in sys.argv[1:5])
+    drawn = lambda state, batch, key: update(state, batch, Draws(key), clipped)
+    step, state, key = jax.jit(drawn, donate_argnums=0), fresh(S, A), jax.random.PRNGKey(1)
+    batch = random_batch(S, A)
     for _ in range(5):
         key, draw = jax.random.split(key)
         state, losses = step(state, batch, draw)
     assert bool(jnp.all(jnp.isfinite(losses))), losses
-    print(json.dumps({"jax": jax.__version__, "threads": THREADS}), flush=True)
+    hello = {"jax": jax.__version__, "threads": threads, "platform": DEVICE.platform, "device": DEVICE.device_kind}
+    print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         wall, cpu = [], []
         for _ in range(int(line)):
@@ -253,4 +283,5 @@ def main():
         print(json.dumps({"wall_ms": wall, "cpu_ms": cpu, "losses": [float(l) for l in losses]}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

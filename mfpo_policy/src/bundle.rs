@@ -31,6 +31,8 @@ pub const FORMAT: &str = "mfpo-policy-bundle/1";
 pub const METADATA_KEY: &str = "mfpo";
 /// Key in the metadata of a trainer's checkpoint, which is a safetensors file, too, but no bundle.
 pub const CHECKPOINT_KEY: &str = "mfpo_checkpoint";
+/// Key in the metadata of the policy of a SAC run, likewise.
+pub const SAC_POLICY_KEY: &str = "mfpo_sac_policy";
 /// A larger file is refused before it is read, bytes.
 pub const MOST_BYTES: usize = 512 << 20;
 /// More sampling steps than this are a mistake.

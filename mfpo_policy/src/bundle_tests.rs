@@ -382,14 +382,22 @@ fn a_safetensors_file_of_another_program_is_refused() {
         message.contains("no readable manifest") && message.contains("expected a policy bundle"),
         "{message}"
     );
-    let metadata = [(CHECKPOINT_KEY.to_owned(), "{}".to_owned())];
-    let view = TensorView::new(Dtype::F32, vec![2], &data).unwrap();
-    let bytes = safetensors::serialize([("a", view)], Some(metadata.into())).unwrap();
-    let message = refusal(&bytes);
-    assert!(
-        message.contains("it is the checkpoint of a run") && message.contains("best.safetensors"),
-        "{message}"
-    );
+    for (key, words) in [
+        (
+            CHECKPOINT_KEY,
+            ["it is the checkpoint of a run", "best.safetensors"],
+        ),
+        (
+            SAC_POLICY_KEY,
+            ["it is the policy of a SAC run", "--algorithm mfpo"],
+        ),
+    ] {
+        let metadata = [(key.to_owned(), "{}".to_owned())];
+        let view = TensorView::new(Dtype::F32, vec![2], &data).unwrap();
+        let bytes = safetensors::serialize([("a", view)], Some(metadata.into())).unwrap();
+        let message = refusal(&bytes);
+        assert!(words.iter().all(|part| message.contains(part)), "{message}");
+    }
 }
 
 proptest! {

@@ -73,7 +73,7 @@ impl<'a> Contents<'a> {
         let header = Header::read(bytes).map_err(|error| unreadable(&error))?;
         let (manifest, signature) = (header.manifest, header.signature);
         let manifest =
-            manifest.ok_or_else(|| BundleError::Manifest(foreign::without_manifest(header.is_checkpoint)))?;
+            manifest.ok_or_else(|| BundleError::Manifest(foreign::without_manifest(header.of_trainer)))?;
         let tensors = raw_tensors(header, &unreadable)?;
         // Of each text there is one copy, and only while it is read.
         let manifest = Manifest::parse(&header::text(manifest).map_err(BundleError::Manifest)?)?;

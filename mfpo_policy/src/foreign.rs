@@ -38,14 +38,27 @@ pub(crate) fn unreadable(bytes: &[u8], error: &str) -> String {
     }
 }
 
+/// What our trainer writes beside bundles as a safetensors file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfTrainer {
+    /// What a run goes on from.
+    Checkpoint,
+    /// What SAC has learnt.
+    SacPolicy,
+}
+
 /// Why a safetensors file without a manifest is no bundle.
-pub(crate) fn without_manifest(is_checkpoint: bool) -> String {
-    if is_checkpoint {
-        "it is the checkpoint of a run; expected a policy bundle: take last.safetensors or best.safetensors in the \
-         folder of that run"
-            .to_owned()
-    } else {
-        format!("the key is missing, so that another program wrote the file; {EXPECTED}")
+pub(crate) fn without_manifest(of_trainer: Option<OfTrainer>) -> String {
+    match of_trainer {
+        Some(OfTrainer::Checkpoint) => {
+            "it is the checkpoint of a run; expected a policy bundle: take last.safetensors or best.safetensors in the \
+             folder of that run"
+                .to_owned()
+        }
+        Some(OfTrainer::SacPolicy) => format!(
+            "it is the policy of a SAC run, which mfpo_train eval measures and no node runs; {EXPECTED} with --algorithm mfpo"
+        ),
+        None => format!("the key is missing, so that another program wrote the file; {EXPECTED}"),
     }
 }
 

@@ -11,7 +11,8 @@ use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::bounds::{MOST_ENTRY_BYTES, MOST_HEADER_BYTES, MOST_TENSORS};
-use crate::bundle::{CHECKPOINT_KEY, METADATA_KEY};
+use crate::bundle::{CHECKPOINT_KEY, METADATA_KEY, SAC_POLICY_KEY};
+use crate::foreign::OfTrainer;
 use crate::signature;
 
 /// Key of the metadata in the header.
@@ -24,10 +25,17 @@ pub(crate) struct Header<'a> {
     pub(crate) manifest: Option<&'a str>,
     /// The signature, a JSON string.
     pub(crate) signature: Option<&'a str>,
+<<<<<<< HEAD
     /// Did a trainer write the file to go on from?
     pub(crate) is_checkpoint: bool,
     /// Name, a JSON string, and JSON of each tensor, in the order of the file; of [`MOST_TENSORS`] at most.
     pub(crate) tensors: Vec<(&'a str, &'a str)>,
+=======
+    /// What else of a trainer the file is.
+    pub(crate) of_trainer: Option<OfTrainer>,
+    /// Name and JSON of each tensor, in the order of the file; of [`MOST_TENSORS`] at most.
+    pub(crate) tensors: Vec<(String, &'a str)>,
+>>>>>>> trainer
     /// How many there are.
     pub(crate) count: usize,
     /// The tensors' bytes.
@@ -56,7 +64,7 @@ impl<'a> Header<'a> {
         let mut header = Self {
             manifest: None,
             signature: None,
-            is_checkpoint: false,
+            of_trainer: None,
             tensors: Vec::new(),
             count: 0,
             data,
@@ -84,8 +92,18 @@ impl<'a> Header<'a> {
 
     fn read_metadata(&mut self, metadata: &'a str) -> Result<(), String> {
         members(metadata, |key, value| {
+<<<<<<< HEAD
             if !value.starts_with('"') {
                 return Err("the metadata holds other values than text".to_owned());
+=======
+            is_text &= value.starts_with('"');
+            match key.as_str() {
+                METADATA_KEY => self.manifest = Some(value),
+                signature::METADATA_KEY => self.signature = Some(value),
+                CHECKPOINT_KEY => self.of_trainer = Some(OfTrainer::Checkpoint),
+                SAC_POLICY_KEY => self.of_trainer = Some(OfTrainer::SacPolicy),
+                _ => {}
+>>>>>>> trainer
             }
             // Any other reader refuses a text that stands for none, under whatever key.
             pieces(value, |_| {})?;
@@ -238,7 +256,7 @@ mod tests {
         );
         let header = Header::read(&bytes).unwrap();
         assert_eq!(text(header.manifest.unwrap()).unwrap(), r#"{"x":1}"#);
-        assert_eq!((header.signature, header.is_checkpoint), (None, false));
+        assert_eq!((header.signature, header.of_trainer), (None, None));
         assert_eq!((header.count, header.data), (1, &[7; 4][..]));
         assert_eq!(header.tensors[0].0, "\"a\"");
         assert_eq!(header.end_of_data(), Some(4));

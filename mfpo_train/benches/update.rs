@@ -1,8 +1,9 @@
 //! `bench update`: one MFPO update at the paper's settings and HalfCheetah's or Humanoid's sizes, on one core and on all.
 //!
 //! A batch of random transitions, fresh networks; every update is timed on its own, in exact and in fast precision, which
-//! take turns; with `--peers` also with an equivalent JAX program (benches/peers/update_jax.py) on the CPU. With `--device
-//! cuda` on an NVIDIA GPU, in exact precision: a timed update then ends when the GPU has nothing left to do.
+//! take turns; with `--peers` also an equivalent JAX program (benches/peers/update_jax.py), once it has computed the reference's
+//! update. With `--device cuda` both on an NVIDIA GPU, in exact precision: a timed update then ends when the GPU has nothing
+//! left to do.
 
 #[path = "update/peer.rs"]
 mod peer;
@@ -18,7 +19,7 @@ use mfpo_policy::device::{self, DeviceName};
 use mfpo_policy::kernel::Precision;
 use mfpo_train::learner::{LearnerConfig, MfpoLearner};
 use mfpo_train::replay_buffer::Batch;
-use peer::Peer;
+use peer::{Installed, Peer};
 use rand::{RngExt, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ struct Arguments {
     /// Threads; without it one thread and as many as there are cores.
     #[arg(long)]
     threads: Option<usize>,
-    /// Python that runs the peer, as `cargo xtask bench update --peers` installs it.
+    /// Python that runs the peer, as `cargo xtask bench update --peers` installs it; with --cuda one for NVIDIA GPUs.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<PathBuf>,
     /// End with one line of JSON.
@@ -82,6 +83,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "this processor does not multiply bfloat16: the fast precision is slower than the exact one"
         );
     }
+    if let Some(installed) = installed(arguments) {
+        println!("{}", installed.check()?);
+    }
     println!(
         "{:<12} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "", "precision", "threads", "min", "p50", "p90", "p99", "cpu p50", "peer p50", "ratio"
@@ -102,6 +106,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{}", object(&kernel, arguments.device, &results, threads.len())?);
     }
     Ok(())
+}
+
+/// The peer, where it is asked for.
+fn installed(arguments: &Arguments) -> Option<Installed<'_>> {
+    let (peers, device) = (arguments.peers.as_deref(), arguments.device);
+    peers.map(|python| Installed { python, device })
 }
 
 /// Everything, and at the top HalfCheetah's figures on most threads.
@@ -192,9 +202,8 @@ fn measure(
         ours.push(Ours::new(Precision::Fast, config, device, &batch)?);
     }
     let sizes = (observation, action, clipped_double_q);
-    let peer = arguments.peers.as_deref();
-    let mut peer = peer
-        .map(|python| Peer::start(python, sizes, threads))
+    let mut peer = installed(arguments)
+        .map(|installed| Peer::start(installed, device, sizes, threads))
         .transpose()?;
     let mut theirs = Times::default();
     for done in (0..arguments.samples).step_by(arguments.turn as usize) {

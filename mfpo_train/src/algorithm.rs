@@ -121,7 +121,7 @@ impl Serialize for UpdateMetrics {
 pub enum TrainedPolicy {
     /// MFPO's, which a bundle carries to the robot.
     MeanFlow(Box<MeanFlowPolicy>),
-    /// SAC's; no robot runs it, and no bundle holds it.
+    /// SAC's; no robot runs it, and no bundle holds it: its file is its own.
     Gaussian(GaussianPolicy),
 }
 

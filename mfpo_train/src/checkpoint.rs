@@ -180,7 +180,7 @@ impl Checkpoints {
     /// [`CheckpointError::Read`].
     pub fn holds(&self, header: &Header) -> Result<bool, CheckpointError> {
         let path = self.last();
-        let text = read_text(&path).map_err(|source| CheckpointError::Read { path, source })?;
+        let text = metadata(&path, KEY).map_err(|source| CheckpointError::Read { path, source })?;
         let now: Option<Header> = text.and_then(|text| serde_json::from_str(&text).ok());
         Ok(now.is_some_and(|now| now.digest == header.digest))
     }
@@ -199,7 +199,7 @@ pub fn load_part(path: &Path, part: &str) -> Result<(Header, State<'static>), Ch
 /// Is the file a checkpoint, of whatever format? Reads no array; what cannot be read is none.
 pub fn is_checkpoint(path: &Path) -> bool {
     // What is read of a pipe is gone.
-    path.is_file() && matches!(read_text(path), Ok(Some(_)))
+    path.is_file() && matches!(metadata(path, KEY), Ok(Some(_)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
@@ -209,8 +209,9 @@ fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     })
 }
 
-/// What a checkpoint says of itself, as it is written: the JSON of a [`Header`]; none where the file is no checkpoint.
-fn read_text(path: &Path) -> io::Result<Option<String>> {
+/// What a safetensors file says under `key` in its metadata, of a checkpoint the JSON of a [`Header`]; none where it says nothing
+/// there, or is none. Reads no array.
+pub(crate) fn metadata(path: &Path, key: &str) -> io::Result<Option<String>> {
     #[derive(Deserialize)]
     struct Head {
         #[serde(rename = "__metadata__")]
@@ -218,7 +219,7 @@ fn read_text(path: &Path) -> io::Result<Option<String>> {
     }
     let head = read_head(path)?;
     let head: Option<Head> = serde_json::from_slice(&head).ok();
-    Ok(head.and_then(|mut head| head.metadata.remove(KEY)))
+    Ok(head.and_then(|mut head| head.metadata.remove(key)))
 }
 
 /// The header of a safetensors file, which stands behind its length; nothing where the file is shorter than that.
@@ -304,7 +305,11 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
 }
 
-fn digest<'a>(header: &Header, arrays: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+/// SHA-256 over a header and the arrays, in the order of their names.
+pub(crate) fn digest<'a>(
+    header: &impl Serialize,
+    arrays: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> String {
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(header).unwrap_or_default());
     for (name, bytes) in arrays {

@@ -314,9 +314,9 @@ fn run_train(args: TrainArgs) -> anyhow::Result<ExitCode> {
             .success
             .map_or_else(String::new, |share| format!(", success {:.0} %", 100.0 * share)),
         outcome
-            .bundle
+            .policy
             .as_ref()
-            .map_or_else(|| "no bundle".to_owned(), |path| path.display().to_string()),
+            .map_or_else(|| "no policy".to_owned(), |path| path.display().to_string()),
     );
     Ok(exit_code(outcome.interrupted, &signal))
 }

@@ -22,8 +22,8 @@ use given::Given;
 /// What to measure, and how to tell it.
 #[derive(clap::Args)]
 pub struct EvalArgs {
-    /// A bundle, or the folder of a run (or its checkpoint): the policy of the last checkpoint then, also of SAC, which leaves no
-    /// bundle
+    /// A bundle; the policy of a SAC run (best.sac.safetensors); or the folder of a run (or its checkpoint): the policy of the last
+    /// checkpoint then
     path: PathBuf,
     /// Task to measure it on [default: the policy's own, with the options that it was trained with]
     #[arg(long)]

@@ -249,7 +249,7 @@ impl Publisher {
     }
 }
 
-fn tell_that_it_waits(path: &Path, error: &std::io::Error) {
+pub(crate) fn tell_that_it_waits(path: &Path, error: &std::io::Error) {
     tracing::warn!(
         "cannot write {}: {error}; what was there is whole, the run goes on, and it is tried again at the next saving: free \
          some space",

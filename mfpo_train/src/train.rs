@@ -2,10 +2,11 @@
 //!
 //! Every step goes the one way of a transition: environment -> replay buffer -> learner. Now and then the policy is
 //! sealed into a bundle, and what is measured is such a bundle, run by the sampler that the robot runs.
-//! SAC's policy has no bundle; there the policy itself is measured.
+//! SAC's policy has no bundle; there the policy itself is measured, and kept in files of its own.
 
 mod contradictions;
 mod folder;
+pub(crate) mod sac_policies;
 mod saving;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ use crate::replay_buffer::{Batch, ReplayBuffer, Transition};
 use crate::run_info::RunInfo;
 use crate::state::State;
 use contradictions::Asked;
+use sac_policies::SacPolicies;
 
 pub use saving::is_done;
 
@@ -86,6 +88,8 @@ pub struct Outcome {
     pub version: u64,
     /// The last bundle; none where the policy is not MFPO's.
     pub bundle: Option<PathBuf>,
+    /// The file of the last policy: the bundle, or that of SAC.
+    pub policy: Option<PathBuf>,
     /// What the last policy can do.
     pub evaluation: Evaluation,
     /// Duration.
@@ -121,6 +125,7 @@ struct Run {
     /// Memory of the mini-batch.
     batch: Batch,
     publisher: Publisher,
+    sac_policies: SacPolicies,
     signing_key: Option<SigningKey>,
     recorder: Recorder,
     folder: PathBuf,
@@ -222,6 +227,7 @@ impl Run {
             replay,
             batch: Batch::default(),
             publisher,
+            sac_policies: SacPolicies::new(&folder),
             signing_key: options.signing_key,
             checkpoints: Checkpoints::new(&folder),
             least: options.least,
@@ -484,13 +490,23 @@ impl Run {
         }
         let best = self.recorder.best_return();
         self.recorder.evaluation(step, &evaluation)?;
-        if let Some((_, bundle)) = &self.sealed
-            && best.is_none_or(|best| evaluation.mean_return >= best)
-        {
-            self.publisher.keep_best(bundle);
-        }
+        self.keep_measured(best.is_none_or(|best| evaluation.mean_return >= best))?;
         self.evaluated = Some((step, evaluation.clone()));
         Ok(evaluation)
+    }
+
+    /// Keeps what was just measured: as the best policy, where it is that, and SAC's also as the last one.
+    fn keep_measured(&mut self, is_best: bool) -> anyhow::Result<()> {
+        match &self.sealed {
+            Some((_, bundle)) if is_best => self.publisher.keep_best(bundle),
+            Some(_) => {}
+            None => {
+                if let TrainedPolicy::Gaussian(policy) = self.learner.policy()? {
+                    self.keep_sac(&policy, is_best)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Seals and measures the last policy, draws the learning curve, and leaves a checkpoint to go on from.
@@ -507,11 +523,13 @@ impl Run {
     }
 
     fn outcome(self, evaluation: Evaluation) -> Outcome {
+        let bundle = self.version.map(|_| self.publisher.last());
         Outcome {
             steps: self.step,
             updates: self.recorder.updates(),
             version: self.version.unwrap_or(0),
-            bundle: self.version.map(|_| self.publisher.last()),
+            policy: bundle.clone().or_else(|| self.sac_policies.last()),
+            bundle,
             evaluation,
             seconds: self.recorder.seconds(),
             interrupted: self.step < self.config.run.steps && !self.recorder.learnt(),

@@ -1,7 +1,7 @@
 //! The programs that a benchmark is compared with, each in an environment of Python of its own, installed on request.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,21 @@ use crate::stamp::{self, Stamp};
 use crate::venv;
 use crate::workspace::Workspace;
 
-/// The Python that runs the peers of the benchmark `name`; installs what `benches/peers/NAME.txt` asks for where it is
+/// Ends the name of a list for NVIDIA GPUs.
+pub const ON_GPU: &str = "_cuda";
+
+/// The name of the list in `folder` with what the peers of the benchmark `name` need: where a GPU is asked for the one for
+/// it, if there is one.
+pub fn list(folder: &Path, name: &str, cuda: bool) -> String {
+    let on_gpu = format!("{name}{ON_GPU}");
+    if cuda && folder.join(format!("{on_gpu}.txt")).is_file() {
+        on_gpu
+    } else {
+        name.to_owned()
+    }
+}
+
+/// The Python that runs the peers of the list `name`; installs what `benches/peers/NAME.txt` asks for where it is
 /// not there yet.
 pub fn install(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     let list = workspace.root().join("benches/peers").join(format!("{name}.txt"));
@@ -58,6 +72,16 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::process::Command;
+
+    use super::list;
+
+    #[test]
+    fn on_a_gpu_the_peers_are_those_for_it_where_there_are_any() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers");
+        assert_eq!(list(&folder, "update", true), "update_cuda");
+        assert_eq!(list(&folder, "update", false), "update");
+        assert_eq!(list(&folder, "sim", true), "sim", "none for a GPU");
+    }
 
     /// Files of benches/peers whose name ends so.
     fn files(extension: &str) -> Vec<PathBuf> {

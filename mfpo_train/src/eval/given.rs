@@ -1,5 +1,5 @@
-//! What `eval` is given, and the policy in it: a bundle, or the last checkpoint of a run, which holds every learner's policy,
-//! SAC's too.
+//! What `eval` is given, and the policy in it: a bundle, the file of a SAC policy, or the last checkpoint of a run, which holds every
+//! learner's policy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,14 @@ use mfpo_sim::{EnvOptions, registry};
 
 use super::{EvalArgs, open_bundle};
 use crate::algorithm;
-use crate::checkpoint::{self, CheckpointError, Checkpoints, Header};
+use crate::checkpoint::{self, CheckpointError, Checkpoints};
 use crate::conditions::Conditions;
 use crate::config::TrainConfig;
 use crate::evaluate::Actor;
 use crate::learner::LearnerError;
+use crate::sac::policy_file;
 use crate::state::State;
+use crate::train::sac_policies;
 
 /// The part of a checkpoint that the policy is in.
 const LEARNER: &str = "learner";
@@ -47,6 +49,8 @@ impl Given {
             Self::of_checkpoint(&last_checkpoint(path)?, args)
         } else if checkpoint::is_checkpoint(path) {
             Self::of_checkpoint(path, args)
+        } else if policy_file::is_policy(path) {
+            Self::of_sac_policy(args)
         } else {
             Self::of_bundle(args)
         }
@@ -67,36 +71,82 @@ impl Given {
 
     fn of_checkpoint(file: &Path, args: &EvalArgs) -> anyhow::Result<Self> {
         let loaded = checkpoint::load_part(file, LEARNER);
-        let (header, state) = loaded.map_err(|error| with_last_bundle(error, file))?;
-        let mut config = config_of(&header, file)?;
-        let subject = subject(&header.task, &mut config)
-            .with_context(|| format!("the checkpoint {} does not fit its task", file.display()))?;
-        let task = args.task.as_deref().unwrap_or(&header.task);
-        let own = (header.task.as_str(), &config.environment);
-        let algorithm = format!("{:?}", config.run.algorithm).to_uppercase();
+        let (header, state) = loaded.map_err(|error| with_last_policy(error, file))?;
+        let what = format!("the checkpoint {}", file.display());
+        let config = config_of(&header.config, &what, &header.program)?;
+        let learnt = Learnt {
+            what: &what,
+            run: &header.run,
+            task: &header.task,
+            step: header.step,
+            config,
+        };
+        Self::of_run(learnt, args, |config| {
+            let taken = policy(config, state);
+            taken.with_context(|| format!("the networks of {what} cannot be taken"))
+        })
+    }
+
+    fn of_sac_policy(args: &EvalArgs) -> anyhow::Result<Self> {
+        let (header, policy) = policy_file::read(&args.path)?;
+        let what = format!("the SAC policy {}", args.path.display());
+        let config = config_of(&header.config, &what, &header.program)?;
+        let learnt = Learnt {
+            what: &what,
+            run: &header.run,
+            task: &header.task,
+            step: header.step,
+            config,
+        };
+        Self::of_run(learnt, args, |config| {
+            let (first, last) = (header.sizes.first(), header.sizes.last());
+            let (s, a) = (config.sac.observation_size, config.sac.action_size);
+            ensure!(
+                (first, last) == (Some(&s), Some(&(2 * a))),
+                "{what} has the sizes {:?}; expected {s} of an observation and twice {a} of an action",
+                header.sizes
+            );
+            Ok(Box::new(policy))
+        })
+    }
+
+    /// What a run has learnt on its task, with its own options and sizes; `policy` makes the policy.
+    fn of_run(
+        mut learnt: Learnt<'_>,
+        args: &EvalArgs,
+        policy: impl FnOnce(TrainConfig) -> anyhow::Result<Box<dyn Actor>>,
+    ) -> anyhow::Result<Self> {
+        let subject = subject(learnt.task, &mut learnt.config)
+            .with_context(|| format!("{} does not fit its task", learnt.what))?;
+        let task = args.task.as_deref().unwrap_or(learnt.task);
+        let own = (learnt.task, &learnt.config.environment);
+        let algorithm = format!("{:?}", learnt.config.run.algorithm).to_uppercase();
         Ok(Self {
             conditions: args.conditions.resolve_in_run(own, task)?,
             subject,
             task: task.to_owned(),
-            title: format!("{} at step {} ({algorithm})", header.run, header.step),
-            policy: policy(config, state).with_context(|| {
-                format!(
-                    "the networks of the checkpoint {} cannot be taken",
-                    file.display()
-                )
-            })?,
+            title: format!("{} at step {} ({algorithm})", learnt.run, learnt.step),
+            policy: policy(learnt.config)?,
         })
     }
 }
 
-/// The configuration of the run.
-fn config_of(header: &Header, file: &Path) -> anyhow::Result<TrainConfig> {
-    TrainConfig::parse(&header.config, &[]).with_context(|| {
+/// Of a run that has learnt something.
+struct Learnt<'a> {
+    /// The file that says so, in words.
+    what: &'a str,
+    run: &'a str,
+    task: &'a str,
+    step: u64,
+    config: TrainConfig,
+}
+
+/// The configuration of the run, as the file `what` by the version `program` holds it.
+fn config_of(text: &str, what: &str, program: &str) -> anyhow::Result<TrainConfig> {
+    TrainConfig::parse(text, &[]).with_context(|| {
         format!(
-            "cannot read the configuration in the checkpoint {}, written by mfpo_train {}; expected one of mfpo_train {}: use \
-             the version that wrote it",
-            file.display(),
-            header.program,
+            "cannot read the configuration in {what}, written by mfpo_train {program}; expected one of mfpo_train {}: use the \
+             version that wrote it",
             env!("CARGO_PKG_VERSION")
         )
     })
@@ -137,9 +187,8 @@ fn last_checkpoint(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// What somebody may mean by a folder without a checkpoint of its own.
 fn meant_by(folder: &Path) -> String {
-    // The bundle of a run whose checkpoint is gone; in the folder `checkpoints` the checkpoint itself.
-    let file = Some(folder.join("last.safetensors")).filter(|file| file.is_file());
-    let meant = file.or_else(|| first_run_in(folder));
+    // The policy of a run whose checkpoint is gone; in the folder `checkpoints` the checkpoint itself.
+    let meant = last_policy(folder).or_else(|| first_run_in(folder));
     meant.map_or_else(
         || "another folder, or a bundle".to_owned(),
         |path| path.display().to_string(),
@@ -154,13 +203,18 @@ fn first_run_in(folder: &Path) -> Option<PathBuf> {
     runs.min()
 }
 
-/// A checkpoint that is refused may have a bundle of the run beside it.
-fn with_last_bundle(error: CheckpointError, file: &Path) -> anyhow::Error {
+/// A checkpoint that is refused may have the last policy of the run beside it.
+fn with_last_policy(error: CheckpointError, file: &Path) -> anyhow::Error {
     let run = file.ancestors().nth(2);
     let run = run.filter(|run| Checkpoints::new(run).last() == file);
-    let bundle = run.map(|run| run.join("last.safetensors"));
-    match bundle.filter(|bundle| bundle.is_file()) {
-        Some(bundle) => anyhow!("{error}; or measure the run's last bundle, {}", bundle.display()),
+    match run.and_then(last_policy) {
+        Some(policy) => anyhow!("{error}; or measure the run's last policy, {}", policy.display()),
         None => error.into(),
     }
+}
+
+/// The last bundle in a folder, or the last policy of SAC.
+fn last_policy(folder: &Path) -> Option<PathBuf> {
+    let files = ["last.safetensors", sac_policies::LAST].map(|name| folder.join(name));
+    files.into_iter().find(|file| file.is_file())
 }

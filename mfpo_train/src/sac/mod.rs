@@ -9,6 +9,7 @@ mod config;
 mod critic;
 mod network;
 mod policy;
+pub mod policy_file;
 mod temperature;
 
 use candle_core::{Device, Tensor};

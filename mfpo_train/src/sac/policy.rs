@@ -1,5 +1,7 @@
 //! SAC's policy on one observation: plain loops over the weights, which beat a tensor library at this size.
 
+use std::collections::BTreeMap;
+
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::parameters::{NetworkError, Parameters};
 use mfpo_policy::sampler::{Normalizer, SampleError};
@@ -42,6 +44,29 @@ impl GaussianPolicy {
             layers,
             normalizer: None,
         })
+    }
+
+    /// Widths from the observation over the hidden layers to mean and deviation of the action.
+    pub(super) fn sizes(&self) -> Vec<usize> {
+        let widths = self.layers.iter().map(|layer| layer.bias.len());
+        std::iter::once(self.observation_size()).chain(widths).collect()
+    }
+
+    /// Shape and values of every array, by name.
+    pub(super) fn arrays(&self) -> BTreeMap<String, (Vec<usize>, &[f32])> {
+        let mut arrays = BTreeMap::new();
+        let sizes = self.sizes();
+        for (i, (layer, pair)) in self.layers.iter().zip(sizes.windows(2)).enumerate() {
+            let (kernel, bias) = (&layer.kernel[..], &layer.bias[..]);
+            arrays.insert(format!("actor/Dense_{i}/kernel"), (pair.to_vec(), kernel));
+            arrays.insert(format!("actor/Dense_{i}/bias"), (vec![pair[1]], bias));
+        }
+        if let Some(Normalizer { mean, deviation }) = &self.normalizer {
+            for (name, values) in [("mean", mean), ("deviation", deviation)] {
+                arrays.insert(format!("normalizer/{name}"), (vec![values.len()], &values[..]));
+            }
+        }
+        arrays
     }
 
     fn observation_size(&self) -> usize {

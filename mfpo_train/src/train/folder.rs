@@ -5,12 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
 
+use super::sac_policies;
 use crate::checkpoint::{Checkpoints, Header};
 use crate::config::TrainConfig;
 use crate::publish::write_atomically;
 
 /// What a run leaves in its folder, beside the lock.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 12] = [
     "config.toml",
     "run.json",
     "metrics.jsonl",
@@ -19,6 +20,8 @@ const PARTS: [&str; 10] = [
     "bundles",
     "last.safetensors",
     "best.safetensors",
+    sac_policies::LAST,
+    sac_policies::BEST,
     "films",
     "checkpoints",
 ];

@@ -61,6 +61,7 @@ impl Run {
     pub(super) fn save(&mut self) -> anyhow::Result<()> {
         // First: a run that goes on from this checkpoint makes no bundle again that came before it.
         let sent = self.publisher.try_again();
+        self.sac_policies.try_again();
         let header = self.header();
         let saved = match self.state() {
             Err(error) => Err(error),
@@ -119,6 +120,7 @@ impl Run {
             .clone()
             .into_iter()
             .chain(bundles)
+            .chain(self.sac_policies.unwritten())
             .chain(recorded)
             .collect();
         let done = self.unsaved.is_none() && self.step >= self.config.run.steps;

@@ -56,8 +56,9 @@ fn a_run_of_sac_is_measured_as_it_measured_itself() {
         (&by_folder["environment_of"], &by_folder["environment"]["mass"]),
         (&"run".into(), &0.3.into())
     );
-    let checkpoint = run.join("checkpoints/last.safetensors");
-    assert_eq!(measured(&checkpoint, &[]), by_folder);
+    for file in ["checkpoints/last.safetensors", "last.sac.safetensors"] {
+        assert_eq!(measured(&run.join(file), &[]), by_folder, "{file}");
+    }
     for other in ["--seed=1", "--environment=task", "--set=environment.mass=0.1"] {
         let elsewhere = measured(&run, &[other]);
         assert_ne!(elsewhere["mean_return"], by_folder["mean_return"], "{other}");
@@ -72,6 +73,53 @@ fn a_run_of_sac_is_measured_as_it_measured_itself() {
         words.contains("run holds nothing that chooses among candidates"),
         "{words}"
     );
+}
+
+#[test]
+fn the_best_policy_of_sac_is_kept_under_its_own_name_and_is_no_bundle() {
+    let training = hopper(&[
+        "run.algorithm=sac",
+        "sac.hidden_sizes=[16, 16]",
+        "sac.batch_size=16",
+        "evaluation.every=5",
+    ]);
+    let run = trained(&training);
+    let best = run.join("best.sac.safetensors");
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let evaluations = lines.filter(|line| line["kind"] == "evaluation");
+    let returns: Vec<f64> = evaluations
+        .map(|line| line["mean_return"].as_f64().unwrap())
+        .collect();
+    assert!(returns.len() > 3, "{returns:?}");
+    let highest = returns.iter().copied().fold(f64::MIN, f64::max);
+    assert_eq!(measured(&best, &[])["mean_return"], highest, "{returns:?}");
+    // Elsewhere, too: task, options and conditions are in the file.
+    let elsewhere = training.folder.path().join("elsewhere.safetensors");
+    std::fs::copy(&best, &elsewhere).unwrap();
+    assert_eq!(measured(&elsewhere, &[]), measured(&best, &[]));
+    for subcommand in ["inspect", "verify", "guard"] {
+        let words = refusal(&[subcommand, text(&best)]);
+        assert!(
+            words.contains("it is the policy of a SAC run, which mfpo_train eval measures"),
+            "{subcommand}: {words}"
+        );
+    }
+    let mut damaged = std::fs::read(&best).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&best, damaged).unwrap();
+    let words = refusal(&["eval", text(&best)]);
+    assert!(
+        words.contains("best.sac.safetensors is refused") && words.contains("its digest differs"),
+        "{words}"
+    );
+    // A run whose checkpoint is gone has still a policy to give.
+    std::fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    let words = refusal(&["eval", text(&run)]);
+    let last = run.join("last.sac.safetensors");
+    assert!(words.contains(&format!("give {}\n", last.display())), "{words}");
 }
 
 #[test]
@@ -140,7 +188,7 @@ fn a_checkpoint_that_cannot_be_taken_is_named_beside_the_bundle_of_its_run() {
     let (header, state) = checkpoints.load().unwrap();
     let whole = std::fs::read(&last).unwrap();
     std::fs::write(&last, &whole[..whole.len() - 9]).unwrap();
-    let instead = format!("or measure the run's last bundle, {}", bundle.display());
+    let instead = format!("or measure the run's last policy, {}", bundle.display());
     refused_with(["is corrupt", &instead]);
     let header = Header {
         program: "7.0".to_owned(),

@@ -223,7 +223,7 @@ fn run(folder: &Path, seed: u64, overrides: &[&str]) -> Outcome {
 }
 
 #[test]
-fn a_run_of_sac_leaves_metrics_and_a_curve_and_no_bundle() {
+fn a_run_of_sac_leaves_metrics_a_curve_and_its_policy_and_no_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let short = ["run.steps=150", "run.random_steps=100", "evaluation.episodes=2"];
     let outcome = run(folder.path(), 0, &short);
@@ -235,7 +235,11 @@ fn a_run_of_sac_leaves_metrics_and_a_curve_and_no_bundle() {
     assert!(folder.path().join("curve.png").exists());
     let config = std::fs::read_to_string(folder.path().join("config.toml")).unwrap();
     assert!(config.contains("algorithm = \"sac\""), "{config}");
-    assert!(!folder.path().join("last.safetensors").exists());
+    for name in ["best", "last"] {
+        assert!(!folder.path().join(format!("{name}.safetensors")).exists());
+        assert!(folder.path().join(format!("{name}.sac.safetensors")).exists());
+    }
+    assert_eq!(outcome.policy, Some(folder.path().join("last.sac.safetensors")));
 }
 
 /// Must never get a bundle.
