@@ -2,7 +2,8 @@
 
 Parameters, mini-batches and random numbers of tests/golden go in; losses, gradients, parameters, targets and temperature that
 come out are compared with the reference's, with and without clipped double Q and over four updates in a row. The tolerances
-are those that our own update is tested with (mfpo_train/tests/golden/files.rs). Of the random numbers that update_jax.py draws
+are three times those that our own update is tested with (mfpo_train/tests/golden/files.rs): XLA calls oneDNN's layer
+normalisation, and what that rounds depends on the processor. Of the random numbers that update_jax.py draws
 itself only the rows with r = t are compared. Prints the largest deviation; ends with 1 where something deviates by more.
 
 usage: check_update.py FOLDER_OF_TESTS_GOLDEN DEVICE
@@ -23,7 +24,7 @@ import numpy as np
 import update_jax
 
 # Error allowed, in units of the reference's own float32 error, which is never taken as less than float32's rounding.
-FACTOR, EPSILON = 10.0, 1.2e-7
+FACTOR, EPSILON = 30.0, 1.2e-7
 LOSSES = ["critic_loss_1", "critic_loss_2", "actor_loss", "logp_loss"]
 
 

@@ -25,17 +25,10 @@ pub(crate) struct Header<'a> {
     pub(crate) manifest: Option<&'a str>,
     /// The signature, a JSON string.
     pub(crate) signature: Option<&'a str>,
-<<<<<<< HEAD
-    /// Did a trainer write the file to go on from?
-    pub(crate) is_checkpoint: bool,
-    /// Name, a JSON string, and JSON of each tensor, in the order of the file; of [`MOST_TENSORS`] at most.
-    pub(crate) tensors: Vec<(&'a str, &'a str)>,
-=======
     /// What else of a trainer the file is.
     pub(crate) of_trainer: Option<OfTrainer>,
-    /// Name and JSON of each tensor, in the order of the file; of [`MOST_TENSORS`] at most.
-    pub(crate) tensors: Vec<(String, &'a str)>,
->>>>>>> trainer
+    /// Name, a JSON string, and JSON of each tensor, in the order of the file; of [`MOST_TENSORS`] at most.
+    pub(crate) tensors: Vec<(&'a str, &'a str)>,
     /// How many there are.
     pub(crate) count: usize,
     /// The tensors' bytes.
@@ -92,18 +85,8 @@ impl<'a> Header<'a> {
 
     fn read_metadata(&mut self, metadata: &'a str) -> Result<(), String> {
         members(metadata, |key, value| {
-<<<<<<< HEAD
             if !value.starts_with('"') {
                 return Err("the metadata holds other values than text".to_owned());
-=======
-            is_text &= value.starts_with('"');
-            match key.as_str() {
-                METADATA_KEY => self.manifest = Some(value),
-                signature::METADATA_KEY => self.signature = Some(value),
-                CHECKPOINT_KEY => self.of_trainer = Some(OfTrainer::Checkpoint),
-                SAC_POLICY_KEY => self.of_trainer = Some(OfTrainer::SacPolicy),
-                _ => {}
->>>>>>> trainer
             }
             // Any other reader refuses a text that stands for none, under whatever key.
             pieces(value, |_| {})?;
@@ -112,7 +95,9 @@ impl<'a> Header<'a> {
             } else if is(key, signature::METADATA_KEY)? {
                 self.signature = Some(value);
             } else if is(key, CHECKPOINT_KEY)? {
-                self.is_checkpoint = true;
+                self.of_trainer = Some(OfTrainer::Checkpoint);
+            } else if is(key, SAC_POLICY_KEY)? {
+                self.of_trainer = Some(OfTrainer::SacPolicy);
             }
             Ok(())
         })
