@@ -16,15 +16,18 @@ const NOTED: u64 = 20 * MILLISECOND;
 const DRIFT: i64 = 2_000;
 /// Misses that are told one by one in words.
 const TOLD: usize = 40;
-/// Evidence is looked for from so long before a miss on, ns.
-const BEFORE: u64 = 8 * MILLISECOND;
+/// What made a tick late may have begun so long before its deadline, and is told of so long after it came, ns: the sampler
+/// counts a wait when it ends.
+const AROUND: u64 = MILLISECOND;
+/// A record that comes later than this, ns, has a stamp that tells nothing.
+const MOST_ON_ITS_WAY: u64 = 1_000 * MILLISECOND;
 /// Between two moments without a miss that are looked at for comparison, ns.
 const COMPARED: u64 = 500 * MILLISECOND;
 
 /// Ticks that were missed at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Miss {
-    /// When their record arrived.
+    /// When the tick that came after all had its command.
     pub at: MonoTime,
     /// Number of the tick that came after all.
     pub sequence: u64,
@@ -127,8 +130,9 @@ impl Misses {
         self.last = Some(action.sequence);
         let late = self.lateness(action);
         let ticks = skipped + u64::from(action.fallback || late > self.period);
+        let on_its_way = time::system_nanoseconds() - time::nanoseconds(&action.stamp);
         (ticks > 0).then(|| Miss {
-            at: now,
+            at: now.minus(u64::try_from(on_its_way).unwrap_or(0).min(MOST_ON_ITS_WAY)),
             sequence: action.sequence,
             ticks,
             late_ms: 1e-6 * (late as f64).max((skipped as i64 * self.period) as f64),
@@ -152,7 +156,7 @@ impl Misses {
         if self.next_comparison.is_none_or(|next| now >= next) {
             self.next_comparison = Some(now.plus(COMPARED));
             let late_ms = 1e-6 * self.period as f64;
-            let evidence = sampler.since(began(now.minus(NOTED), late_ms));
+            let evidence = during(sampler, now.minus(NOTED), late_ms);
             self.by_chance.0 += 1;
             self.by_chance.1 += u64::from(evidence.explains(late_ms));
         }
@@ -167,7 +171,7 @@ impl Misses {
     }
 
     fn blame(&mut self, miss: &Miss, sampler: &Sampler) {
-        let evidence = sampler.since(began(miss.at, miss.late_ms));
+        let evidence = during(sampler, miss.at, miss.late_ms);
         let is_machine = evidence.explains(miss.late_ms);
         if is_machine {
             self.by_machine += miss.ticks;
@@ -182,9 +186,10 @@ impl Misses {
     }
 }
 
-/// When what made a tick so late may have begun.
-fn began(at: MonoTime, late_ms: f64) -> MonoTime {
-    at.minus((1e6 * late_ms) as u64 + BEFORE)
+/// What the machine did while a tick was late by so much that had its command at `at`.
+fn during(sampler: &Sampler, at: MonoTime, late_ms: f64) -> Evidence {
+    let deadline = at.minus((1e6 * late_ms) as u64);
+    sampler.between(deadline.minus(AROUND), at.plus(AROUND))
 }
 
 #[cfg(test)]

@@ -114,11 +114,6 @@ impl Sampler {
         }
     }
 
-    /// What happened from some moment on, a sample before it included.
-    pub fn since(&self, began: MonoTime) -> Evidence {
-        self.between(began, MonoTime::from_nanos(u64::MAX))
-    }
-
     /// What happened from one moment to another, a sample before the one and one after the other included.
     pub fn between(&self, began: MonoTime, ended: MonoTime) -> Evidence {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
