@@ -78,9 +78,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!(
         "one MFPO update, paper settings (3x256, B 256, K1 16, K2 32, T 2, 101 atoms), {kernel}, load {load}; ms"
     );
-    if !mfpo_policy::kernel::InstructionSet::detect().multiplies_halves() {
+    if !mfpo_policy::kernel::InstructionSet::detect().multiplies_halves_faster() {
         println!(
-            "this processor does not multiply bfloat16: the fast precision is slower than the exact one"
+            "this processor multiplies bfloat16 no faster than 32-bit floats: the fast precision is slower than the exact one"
         );
     }
     if let Some(installed) = installed(arguments) {

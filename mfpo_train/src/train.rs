@@ -256,6 +256,7 @@ impl Run {
     /// From its beginning, or from `checkpoint`, to its last measurement.
     fn complete(&mut self, checkpoint: Option<&Header>, stop: &AtomicBool) -> anyhow::Result<Evaluation> {
         contradictions::warn_where_nothing_is_learnt(&self.config.run);
+        contradictions::warn_where_fast_is_slow(&self.config);
         match checkpoint {
             None => self.begin()?,
             Some(header) => self.go_on(header)?,

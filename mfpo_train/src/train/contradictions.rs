@@ -1,15 +1,16 @@
-//! What is asked of a run and cannot be: refused before its folder is touched. A run that would learn nothing, or no longer
-//! signs, is told.
+//! What is asked of a run and cannot be: refused before its folder is touched. A run that would learn nothing, no longer
+//! signs, or learns faster otherwise, is told.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::ensure;
 use mfpo_policy::bundle;
+use mfpo_policy::kernel::{InstructionSet, Precision};
 use mfpo_sim::EnvSpec;
 
 use crate::algorithm::AlgorithmKind;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TrainConfig};
 
 /// What a run is asked for beside its configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,6 +74,17 @@ pub(super) fn warn_where_signing_ends(last: &Path, signs: bool) {
         tracing::warn!(
             "the bundles of this run were signed, and no more will be: nodes that ask for a signature refuse those; give \
              --sign-key again"
+        );
+    }
+}
+
+/// The fast precision is no faster on every processor.
+pub(super) fn warn_where_fast_is_slow(config: &TrainConfig) {
+    let is_fast = config.run.algorithm == AlgorithmKind::Mfpo && config.learner.precision == Precision::Fast;
+    if is_fast && !InstructionSet::detect().multiplies_halves_faster() {
+        tracing::warn!(
+            "learner.precision is 'fast', but this processor multiplies bfloat16 no faster than 32-bit floats, so that an \
+             update takes longer than with 'exact' and is less exact: take --set learner.precision=exact here"
         );
     }
 }
