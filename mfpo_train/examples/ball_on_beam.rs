@@ -65,6 +65,7 @@ pub(crate) fn make(_options: &TaskOptions) -> Result<Benchmark, SimError> {
         control_period: 4.0 * 0.005,
         episode_steps: 250,
         reward_range: (0.0, 1.0),
+        stops_at_warnings: true,
     })
 }
 

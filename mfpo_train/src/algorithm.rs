@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::TrainConfig;
 use crate::evaluate::Actor;
-use crate::learner::{LearnerError, MfpoLearner};
+use crate::learner::{LearnerError, MfpoLearner, check_finite};
 use crate::normalize::Normalized;
 use crate::replay_buffer::{Batch, Transition};
 use crate::resumption::ByHand;
@@ -100,10 +100,8 @@ impl UpdateMetrics {
     /// # Errors
     /// [`LearnerError::NotFinite`].
     pub fn finite(self, update: u64) -> Result<Self, LearnerError> {
-        match self.0.iter().find(|(_, value)| !value.is_finite()) {
-            None => Ok(self),
-            Some(&(what, value)) => Err(LearnerError::NotFinite { what, value, update }),
-        }
+        check_finite(&self.0, update)?;
+        Ok(self)
     }
 }
 

@@ -59,7 +59,8 @@ pub struct RunConfig {
     pub guard: bool,
     /// Length of the run.
     pub steps: u64,
-    /// Uniformly random actions at the start; no update happens before they are done.
+    /// Uniformly random actions at the start; no update, bundle or evaluation happens before they are done. The step after
+    /// them has the first.
     pub random_steps: u64,
     /// Transitions that the replay buffer holds.
     pub replay_capacity: usize,

@@ -104,6 +104,30 @@ fn a_folder_that_holds_a_run_is_not_overwritten() {
     );
 }
 
+#[test]
+fn the_papers_configuration_learns_and_measures_first_at_step_10_000() {
+    let folder = tempfile::tempdir().unwrap();
+    // One step more than that, because a run measures its last policy anyhow.
+    let short = [
+        "run.steps=10001",
+        "learner.hidden_sizes=[16, 16]",
+        "learner.batch_size=16",
+    ];
+    let task = "InvertedPendulum-v5";
+    let config = TrainConfig::load(task, Some("paper"), &short.map(str::to_owned)).unwrap();
+    let outcome = train(training::options(task, config, 0, folder.path())).unwrap();
+    assert_eq!((outcome.steps, outcome.updates), (10_001, 2));
+    let steps = |kind: &str| -> Vec<u64> {
+        let lines = lines(folder.path());
+        let of_kind = lines.iter().filter(|line| line["kind"] == kind);
+        of_kind.map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(steps("update"), [10_000]);
+    assert_eq!(steps("evaluation"), [0, 10_000, 10_001]);
+    // Untrained, then after each of the two.
+    assert_eq!(outcome.version, 2);
+}
+
 /// Mean return over three seeds of a short training, with the sign of the actor's loss as it is or flipped.
 fn mean_return_of_three_seeds(flip_actor_loss_sign: bool) -> f64 {
     let short = |config: &mut TrainConfig| {

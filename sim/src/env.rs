@@ -17,12 +17,13 @@ pub trait Env: Send {
     /// A [`SimError`] when the physics does not start.
     fn reset(&mut self, seed: u64) -> Result<Vec<f32>, SimError>;
 
-    /// Applies `action` for one control period. Where MuJoCo puts a benchmark's model that diverged back to its rest pose, the
-    /// episode goes on from there, as the originals' do, and a warning is logged.
+    /// Applies `action` for one control period. Where MuJoCo puts a model of Gymnasium's that diverged back to its rest pose, the
+    /// episode goes on from there, as the original's does, and a warning is logged.
     ///
     /// # Errors
     /// [`SimError::NotReset`], [`SimError::EpisodeOver`], an action of the wrong length or with a number that is
-    /// not finite, or a state, an observation or a reward that is not finite.
+    /// not finite, or a state, an observation or a reward that is not finite; [`SimError::Warned`] in a task of the DeepMind
+    /// Control Suite, which stops where the original does.
     fn step(&mut self, action: &[f32]) -> Result<Step, SimError>;
 
     /// Model and state, to be drawn.

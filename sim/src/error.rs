@@ -130,6 +130,19 @@ pub enum SimError {
         /// Simulated time, s.
         time: f64,
     },
+    /// MuJoCo warned, in a task that stops there.
+    #[error(
+        "task '{task}': MuJoCo warned of {warning} in step {step} of an episode, and the task stops there; a shorter physics step or \
+         smaller commands may prevent it"
+    )]
+    Warned {
+        /// The task.
+        task: String,
+        /// What MuJoCo warned of.
+        warning: &'static str,
+        /// Control periods of the episode, this one included.
+        step: usize,
+    },
     /// Off-screen rendering is not available, or failed.
     #[error(
         "off-screen rendering failed: {0}; it needs EGL: `apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri`, \

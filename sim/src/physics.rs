@@ -3,11 +3,12 @@
 
 #[cfg(feature = "renderer")]
 mod renderer;
+mod warnings;
 
 use std::path::Path;
 
 use mujoco_rs::logging::set_log_handler;
-use mujoco_rs::prelude::{MjData, MjModel, MjtDisableBit, MjtIntegrator, MjtJoint, MjtObjBase, MjtWarning};
+use mujoco_rs::prelude::{MjData, MjModel, MjtDisableBit, MjtIntegrator, MjtJoint, MjtObjBase};
 
 use crate::SimError;
 
@@ -344,19 +345,6 @@ impl Physics {
     /// `mj_rnePostConstraint`: accelerations of and forces between bodies.
     pub fn rne_post_constraint(&mut self) {
         self.data.rne_post_constraint();
-    }
-
-    /// Has MuJoCo met a position, velocity or acceleration that is huge or not finite since the last reset? Unless the model
-    /// switches `autoreset` off, it is then in its rest pose, and [`Physics::check`] finds nothing.
-    pub fn has_diverged(&self) -> bool {
-        let told = self.data.warning();
-        [
-            MjtWarning::mjWARN_BADQPOS,
-            MjtWarning::mjWARN_BADQVEL,
-            MjtWarning::mjWARN_BADQACC,
-        ]
-        .into_iter()
-        .any(|kind| told[kind as usize].number > 0)
     }
 
     /// Refuses a state that is no longer finite.

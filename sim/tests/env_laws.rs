@@ -351,7 +351,7 @@ fn a_delay_that_a_benchmark_would_round_to_none_is_refused() {
 }
 
 #[test]
-fn physics_that_diverges_is_an_error_of_a_robot_and_seen_in_a_benchmark() {
+fn physics_that_diverges_is_an_error_of_a_robot_and_of_the_suite_and_seen_in_gymnasium() {
     let mut robot = registry::make("swing_arm", &EnvOptions::default()).unwrap();
     robot.reset(3).unwrap();
     robot.physics().qvel_mut()[0] = f64::NAN;
@@ -368,6 +368,49 @@ fn physics_that_diverges_is_an_error_of_a_robot_and_seen_in_a_benchmark() {
         let step = hopper.step(&[0.0; 3]).unwrap();
         assert!(step.observation.iter().all(|o| o.is_finite()));
         assert!(hopper.physics().has_diverged());
+    }
+
+    let mut walker = registry::make("walker-walk", &EnvOptions::default()).unwrap();
+    for velocity in [1e11, f64::NAN] {
+        walker.reset(3).unwrap();
+        walker.step(&[0.0; 6]).unwrap();
+        walker.physics().qvel_mut()[0] = velocity;
+        let text = match walker.step(&[0.0; 6]) {
+            Err(error @ SimError::Warned { step: 2, .. }) => error.to_string(),
+            other => panic!("expected the warning of step 2, got {other:?}"),
+        };
+        assert!(
+            text.contains("'walker-walk'") && text.contains("huge or not finite"),
+            "{text}"
+        );
+        let after = walker.step(&[0.0; 6]);
+        assert!(matches!(after, Err(SimError::EpisodeOver { .. })), "{after:?}");
+    }
+    walker.reset(3).unwrap();
+    walker.step(&[0.0; 6]).unwrap();
+}
+
+#[test]
+fn a_rollout_of_the_suite_ends_where_its_physics_diverges_and_one_of_gymnasium_goes_on() {
+    for (name, stops) in [("walker-walk", true), ("Hopper-v5", false)] {
+        let mut rollout = registry::rollout(name, &EnvOptions::default()).unwrap();
+        rollout.begin(&FullState::default(), 3).unwrap();
+        let mut qvel = rollout.qvel().to_vec();
+        qvel[0] = 1e11;
+        let state = FullState {
+            qvel: Some(qvel),
+            ..FullState::default()
+        };
+        rollout.begin(&state, 3).unwrap();
+        let env = registry::make(name, &EnvOptions::default()).unwrap();
+        let action = vec![0.0; env.spec().action_size];
+        let outcome = rollout.apply(&action);
+        assert_eq!(
+            matches!(outcome, Err(SimError::Warned { step: 1, .. })),
+            stops,
+            "{outcome:?}"
+        );
+        assert_eq!(outcome.is_ok(), !stops, "{outcome:?}");
     }
 }
 

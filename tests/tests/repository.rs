@@ -181,7 +181,11 @@ fn one_place_of_each_package_names_ros_and_one_names_mujoco() {
     assert!(naming("r2r", "mfpo_policy/src").is_empty());
     assert_eq!(
         naming("mujoco_rs", "sim/src"),
-        ["sim/src/physics.rs", "sim/src/physics/renderer.rs"]
+        [
+            "sim/src/physics.rs",
+            "sim/src/physics/renderer.rs",
+            "sim/src/physics/warnings.rs"
+        ]
     );
     assert!(naming("mujoco_rs", "mfpo_train/src").is_empty());
 }

@@ -11,7 +11,7 @@ use mfpo_policy::mean_flow::FlowPoint;
 use super::velocity::estimate_in_team;
 use super::{
     BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, ProposalSet, Times, Trace, UpdateInfo,
-    VelocityEstimate, VelocityProblem,
+    VelocityEstimate, VelocityProblem, check_finite,
 };
 use crate::replay_buffer::Batch;
 
@@ -48,6 +48,7 @@ impl MfpoLearner {
         let mean: f64 = samples.log_probs.iter().map(|l| f64::from(*l)).sum();
         info.entropy = -mean / samples.log_probs.len() as f64;
         trace.number("entropy", info.entropy);
+        self.check_finite(&[("entropy", info.entropy)])?;
 
         let mut noise = vec![0.0; samples.first.len()];
         draws.actor_noise(&mut noise);
@@ -173,6 +174,7 @@ impl MfpoLearner {
         trace.slice("du_dt", &pass.derivative);
         trace.slice("u_tgt", &pass.target);
         trace.number("actor_loss", pass.loss);
+        check_finite(&[("actor_loss", pass.loss)], self.updates + 1)?;
         if self.config.flip_actor_loss_sign {
             let all = pass.gradients.iter_mut().flat_map(|(_, gradient)| gradient);
             all.for_each(|g| *g = -*g);
@@ -208,6 +210,7 @@ impl MfpoLearner {
         trace.tensor("u_tgt", &target)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         trace.number("actor_loss", value);
+        self.check_finite(&[("actor_loss", value)])?;
         let loss = if self.config.flip_actor_loss_sign {
             loss.neg()?
         } else {
@@ -282,6 +285,6 @@ fn trace_estimate(estimate: &VelocityEstimate, trace: &mut Trace) {
         .for_each(|(name, values)| trace.slice(name, values));
 }
 
-fn average(values: &[f32]) -> f64 {
+pub(super) fn average(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64
 }

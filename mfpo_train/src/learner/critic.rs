@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use mfpo_policy::critic::{Critic, ValueSupport, log_softmax};
 use mfpo_policy::fast::{FastCritic, Wanted};
 
+use super::actor::average;
 use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Trace, UpdateInfo};
 use crate::replay_buffer::Batch;
 
@@ -68,9 +69,9 @@ impl MfpoLearner {
             *result = pass.renew(critic.network(), &inputs, target, team);
         });
         results.into_iter().collect::<Result<(), _>>()?;
-        let mut losses = [0.0; 2];
+        let losses = self.passes.critics.each_ref().map(|pass| pass.loss);
+        self.take_losses(losses, info)?;
         for (i, (critic, pass)) in self.critics.iter_mut().zip(&self.passes.critics).enumerate() {
-            losses[i] = pass.loss;
             if i == 0 {
                 let total: f64 = pass.values.iter().map(|q| f64::from(*q)).sum();
                 info.q_mean = total / pass.values.len() as f64;
@@ -80,8 +81,13 @@ impl MfpoLearner {
             trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
             critic.apply(&pass.gradients, team, &format!("critic_{}", i + 1), trace)?;
         }
-        [info.critic_loss_1, info.critic_loss_2] = losses;
         Ok(())
+    }
+
+    /// Both losses, before either critic takes its step.
+    fn take_losses(&self, losses: [f64; 2], info: &mut UpdateInfo) -> Result<(), LearnerError> {
+        [info.critic_loss_1, info.critic_loss_2] = losses;
+        self.check_finite(&[("critic_loss_1", losses[0]), ("critic_loss_2", losses[1])])
     }
 
     fn descend_critics(
@@ -96,21 +102,24 @@ impl MfpoLearner {
             (target.len() / self.config.atoms, self.config.atoms),
             &self.device,
         )?;
-        let mut losses = [0.0; 2];
-        for (i, critic) in self.critics.iter_mut().enumerate() {
+        let (mut losses, mut numbers) = (Vec::with_capacity(2), [0.0; 2]);
+        for (i, critic) in self.critics.iter().enumerate() {
             let logits = critic.network().logits(&tensors.observations, &tensors.actions)?;
             let loss = (&target * log_softmax(&logits)?)?.sum(1)?.mean_all()?.neg()?;
-            losses[i] = f64::from(loss.to_scalar::<f32>()?);
+            numbers[i] = f64::from(loss.to_scalar::<f32>()?);
             let value = critic.network().expected_value(&logits.detach())?;
             if i == 0 {
                 info.q_mean = f64::from(value.mean_all()?.to_scalar::<f32>()?);
             }
             trace.tensor(&format!("critic_logits_{}", i + 1), &logits)?;
             trace.tensor(&format!("critic_value_{}", i + 1), &value)?;
-            trace.number(&format!("critic_loss_{}", i + 1), losses[i]);
-            critic.descend(&loss, &format!("critic_{}", i + 1), trace)?;
+            trace.number(&format!("critic_loss_{}", i + 1), numbers[i]);
+            losses.push(loss);
         }
-        [info.critic_loss_1, info.critic_loss_2] = losses;
+        self.take_losses(numbers, info)?;
+        for (i, (critic, loss)) in self.critics.iter_mut().zip(&losses).enumerate() {
+            critic.descend(loss, &format!("critic_{}", i + 1), trace)?;
+        }
         Ok(())
     }
 
@@ -121,15 +130,8 @@ impl MfpoLearner {
         draws: &mut dyn Draws,
         trace: &mut Trace,
     ) -> Result<Vec<f32>, LearnerError> {
-        let (b, support) = (batch.size, self.config.support());
-        let mut actions = vec![0.0; b * self.config.action_size];
-        let mut log_probs = vec![0.0; b];
-        draws.next_action_noise(&mut actions);
-        let team = self.team.clone();
-        let policy = self.packed_policy()?;
-        policy.sample_with_log_prob(&team, &batch.next_observations, 1, (&mut actions, &mut log_probs))?;
-        trace.slice("next_actions", &actions);
-        trace.slice("next_logps", &log_probs);
+        let support = self.config.support();
+        let (actions, log_probs) = self.next_actions(batch, draws, trace)?;
         let y = self.target_atoms(batch, &log_probs);
         trace.slice("target_atoms", &y);
         let mut next = [None, None];
@@ -156,9 +158,32 @@ impl MfpoLearner {
             }
             projected.push(m);
         }
-        let m = self.join(&projected[0], &projected[1]);
+        let m = self.join(&projected[0], &projected[1])?;
         trace.slice("target_probs", &m);
         Ok(m)
+    }
+
+    /// `a' ~ pi(.|s')`, `[B, A]`, and their log-probabilities, `[B]`.
+    fn next_actions(
+        &mut self,
+        batch: &Batch,
+        draws: &mut dyn Draws,
+        trace: &mut Trace,
+    ) -> Result<(Vec<f32>, Vec<f32>), LearnerError> {
+        let mut actions = vec![0.0; batch.size * self.config.action_size];
+        let mut log_probs = vec![0.0; batch.size];
+        draws.next_action_noise(&mut actions);
+        let team = self.team.clone();
+        let policy = self.packed_policy()?;
+        policy.sample_with_log_prob(&team, &batch.next_observations, 1, (&mut actions, &mut log_probs))?;
+        trace.slice("next_actions", &actions);
+        trace.slice("next_logps", &log_probs);
+        // The projection would put what is not finite on the lowest atom, where nobody sees it.
+        self.check_finite(&[
+            ("next_actions", average(&actions)),
+            ("next_logps", average(&log_probs)),
+        ])?;
+        Ok((actions, log_probs))
     }
 
     /// A target critic's logits at the next observations, `[B, atoms]`; it changes with every update, and is packed again
@@ -206,12 +231,14 @@ impl MfpoLearner {
     }
 
     /// Row by row the whole distribution with the smaller mean (a tie takes the second), or the average of both.
-    fn join(&self, first: &[f32], second: &[f32]) -> Vec<f32> {
+    fn join(&self, first: &[f32], second: &[f32]) -> Result<Vec<f32>, LearnerError> {
         if !self.config.clipped_double_q {
-            return first.iter().zip(second).map(|(a, b)| 0.5 * (a + b)).collect();
+            return Ok(first.iter().zip(second).map(|(a, b)| 0.5 * (a + b)).collect());
         }
         let support = self.config.support();
         let (a, b) = (means(first, &support), means(second, &support));
+        // Where the first is not finite the second would be taken without a word.
+        self.check_finite(&[("target_value_1", average(&a)), ("target_value_2", average(&b))])?;
         let rows = first
             .chunks_exact(support.atoms)
             .zip(second.chunks_exact(support.atoms));
@@ -219,7 +246,7 @@ impl MfpoLearner {
         for ((first, second), (a, b)) in rows.zip(a.iter().zip(&b)) {
             joined.extend_from_slice(if a < b { first } else { second });
         }
-        joined
+        Ok(joined)
     }
 }
 

@@ -7,7 +7,9 @@ use mfpo_policy::gradient::FlowRows;
 use mfpo_policy::mean_flow::FlowPoint;
 
 use super::actor::interpolate;
-use super::{BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, Trace, UpdateInfo};
+use super::{
+    BatchTensors, Draws, Engine, LearnerError, MfpoLearner, Passes, Trace, UpdateInfo, check_finite,
+};
 use crate::replay_buffer::Batch;
 
 impl MfpoLearner {
@@ -66,6 +68,7 @@ impl MfpoLearner {
         trace.tensor("logp_tgt", &target)?;
         info.divergence_loss = f64::from(loss.to_scalar::<f32>()?);
         trace.number("logp_loss", info.divergence_loss);
+        self.check_finite(&[("divergence_loss", info.divergence_loss)])?;
         self.divergence.descend(&loss, "logp_mvel", trace)?;
         self.policy_changed = true;
         Ok(())
@@ -122,6 +125,7 @@ impl MfpoLearner {
         trace.slice("logp_du_dt", &pass.derivative);
         trace.slice("logp_tgt", &pass.target);
         trace.number("logp_loss", pass.loss);
+        check_finite(&[("divergence_loss", pass.loss)], self.updates + 1)?;
         self.divergence
             .apply(&pass.gradients, &self.team, "logp_mvel", trace)?;
         self.policy_changed = true;

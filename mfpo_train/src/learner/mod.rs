@@ -68,10 +68,10 @@ pub enum LearnerError {
         /// The number that came.
         got: usize,
     },
-    /// A loss is NaN or infinite.
-    #[error("{what} is {value} at update {update}; the run stops before it damages the networks")]
+    /// A loss, or another number that a network would learn from, is NaN or infinite.
+    #[error("{what} is {value} at update {update}; the run stops before a network learns from it")]
     NotFinite {
-        /// The loss or metric.
+        /// The loss or metric, or the intermediate result whose mean it is.
         what: &'static str,
         /// Its value.
         value: f64,
@@ -84,6 +84,9 @@ pub enum LearnerError {
     /// The operating system gave no threads.
     #[error("the threads of the update could not be started: {0}; set learner.threads = 1")]
     Threads(String),
+    /// A gradient holds NaN or infinity, though its loss is finite.
+    #[error("the gradient of '{0}' is not finite; the run stops before the network takes that step")]
+    Gradient(String),
     /// A parameter got no gradient.
     #[error("parameter '{0}' got no gradient")]
     NoGradient(String),
@@ -101,6 +104,14 @@ pub enum LearnerError {
 impl From<candle_core::Error> for LearnerError {
     fn from(error: candle_core::Error) -> Self {
         Self::Network(error.into())
+    }
+}
+
+/// The first of `values` that is not finite, as an error of `update`.
+pub(crate) fn check_finite(values: &[(&'static str, f64)], update: u64) -> Result<(), LearnerError> {
+    match values.iter().find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some(&(what, value)) => Err(LearnerError::NotFinite { what, value, update }),
     }
 }
 
@@ -350,9 +361,8 @@ impl MfpoLearner {
         self.update_critics(batch, &tensors, draws, &mut info, trace)?;
         let first_actions = self.update_actor(batch, &tensors, draws, &mut info, trace)?;
         self.update_divergence(batch, &tensors, &first_actions, draws, &mut info, trace)?;
-        self.update_temperature(&mut info, trace);
+        self.update_temperature(&mut info, trace)?;
         self.updates += 1;
-        self.check_finite(&info)?;
         Ok(info)
     }
 
@@ -372,23 +382,9 @@ impl MfpoLearner {
         })
     }
 
-    fn check_finite(&self, info: &UpdateInfo) -> Result<(), LearnerError> {
-        let values = [
-            ("critic_loss_1", info.critic_loss_1),
-            ("critic_loss_2", info.critic_loss_2),
-            ("actor_loss", info.actor_loss),
-            ("divergence_loss", info.divergence_loss),
-            ("temperature", info.temperature),
-            ("entropy", info.entropy),
-        ];
-        match values.into_iter().find(|(_, value)| !value.is_finite()) {
-            None => Ok(()),
-            Some((what, value)) => Err(LearnerError::NotFinite {
-                what,
-                value,
-                update: self.updates,
-            }),
-        }
+    /// Asked before each step of an optimiser: what is at fault then is the only part that is damaged, and the one that is named.
+    fn check_finite(&self, values: &[(&'static str, f64)]) -> Result<(), LearnerError> {
+        check_finite(values, self.updates + 1)
     }
 
     /// One action in `[-1, 1]` for data collection: one sample, no selection.

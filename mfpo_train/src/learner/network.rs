@@ -7,7 +7,7 @@ use mfpo_policy::gradient::Team;
 use mfpo_policy::parameters::{NetworkError, Parameters};
 
 use super::{Adam, Engine, LearnerError, Trace};
-use crate::state::State;
+use crate::state::{State, flat};
 
 /// Builds a network from its parameters.
 type Load<N> = Box<dyn Fn(&Parameters) -> Result<N, NetworkError> + Send + Sync>;
@@ -91,6 +91,9 @@ impl<N> TrainedNetwork<N> {
                 .find(|(of, _)| of == parameter)
                 .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
             trace.slice(&format!("grad/{name}/{parameter}"), gradient);
+            if is_bias(parameter) {
+                check_gradient(gradient, name, parameter)?;
+            }
             ordered.push(gradient.as_slice());
         }
         self.adam.step_on_cpu(&ordered, team)?;
@@ -111,6 +114,10 @@ impl<N> TrainedNetwork<N> {
                 .get(var)
                 .ok_or_else(|| LearnerError::NoGradient(format!("{name}/{parameter}")))?;
             trace.tensor(&format!("grad/{name}/{parameter}"), gradient)?;
+            // On another device each look is a wait for it; there the next loss tells.
+            if is_bias(parameter) && gradient.device().is_cpu() {
+                check_gradient(&flat(gradient)?, name, parameter)?;
+            }
             gradients.push(gradient.clone());
         }
         self.adam.step(&gradients)?;
@@ -124,5 +131,57 @@ impl<N> TrainedNetwork<N> {
             }
         }
         Ok(())
+    }
+}
+
+/// Is it one of the parameters that a gradient is judged by? What is not finite on the way back reaches the biases that lie before
+/// it, and they are few to look at beside the weights.
+fn is_bias(parameter: &str) -> bool {
+    parameter.ends_with("/bias")
+}
+
+fn check_gradient(gradient: &[f32], name: &str, parameter: &str) -> Result<(), LearnerError> {
+    if gradient.iter().all(|g| g.is_finite()) {
+        return Ok(());
+    }
+    Err(LearnerError::Gradient(format!("{name}/{parameter}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_that_is_not_finite_is_named_before_its_step_is_taken() {
+        let bias = Tensor::new(&[1.0f32, 2.0], &Device::Cpu).unwrap();
+        let initial = Parameters::new(BTreeMap::from([("Dense_0/bias".to_owned(), bias)]));
+        for engine in [Engine::Packed, Engine::Candle] {
+            let on = (&Device::Cpu, engine);
+            let load = |p: &Parameters| p.get("Dense_0/bias").cloned();
+            let mut network = TrainedNetwork::new(initial.clone(), 0.1, on, load).unwrap();
+            let mut step = |gradient: [f32; 2]| {
+                let result = match engine {
+                    Engine::Packed => {
+                        let gradients = [("Dense_0/bias".to_owned(), gradient.to_vec())];
+                        network.apply(&gradients, &Team::default(), "critic_2", &mut Trace::off())
+                    }
+                    Engine::Candle => {
+                        let slope = Tensor::new(&gradient, &Device::Cpu).unwrap();
+                        let loss = (network.network() * slope).unwrap().sum_all().unwrap();
+                        network.descend(&loss, "critic_2", &mut Trace::off())
+                    }
+                };
+                (result, flat(network.network()).unwrap())
+            };
+            for bad in [f32::NAN, f32::INFINITY] {
+                let (result, bias) = step([0.5, bad]);
+                let text = result.unwrap_err().to_string();
+                assert!(text.contains("'critic_2/Dense_0/bias' is not finite"), "{text}");
+                assert_eq!(bias, [1.0, 2.0]);
+            }
+            let (result, bias) = step([0.5, -0.5]);
+            result.unwrap();
+            assert!(bias[0] < 1.0 && bias[1] > 2.0, "{bias:?}");
+        }
     }
 }

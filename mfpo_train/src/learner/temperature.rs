@@ -1,6 +1,6 @@
 //! The temperature's loss `alpha (H - target)`: alpha falls while the entropy is above its target.
 
-use super::{MfpoLearner, ScalarAdam, Trace, UpdateInfo};
+use super::{LearnerError, MfpoLearner, ScalarAdam, Trace, UpdateInfo};
 use crate::state::{State, StateError};
 
 /// `alpha = exp(log_alpha)` and its optimiser.
@@ -48,13 +48,18 @@ impl Temperature {
 
 impl MfpoLearner {
     /// Uses the entropy of the old policy, which the actor's update has estimated.
-    pub(super) fn update_temperature(&mut self, info: &mut UpdateInfo, trace: &mut Trace) {
+    pub(super) fn update_temperature(
+        &mut self,
+        info: &mut UpdateInfo,
+        trace: &mut Trace,
+    ) -> Result<(), LearnerError> {
         let alpha = self.temperature.alpha();
         // The gradient with respect to log alpha equals the loss.
         let loss = alpha * (info.entropy - self.config.target_entropy()) as f32;
         trace.number("temperature_before", f64::from(alpha));
         trace.number("temp_loss", f64::from(loss));
         trace.slice("grad/temp/log_temp", &[loss]);
+        self.check_finite(&[("temperature_loss", f64::from(loss))])?;
         let Temperature {
             log_alpha,
             log_minimum,
@@ -66,5 +71,6 @@ impl MfpoLearner {
         trace.slice("after/temp/log_temp", &[*log_alpha]);
         info.temperature_loss = f64::from(loss);
         info.temperature = f64::from(self.temperature.alpha());
+        self.check_finite(&[("temperature", info.temperature)])
     }
 }

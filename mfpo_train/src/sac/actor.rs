@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::network::{sample, value};
 use super::{BatchTensors, Metrics, SacLearner};
-use crate::learner::{LearnerError, Trace};
+use crate::learner::{LearnerError, Trace, check_finite};
 
 impl SacLearner {
     /// Uses the new critics, whose parameters get no gradient here.
@@ -23,6 +23,8 @@ impl SacLearner {
         let loss = ((&log_probs * self.temperature())? - first.minimum(&second)?)?.mean_all()?;
         metrics.actor_loss = f64::from(loss.to_scalar::<f32>()?);
         metrics.entropy = -f64::from(log_probs.detach().mean_all()?.to_scalar::<f32>()?);
+        let named = [("actor_loss", metrics.actor_loss), ("entropy", metrics.entropy)];
+        check_finite(&named, self.updates + 1)?;
         self.actor.descend(&loss, "actor", trace)?;
         self.policy = None;
         Ok(())

@@ -177,7 +177,7 @@ fn is_not_finite(error: &anyhow::Error) -> bool {
         )
     };
     let learner = match error.downcast_ref() {
-        Some(LearnerError::NotFinite { .. }) => true,
+        Some(LearnerError::NotFinite { .. } | LearnerError::Gradient(_)) => true,
         Some(LearnerError::Sample(error)) => of_sampler(error),
         _ => false,
     };

@@ -220,6 +220,23 @@ fn a_rollout_refuses_what_does_not_fit() {
         text.contains("'targets' with 2 numbers; expected 'target' with 2 numbers"),
         "{text}"
     );
+    let state = write("state.json", r#"{"qvel": [1e11]}"#);
+    let one = write("one.jsonl", "[0.0]\n");
+    let mut suite = command(&[
+        "rollout",
+        "pendulum-swingup",
+        "--state",
+        &state,
+        "--actions",
+        &one,
+    ]);
+    let diverged = suite.output().unwrap();
+    let text = String::from_utf8(diverged.stderr).unwrap();
+    assert_eq!(diverged.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("one.jsonl, line 1") && text.contains("huge or not finite in step 1"),
+        "{text}"
+    );
     let text = refusal(&["rollout", "swing_arm", "--actions", "/nowhere.jsonl"]);
     assert!(text.contains("cannot read /nowhere.jsonl"), "{text}");
     let text = refusal(&["rollout", "InvertedPendulum", "--actions", &none]);

@@ -81,4 +81,7 @@ pub struct Benchmark {
     pub episode_steps: usize,
     /// Lowest and highest reward of a step whose commands are within their ranges; infinite where there is no bound.
     pub reward_range: (f64, f64),
+    /// A step in which MuJoCo warns, of physics that diverge above all, is an error. Without this the task goes on from the rest
+    /// pose that MuJoCo puts a model into which diverged, and that is logged.
+    pub stops_at_warnings: bool,
 }

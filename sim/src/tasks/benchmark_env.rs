@@ -146,19 +146,30 @@ impl BenchmarkEnv {
         self.observation.iter().map(|o| *o as f32).collect()
     }
 
-    /// The originals go on from the rest pose that MuJoCo puts a model into, and so does this; who looks at returns alone
-    /// would never know.
-    fn tell_of_divergence(&mut self) {
-        if self.is_told || !self.benchmark.physics.has_diverged() {
-            return;
+    /// Stops where the task stops at warnings, as the DeepMind Control Suite does. Gymnasium goes on from the rest pose that MuJoCo
+    /// puts a model into which diverged, and so does this; who looks at returns alone would never know.
+    fn check_warnings(&mut self) -> Result<(), SimError> {
+        let physics = &self.benchmark.physics;
+        if self.benchmark.stops_at_warnings
+            && let Some(warning) = physics.warning()
+        {
+            return Err(SimError::Warned {
+                task: self.spec.name.clone(),
+                warning,
+                step: self.steps.unwrap_or(0),
+            });
+        }
+        if self.is_told || !physics.has_diverged() {
+            return Ok(());
         }
         self.is_told = true;
         warn!(
             "task '{}': the physics diverged by step {} of an episode, and MuJoCo put the model back to its rest pose; it goes on \
-             from there, as the originals do. A shorter physics step or smaller commands prevent it (told once an environment)",
+             from there, as Gymnasium does. A shorter physics step or smaller commands prevent it (told once an environment)",
             self.spec.name,
             self.steps.unwrap_or(0)
         );
+        Ok(())
     }
 
     /// One control period with `self.action`.
@@ -266,8 +277,8 @@ impl Env for BenchmarkEnv {
             self.action = self.waiting.pop_front().unwrap_or_default();
         }
         let outcome = self.advance()?;
-        self.tell_of_divergence();
         // Physics that diverged cannot go on: the next step needs a reset.
+        self.check_warnings().inspect_err(|_| self.over = true)?;
         self.benchmark.physics.check().inspect_err(|_| self.over = true)?;
         self.check_told(outcome.reward)
             .inspect_err(|_| self.over = true)?;
@@ -323,6 +334,7 @@ impl Rollout for BenchmarkEnv {
         check_vector("action", action, self.spec.action_size)?;
         self.action.copy_from_slice(action);
         let outcome = self.advance()?;
+        self.check_warnings()?;
         self.benchmark.physics.check()?;
         self.check_told(outcome.reward)?;
         Ok(outcome)

@@ -49,7 +49,7 @@ pub trait Rollout {
     ///
     /// # Errors
     /// For an action of another length or that is not finite, and for a state, an observation or a reward that is not: no
-    /// number stands for it in JSON.
+    /// number stands for it in JSON. [`SimError::Warned`] in a task that stops at MuJoCo's warnings.
     fn apply(&mut self, action: &[f64]) -> Result<Outcome, SimError>;
 
     /// The last observation, in double precision.

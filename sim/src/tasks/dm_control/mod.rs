@@ -163,6 +163,8 @@ fn benchmark_over(
         // An episode is over at the first step that is not below the limit.
         episode_steps: (limit / (timestep * substeps)).ceil() as usize,
         reward_range: (0.0, 1.0),
+        // The suite's PhysicsError.
+        stops_at_warnings: true,
         task: make(&mut physics, substeps as usize)?,
         physics,
     })

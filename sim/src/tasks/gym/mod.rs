@@ -72,6 +72,7 @@ fn benchmark<T: Bounded + 'static>(
         task: Box::new(task),
         physics,
         episode_steps,
+        stops_at_warnings: false,
     })
 }
 
