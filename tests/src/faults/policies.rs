@@ -146,6 +146,7 @@ fn huge(stand: &mut Stand) -> Outcome {
         sees: "the policy's commands; up to three ticks may be left out where the node has no real-time priority".into(),
         reaction: Some(reaction),
         recovers: "not needed".into(),
+        way: None,
         log,
     }
 }

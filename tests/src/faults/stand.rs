@@ -238,6 +238,7 @@ impl Stand {
                 "by itself with the first good state ({}); the policy fades in",
                 milliseconds(acts - ended)
             ),
+            way: None,
             log,
         }
     }
@@ -248,6 +249,7 @@ impl Stand {
             sees: self.view().policy_alone(),
             reaction: None,
             recovers: recovers.to_owned(),
+            way: None,
             log,
         }
     }
