@@ -135,7 +135,7 @@ class Judge:
         def compare(path, off, scale):
             allowed, whole = FACTOR * max(recorded, EPSILON * scale), 2 * update_jax.RATE
             most = np.sort(off.ravel())[(off.size - 1) * 99 // 100]
-            self.note(f"{case}: after/{name}{path}", max(most / allowed, off.max() / (whole + allowed)))
+            self.note(f"{case}: after/{name}{path}", np.maximum(most / allowed, off.max() / (whole + allowed)))
 
         self.leaves(got, want, compare)
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::bundle::{BundleError, MOST_STEPS};
@@ -51,12 +52,15 @@ const MOST_WIDTH: usize = 1 << 14;
 /// Memory that opening takes for each tensor at most, whatever its size, bytes: up to four copies of its name, and three times
 /// as much for its shape, the tensor itself and the entries of maps.
 const TENSOR_BYTES: usize = 16 * MOST_TENSOR_NAME_BYTES;
-/// A tensor takes more than this in the file, bytes: `"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},` alone is 51.
+/// A tensor takes more than this in the file, bytes: `"":{"dtype":"F32","shape":[],"data_offsets":[0,4]},` alone is 51, and what
+/// is no object is refused before it is read: serde would also take a list, which is shorter by the names.
 const LEAST_TENSOR_BYTES: usize = 48;
-/// The same for each byte of a task's options: of eight JSON may make a map of its own, whose node has room for eleven entries.
-const OPTION_BYTES: usize = 128;
+/// The same for each byte of a task's options: of five, `{"":}`, JSON makes a map of its own, whose node has room for eleven
+/// entries, 632 bytes; and the text is there once more.
+const OPTION_BYTES: usize = 144;
 /// The same for the longest list while it grows by a quarter, beyond twice its JSON: the memory that it leaves, five quarters
-/// of that, and two bytes of JSON for each number.
+/// of that, and two bytes of JSON for each number. Objects take no more: of joints there are few, and terms, of which the header
+/// may be full, have 40 bytes each of 43 or more, which is 2.1 times their JSON while they grow.
 const LIST_BYTES: usize = MOST_OBSERVATION * size_of::<f32>();
 /// The same for an error that repeats a word: six bytes for one, in a text that grows as a list does.
 const ERROR_BYTES: usize = 3 * 6 * MOST_WORD_BYTES;
@@ -112,7 +116,7 @@ pub(crate) fn check_count(tensors: usize) -> Result<(), BundleError> {
     within("the number of tensors", (0, MOST_TENSORS), tensors)
 }
 
-/// A tensor's name, and the length of what the header says of it.
+/// A tensor's name, and what the header says of it: an object, of what length.
 pub(crate) fn check_entry(name: &str, json: &str) -> Result<(), BundleError> {
     within(
         "the length of a tensor's name",
@@ -123,7 +127,15 @@ pub(crate) fn check_entry(name: &str, json: &str) -> Result<(), BundleError> {
         "the length of what the header says of a tensor",
         (0, MOST_ENTRY_BYTES),
         json.len(),
-    )
+    )?;
+    if !json.starts_with('{') {
+        return Err(beyond(
+            "what the header says of a tensor",
+            "an object",
+            &format!("something else ('{name}')"),
+        ));
+    }
+    Ok(())
 }
 
 /// The length of each text and number in a manifest's JSON, and how deep its objects and lists lie in each other.
@@ -259,13 +271,31 @@ where
     list(deserializer, MOST_ACTION)
 }
 
-/// A list of joints.
+/// A list of objects, one for each component of an observation.
+pub(crate) fn terms<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    objects(deserializer, MOST_OBSERVATION)
+}
+
+/// A list of objects, one for each component of an action.
+pub(crate) fn commanded<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    objects(deserializer, MOST_ACTION)
+}
+
+/// A list of joints, which are objects.
 pub(crate) fn joints<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    list(deserializer, MOST_JOINTS)
+    objects(deserializer, MOST_JOINTS)
 }
 
 /// A list of layers: each has tensors of its own.
@@ -311,6 +341,41 @@ where
         most,
         items: PhantomData,
     })
+}
+
+/// The same of objects alone.
+fn objects<'de, T, D>(deserializer: D, most: usize) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let objects: Vec<Object<T>> = list(deserializer, most)?;
+    // In the same memory.
+    Ok(objects.into_iter().map(|Object(object)| object).collect())
+}
+
+/// What JSON says in an object: serde also reads the fields of a struct from a list, which is shorter by their names.
+#[repr(transparent)]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnObject(PhantomData))
+    }
+}
+
+struct AnObject<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AnObject<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
 }
 
 /// Entries that a list has room for at first.
@@ -364,6 +429,7 @@ fn beyond(what: &'static str, expected: &str, got: &str) -> BundleError {
 mod tests {
     use super::*;
     use crate::bundle::MOST_BYTES;
+    use crate::spec::{ActionJoint, JointSpec, ObservationTerm};
 
     #[test]
     fn a_word_is_as_long_as_it_is_whatever_is_escaped_in_it() {
@@ -385,13 +451,48 @@ mod tests {
     fn a_list_ends_where_its_bound_is() {
         let read = |count: usize| {
             let json = format!("[{}1]", "1,".repeat(count - 1));
-            joints::<u8, _>(&mut serde_json::Deserializer::from_str(&json))
+            action::<u8, _>(&mut serde_json::Deserializer::from_str(&json))
                 .map(|list| (list.len(), list.capacity()))
         };
-        assert_eq!(read(MOST_JOINTS).unwrap(), (MOST_JOINTS, MOST_JOINTS));
+        assert_eq!(read(MOST_ACTION).unwrap(), (MOST_ACTION, MOST_ACTION));
         assert_eq!(read(700).unwrap(), (700, 700));
-        let told = read(MOST_JOINTS + 1).unwrap_err().to_string();
+        let told = read(MOST_ACTION + 1).unwrap_err().to_string();
         assert!(told.contains("at most 1024 entries"), "{told}");
+    }
+
+    #[test]
+    fn objects_are_not_read_from_lists() {
+        let read = |json: &str| {
+            terms::<ObservationTerm, _>(&mut serde_json::Deserializer::from_str(json))
+                .map(|list| (list.len(), list.capacity()))
+        };
+        let term = r#"{"term":"goal","axis":"x","scale":1}"#;
+        assert_eq!(read(&format!("[{term},{term}]")).unwrap(), (2, 2));
+        let told = read(r#"[["goal",null,1,null,"x"]]"#).unwrap_err().to_string();
+        assert!(told.contains("expected an object"), "{told}");
+        let told = check_entry("a", r#"["F32",[1],[0,4]]"#).unwrap_err().to_string();
+        assert!(told.contains("an object"), "{told}");
+        let info = r#"{"dtype":"F32","shape":[],"data_offsets":[0,4]}"#;
+        assert!(check_entry("", info).is_ok());
+        assert!(format!("\"\":{info},").len() > LEAST_TENSOR_BYTES);
+    }
+
+    #[test]
+    fn objects_of_a_list_take_no_more_than_twice_their_json_and_little_more_while_it_grows() {
+        // As text in a header each quotation mark takes two bytes.
+        let length = |json: &str| json.len() + json.matches('"').count();
+        let header = MOST_HEADER_BYTES as usize;
+        let terms = header / length(r#"{"term":"sin_position","joint":""},"#);
+        assert!(size_of::<ObservationTerm>() * terms <= 2 * header);
+        assert!(size_of::<ObservationTerm>() * terms * 9 / 4 <= 2 * header + LIST_BYTES);
+        let joint = length(r#"{"name":"","velocity_max":1,"effort_max":1},"#);
+        assert!(size_of::<JointSpec>() <= 2 * joint);
+        const { assert!(size_of::<JointSpec>() * MOST_JOINTS * 9 / 5 <= LIST_BYTES) };
+        let commanded = length(r#"{"joint":"","offset":0,"scale":1},"#);
+        assert!(size_of::<ActionJoint>() <= 2 * commanded);
+        // An object in an object in a task's options: eleven entries, where its node lies, and the text itself.
+        let node = 11 * (size_of::<String>() + size_of::<serde_json::Value>()) + 2 * size_of::<usize>();
+        assert!(node / r#"{"":}"#.len() + 1 < OPTION_BYTES);
     }
 
     #[test]

@@ -255,7 +255,7 @@ pub struct GoalSpec {
 #[serde(deny_unknown_fields)]
 pub struct ObservationSpec {
     /// The terms, in the order in which the network sees them.
-    #[serde(deserialize_with = "bounds::observation")]
+    #[serde(deserialize_with = "bounds::terms")]
     pub terms: Vec<ObservationTerm>,
 }
 
@@ -278,7 +278,7 @@ pub struct ActionSpec {
     /// What the commands are.
     pub interface: CommandInterface,
     /// One entry for each component of the action; commands are published in this order.
-    #[serde(deserialize_with = "bounds::action")]
+    #[serde(deserialize_with = "bounds::commanded")]
     pub joints: Vec<ActionJoint>,
 }
 

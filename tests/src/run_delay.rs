@@ -51,7 +51,8 @@ pub fn number(file: Option<&File>, index: usize) -> u64 {
 /// Looks on until it is asked for the longest wait of one thread.
 pub struct LongestWait {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    /// Until it has told.
+    thread: Option<JoinHandle<u64>>,
 }
 
 impl LongestWait {
@@ -66,16 +67,30 @@ impl LongestWait {
                 look_on(&delay, Recent::of(window), &stop)
             })
         };
-        Self { stop, thread }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// How long it was.
     ///
     /// # Panics
     /// When the thread that looks on has.
-    pub fn told(self) -> Duration {
+    pub fn told(mut self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
-        Duration::from_nanos(self.thread.join().expect("who looks on"))
+        let told = self.thread.take().map(JoinHandle::join);
+        Duration::from_nanos(told.map_or(0, |told| told.expect("who looks on")))
+    }
+}
+
+impl Drop for LongestWait {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has already been printed.
+            let _ = thread.join();
+        }
     }
 }
 

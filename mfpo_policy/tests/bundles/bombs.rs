@@ -69,6 +69,18 @@ fn of_manifests() -> Vec<(&'static str, Came, Vec<u8>)> {
             in_manifest(|m| m["task"]["options"] = json!({"a": vec![json!({"b": 1}); 250]})),
         ),
         (
+            "options up to the largest options, each an object in another one, as deep as they may lie",
+            Came::Acts,
+            in_manifest(|m| {
+                m["task"]["options"] = json!({"a": [nested(124), nested(124), nested(124), nested(28)]})
+            }),
+        ),
+        (
+            "options deeper than they may lie",
+            Came::Refused,
+            in_manifest(|m| m["task"]["options"] = json!({"a": [nested(125)]})),
+        ),
+        (
             "layers up to the largest header",
             Came::Refused,
             in_manifest(|m| m["hidden_sizes"] = ones(LONG / 2)),
@@ -92,6 +104,22 @@ fn of_manifests() -> Vec<(&'static str, Came, Vec<u8>)> {
             "terms up to the largest header",
             Came::Refused,
             in_manifest(|m| robot(m, 1, vec![json!({"term": "previous_action", "index": 0}); 20_000])),
+        ),
+        (
+            "the shortest terms up to the largest header",
+            Came::Refused,
+            in_manifest(|m| {
+                robot(
+                    m,
+                    1,
+                    vec![json!({"term": "sin_position", "joint": ""}); LONG / 43],
+                )
+            }),
+        ),
+        (
+            "terms up to the largest header, each a list",
+            Came::Refused,
+            in_manifest(|m| robot(m, 1, vec![json!(["goal", null, 1, null, "x"]); LONG / 29])),
         ),
         (
             "every term looked up among every joint",
@@ -190,6 +218,17 @@ fn of_headers() -> Vec<(&'static str, Came, Vec<u8>)> {
             }),
         ),
         (
+            "as many tensors as there may be, each a list",
+            Came::Refused,
+            with(&task_with(5, 1), |parts| {
+                for i in 0..490 {
+                    let at = parts.data.len();
+                    parts.header.insert(name(i), json!(["F32", [1], [at, at + 4]]));
+                    parts.data.extend([0; 4]);
+                }
+            }),
+        ),
+        (
             "a long text in place of a tensor",
             Came::Refused,
             in_header(&|header| drop(header.insert("a".into(), json!("\u{7f}".repeat(LONG))))),
@@ -228,6 +267,11 @@ fn of_headers() -> Vec<(&'static str, Came, Vec<u8>)> {
             .concat(),
         ),
     ]
+}
+
+/// Objects in each other without a name.
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(1), |inner, _| json!({"": inner}))
 }
 
 fn joint(i: usize) -> String {

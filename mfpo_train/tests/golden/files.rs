@@ -13,8 +13,11 @@ const FACTOR: f64 = 10.0;
 /// Float32's relative rounding error: no tolerance is tighter than this share of the largest value.
 const EPSILON: f64 = 1.2e-7;
 
+/// The environment variable that names another folder.
+pub const FOLDER: &str = "MFPO_GOLDEN_DIR";
+
 fn folder() -> PathBuf {
-    match std::env::var_os("MFPO_GOLDEN_DIR") {
+    match std::env::var_os(FOLDER) {
         Some(folder) => folder.into(),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"),
     }

@@ -65,11 +65,12 @@ pub fn check(folder: &Path, mut audit: Audit) -> anyhow::Result<Recorded> {
     })
 }
 
-/// The recordings of a folder; their names sort by time.
+/// The recordings of a folder, whatever else lies there; their names sort by time.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
     let mut files = paths.collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "mcap"));
     files.sort();
     Ok(files)
 }

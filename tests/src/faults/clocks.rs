@@ -100,6 +100,7 @@ fn set_back(stand: &mut Stand, to: f64) -> Outcome {
             .into(),
         reaction: Some(took),
         recovers: "by itself, once what was known is stale".into(),
+        way: None,
         log,
     }
 }
@@ -160,6 +161,7 @@ fn clock_stands_still(stand: &mut Stand) -> Outcome {
             "by itself with the first good state after time has moved ({}); the policy fades in",
             milliseconds(acts - ended)
         ),
+        way: None,
         log,
     }
 }

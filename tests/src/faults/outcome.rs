@@ -13,6 +13,8 @@ pub struct Outcome {
     pub reaction: Option<f64>,
     /// How things became good again.
     pub recovers: String,
+    /// Which way it went this time, where that may be one or another; not in the table.
+    pub way: Option<&'static str>,
     /// Line of the log that tells of it; empty without one.
     pub log: String,
 }
@@ -37,11 +39,12 @@ impl Told {
             sees,
             reaction,
             recovers,
+            way,
             log,
         } = &self.outcome;
         json!({
             "title": self.title, "fault": self.fault, "robot_sees": sees,
-            "reaction_ms": reaction.map(|s| 1e3 * s), "recovers": recovers, "log": log,
+            "reaction_ms": reaction.map(|s| 1e3 * s), "recovers": recovers, "way": way, "log": log,
             "attempt": self.forgiven.len() + 1, "forgiven": self.forgiven,
         })
     }
@@ -53,8 +56,10 @@ impl fmt::Display for Told {
             sees,
             reaction,
             recovers,
+            way,
             log,
         } = &self.outcome;
+        let way = way.map(|way| format!(" (this time: {way})")).unwrap_or_default();
         let reaction = reaction.map_or_else(|| "no reaction needed".to_owned(), milliseconds);
         let attempt = if self.forgiven.is_empty() {
             String::new()
@@ -64,7 +69,7 @@ impl fmt::Display for Told {
         };
         write!(
             f,
-            "{}: {}{attempt}\n    {sees}; {reaction}\n    {recovers}\n    {log}",
+            "{}: {}{attempt}\n    {sees}; {reaction}\n    {recovers}{way}\n    {log}",
             self.title, self.fault
         )
     }
@@ -79,19 +84,37 @@ pub fn milliseconds(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_forgiven_before_is_told() {
-        let told = |forgiven: &[&str]| Told {
+    fn told(forgiven: &[&str]) -> Told {
+        Told {
             title: "Stamps",
             fault: "one stamp",
             outcome: Outcome {
                 sees: "nothing".into(),
                 reaction: Some(0.012),
-                recovers: "by itself".into(),
+                recovers: "by itself, or not".into(),
+                way: None,
                 log: String::new(),
             },
             forgiven: forgiven.iter().map(|why| (*why).to_owned()).collect(),
-        };
+        }
+    }
+
+    #[test]
+    fn which_way_it_went_is_told() {
+        let mut told = told(&[]);
+        assert!(!told.to_string().contains("this time"), "{told}");
+        assert!(told.json()["way"].is_null());
+        told.outcome.way = Some("by itself");
+        let words = told.to_string();
+        assert!(
+            words.contains("by itself, or not (this time: by itself)\n"),
+            "{words}"
+        );
+        assert_eq!(told.json()["way"], "by itself");
+    }
+
+    #[test]
+    fn what_was_forgiven_before_is_told() {
         let words = told(&[]).to_string();
         assert!(
             words.starts_with("Stamps: one stamp\n    nothing; 12 ms\n"),

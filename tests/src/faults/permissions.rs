@@ -152,6 +152,7 @@ fn no_goal_comes(stand: &mut Stand) -> Outcome {
             "by itself with the first goal ({}); the policy fades in",
             milliseconds(acts - given)
         ),
+        way: None,
         log,
     }
 }

@@ -13,7 +13,7 @@ use super::outcome::{Outcome, milliseconds};
 use super::stand::{Stand, TICK, demanding};
 use super::{Row, Scene};
 use crate::assert_says;
-use crate::bundles::{forged, sealed, sealed_in};
+use crate::bundles::{digest_of, forged, sealed, sealed_in, sealed_large};
 use crate::peer::{arrived, now, state};
 
 /// Bytes of the bundle that is huge.
@@ -49,10 +49,13 @@ pub(super) fn scenes() -> Vec<Scene> {
             title: "Policies",
             // Where that is not permitted it goes on without; the load yields to it anyhow.
             start: || Stand::of(CommandInterface::Effort, &["realtime_priority:=50"]),
-            rows: vec![Row::new(
-                "200 parameter sets, good and bad ones, while every core is busy with niced work (realtime_priority 50)",
-                parameters_under_load,
-            )],
+            rows: vec![
+                Row::new(
+                    "200 parameter sets, good and bad ones, while every core is busy with niced work (realtime_priority 50)",
+                    parameters_under_load,
+                ),
+                Row::new("a valid bundle of 50 MB (realtime_priority 50)", huge_and_valid),
+            ],
         },
     ]
 }
@@ -92,11 +95,7 @@ fn unsigned_rows() -> Vec<Row> {
             other_robot,
             &["is for robot 'three_joints'"],
         ),
-        bad(
-            "an older bundle",
-            |stand| sealed(&stand.spec, stand.version.saturating_sub(1)),
-            &["is not newer"],
-        ),
+        Row::new("an older bundle", older),
         bad(
             "a bundle of another training run",
             |stand| sealed_in("run-b", &stand.spec, stand.version + 1),
@@ -124,16 +123,31 @@ fn next(stand: &Stand) -> Vec<u8> {
 fn bad(fault: &'static str, bundle: fn(&Stand) -> Vec<u8>, words: &'static [&'static str]) -> Row {
     Row::new(fault, move |stand| {
         let bundle = bundle(stand);
-        let outcome = refused(stand, &bundle, words);
-        let seconds = stand.next_good_bundle();
-        Outcome {
-            recovers: format!(
-                "not needed; the next good bundle acts ({} after it was sent)",
-                milliseconds(seconds)
-            ),
-            ..outcome
-        }
+        refused_before_the_next(stand, &bundle, words)
     })
+}
+
+/// A bundle is refused, and the next good one is not.
+fn refused_before_the_next(stand: &mut Stand, bundle: &[u8], words: &[&str]) -> Outcome {
+    let outcome = refused(stand, bundle, words);
+    let seconds = stand.next_good_bundle();
+    Outcome {
+        recovers: format!(
+            "not needed; the next good bundle acts ({} after it was sent)",
+            milliseconds(seconds)
+        ),
+        ..outcome
+    }
+}
+
+/// Its log tells versions: they are the same, whatever became of the rows before.
+fn older(stand: &mut Stand) -> Outcome {
+    while stand.version < 4 {
+        stand.next_good_bundle();
+    }
+    stand.begin();
+    let bundle = sealed(&stand.spec, stand.version - 1);
+    refused_before_the_next(stand, &bundle, &["is not newer"])
 }
 
 /// On its way it takes every core for a moment, and a node without real-time priority waits for one.
@@ -146,7 +160,30 @@ fn huge(stand: &mut Stand) -> Outcome {
         sees: "the policy's commands; up to three ticks may be left out where the node has no real-time priority".into(),
         reaction: Some(reaction),
         recovers: "not needed".into(),
+        way: None,
         log,
+    }
+}
+
+/// It is received, checked and taken beside a control thread that goes before all of that.
+fn huge_and_valid(stand: &mut Stand) -> Outcome {
+    stand.version += 1;
+    let bundle = sealed_large(&stand.spec, stand.version, HUGE);
+    let digest = digest_of(&bundle);
+    let file = stand.env.file("huge.safetensors", &bundle);
+    // A program of its own sends it, as that of the robot would leave out states meanwhile.
+    let mut trainer = stand.env.peer("trainer");
+    // To seal it took every core for seconds.
+    stand.begin();
+    let offered = trainer.offer_to("/policy/bundle", &file);
+    let status = stand
+        .peer
+        .status("the huge bundle acts", |s| s["digest"] == *digest);
+    stand.peer.next("commands", 50);
+    let log = stand.says(&["swapped to policy version"]);
+    Outcome {
+        reaction: Some(arrived(&status) - offered),
+        ..stand.goes_on(log, "not needed")
     }
 }
 

@@ -157,6 +157,7 @@ fn full_queues(stand: &mut Stand) -> Outcome {
                where one that has waited in a queue comes first, the fallback until then".into(),
         reaction: None,
         recovers: format!("by itself ({} after the node goes on)", milliseconds(acts - continued)),
+        way: None,
         log: format!("policy/status counts {count} missed ticks"),
     }
 }

@@ -42,6 +42,8 @@ pub struct Stand {
     commands: usize,
     records: usize,
     log: usize,
+    /// Number of the first record of this node: those before it are of one that has ended.
+    own_records: usize,
     // Last, so that the domain is given back when nothing of it runs any more.
     pub env: TestEnv,
 }
@@ -82,11 +84,14 @@ impl Stand {
             commands: 0,
             records: 0,
             log: 0,
+            own_records: 0,
         }
     }
 
-    /// The node is started anew, as it was at first.
+    /// The node, which has ended, is started anew, as it was at first; what is seen from now on is the row's.
     pub fn restart_control(&mut self) {
+        self.mark();
+        self.own_records = self.records;
         self.control = start(&self.env, &self.parameters);
         self.log = 0;
     }
@@ -142,12 +147,12 @@ impl Stand {
     fn look(&self) -> View {
         let (at, earlier) = (now(), self.commands.min(EARLIER));
         let mut before = self.peer.messages("commands", self.commands - earlier);
+        // The record of the first command may have come before it.
+        let first = self.records.saturating_sub(2).max(self.own_records);
         View {
             commands: before.split_off(earlier),
             before,
-            records: self
-                .peer
-                .messages("policy/action", self.records.saturating_sub(2)),
+            records: self.peer.messages("policy/action", first),
             at,
         }
     }
@@ -238,6 +243,7 @@ impl Stand {
                 "by itself with the first good state ({}); the policy fades in",
                 milliseconds(acts - ended)
             ),
+            way: None,
             log,
         }
     }
@@ -248,6 +254,7 @@ impl Stand {
             sees: self.view().policy_alone(),
             reaction: None,
             recovers: recovers.to_owned(),
+            way: None,
             log,
         }
     }

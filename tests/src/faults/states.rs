@@ -261,6 +261,7 @@ fn two_publishers(stand: &mut Stand) -> Outcome {
             "by itself when one of them has ended ({}); the policy fades in",
             milliseconds(acts - ended)
         ),
+        way: None,
         log,
     }
 }

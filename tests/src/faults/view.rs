@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_acted_commands_are_without_a_gap_where_every_tick_has_its_own_in_time() {
+    fn a_policys_commands_are_without_a_gap_where_every_tick_has_its_own_in_time() {
         let mut view = twenty_ticks();
         assert!(is_without_a_gap(&view));
         view.at += MOST_APART;

@@ -22,22 +22,31 @@ pub struct Answer {
     pub arrival: MonoTime,
 }
 
-/// What waits for its other half, at most so many of them.
+/// What waits for its other half, at most so many of them; of equal ones the newest.
 #[derive(Debug, Default)]
 struct Waiting {
-    at: HashMap<Vec<u64>, MonoTime>,
-    order: VecDeque<Vec<u64>>,
+    /// When it came, and its place in the order.
+    at: HashMap<Vec<u64>, (MonoTime, u64)>,
+    /// Places, and what came there. What is gone, or has come again since, has another place or none.
+    order: VecDeque<(u64, Vec<u64>)>,
+    places: u64,
 }
 
 impl Waiting {
     fn put(&mut self, key: Vec<u64>, at: MonoTime) {
-        self.order.push_back(key.clone());
-        self.at.insert(key, at);
+        self.places += 1;
+        self.order.push_back((self.places, key.clone()));
+        self.at.insert(key, (at, self.places));
         if self.order.len() > KEPT
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((place, oldest)) = self.order.pop_front()
+            && self.at.get(&oldest).is_some_and(|(_, own)| *own == place)
         {
             self.at.remove(&oldest);
         }
+    }
+
+    fn take(&mut self, key: &[u64]) -> Option<MonoTime> {
+        self.at.remove(key).map(|(at, _)| at)
     }
 }
 
@@ -55,7 +64,7 @@ impl Answers {
     /// A command has arrived.
     pub fn command(&mut self, command: &[f64], arrival: MonoTime) {
         let key = key(command);
-        match self.records.at.remove(&key) {
+        match self.records.take(&key) {
             Some(state) => self.found.push(Answer { state, arrival }),
             None => self.commands.put(key, arrival),
         }
@@ -65,7 +74,7 @@ impl Answers {
     pub fn record(&mut self, command: &[f64], state: MonoTime) {
         self.recorded += 1;
         let key = key(command);
-        match self.commands.at.remove(&key) {
+        match self.commands.take(&key) {
             Some(arrival) => self.found.push(Answer { state, arrival }),
             None => self.records.put(key, state),
         }
@@ -170,6 +179,22 @@ mod tests {
         assert_eq!((charged.latency.len(), charged.without_own), (5, 0));
         let nothing = Answers::default().of_states(&states);
         assert_eq!(nothing.latency.len(), 0);
+    }
+
+    #[test]
+    fn a_command_waits_as_long_where_an_equal_one_was_matched_before() {
+        let mut answers = Answers::default();
+        answers.command(&[0.5], at(0));
+        answers.record(&[0.5], at(0));
+        for number in 1..KEPT {
+            answers.command(&[number as f64], at(2_000));
+        }
+        answers.command(&[0.5], at(4_000));
+        answers.command(&[-1.0], at(4_000));
+        answers.record(&[0.5], at(3_800));
+        assert_eq!((answers.count(), answers.unmatched()), (2, 0));
+        answers.record(&[1.0], at(1_800));
+        assert_eq!(answers.unmatched(), 1, "of {KEPT} only the newest wait");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Whether ticks are later in some turns than in others, on a machine that has other work, too: the turns alternate, so that
-//! the machine is the same for both.
+//! the machine is the same for both, and all last equally long, since the worst of a longer time is worse.
 
 use std::fmt;
 
-/// Turns are worse than others where they are worse by this factor and by so much, ms, at once.
+/// Turns are worse than others where they are worse by this factor and by so much, ms, at once: half a period of 500 Hz.
 const FACTOR: f64 = 2.0;
-const BY_MS: f64 = 2.0;
+const BY_MS: f64 = 1.0;
 
 /// Lateness of the deadlines of all turns of a kind, ms.
 #[derive(Debug, Clone, Default)]
@@ -129,8 +129,12 @@ mod tests {
             assert!(!quiet.are_worse_than(&same));
         }
         assert!(
-            !turns(1.5, |_| 0).are_worse_than(&turns(0.0, |_| 0)),
-            "less than one tick's time"
+            !turns(0.8, |_| 0).are_worse_than(&turns(0.0, |_| 0)),
+            "less than half of a tick's time"
+        );
+        assert!(
+            turns(1.2, |_| 0).are_worse_than(&turns(0.0, |_| 0)),
+            "more than half of a tick's time"
         );
         assert!(!Turns::default().are_worse_than(&Turns::default()));
     }

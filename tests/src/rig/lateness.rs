@@ -18,12 +18,13 @@ pub struct Served {
 /// numbers that do not rise are left out.
 pub fn served(ticks: &[(u64, i64)], period: u64) -> Vec<Served> {
     let due = |number: u64| (number * period).cast_signed();
+    let ticks = rising(ticks);
     let earliest = ticks.iter().map(|(number, stamp)| stamp - due(*number)).min();
     let Some(earliest) = earliest else {
         return Vec::new();
     };
     let mut all: Vec<Served> = Vec::with_capacity(ticks.len());
-    for &(own, stamp) in ticks {
+    for (own, stamp) in ticks {
         let first = all.last().map_or(own, |last| last.number + 1);
         all.extend((first..=own).map(|number| Served {
             number,
@@ -31,6 +32,17 @@ pub fn served(ticks: &[(u64, i64)], period: u64) -> Vec<Served> {
             late: (stamp - due(number) - earliest).unsigned_abs(),
             is_skipped: number < own,
         }));
+    }
+    all
+}
+
+/// The ticks whose number is above that of every one before.
+fn rising(ticks: &[(u64, i64)]) -> Vec<(u64, i64)> {
+    let mut all: Vec<(u64, i64)> = Vec::with_capacity(ticks.len());
+    for tick in ticks {
+        if all.last().is_none_or(|(newest, _)| tick.0 > *newest) {
+            all.push(*tick);
+        }
     }
     all
 }
@@ -68,6 +80,8 @@ mod tests {
         let all = served(&ticks(&[(1, 700), (2, 200), (2, 900), (3, 500)]), PERIOD);
         let late: Vec<_> = all.iter().map(|s| s.late).collect();
         assert_eq!(late, [500, 0, 300]);
+        let early = served(&ticks(&[(1, 700), (2, 200), (2, 0), (1, 0), (3, 500)]), PERIOD);
+        assert_eq!(early, all, "what is left out is not the earliest, either");
         assert!(served(&[], PERIOD).is_empty());
     }
 }
