@@ -272,12 +272,16 @@ impl ControlLoop {
     }
 
     /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded. The limits
-    /// go by where the joints are by now.
+    /// go by where the joints are by now: a position holds only once none of them alters it, as the acceleration does
+    /// while the last command is still being braked.
     pub fn stop(&mut self, states: &JointStates, now: MonoTime) -> Option<(&SafeCommand, bool)> {
         self.watchdog.check(states, now, &mut self.state);
         let end = self.fallback.stop(self.safety.last()?.values(), &mut self.raw);
         let command = self.safety.enforce(&self.raw, &self.state);
-        let there = end == StopAt::Here || command.values().iter().all(|value| *value == 0.0);
+        let there = match end {
+            StopAt::Here => command.interventions() == 0,
+            StopAt::Zero => command.values().iter().all(|value| *value == 0.0),
+        };
         Some((command, there))
     }
 
