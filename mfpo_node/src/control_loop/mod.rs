@@ -166,6 +166,11 @@ impl ControlLoop {
 
     /// Decides what to send now, from the newest joint states.
     pub fn step(&mut self, states: &JointStates, now: MonoTime) -> Decision<'_> {
+        self.step_since(states, now, now)
+    }
+
+    /// [`ControlLoop::step`] of a tick that began when a state was `taken`, before `now`: a limited budget counts from there.
+    pub fn step_since(&mut self, states: &JointStates, taken: MonoTime, now: MonoTime) -> Decision<'_> {
         self.outcome = Outcome::Idle;
         if let Some(reason) = self.hindrance(states, now) {
             let is_too_early = matches!(reason, Reason::Recovering { .. } | Reason::Guard(_));
@@ -174,7 +179,7 @@ impl ControlLoop {
             }
             return self.fall_back(reason);
         }
-        if let Err(error) = self.ask_policy(now) {
+        if let Err(error) = self.ask_policy(taken) {
             self.came_of_it(Outcome::Failed);
             return self.fall_back(Reason::Policy(error));
         }

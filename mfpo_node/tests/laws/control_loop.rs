@@ -368,6 +368,27 @@ fn a_step_within_a_budget_allocates_nothing_however_far_it_gets() {
 }
 
 #[test]
+fn a_budget_counts_from_where_the_state_was_taken_and_ages_count_to_now() {
+    let spec = robot(CommandInterface::Effort);
+    let budget = 1_000_000_000;
+    let (mut control, mut states) = best_within(budget, 12, &spec);
+    // A budget is of real time.
+    for (before, expected) in [(0, 12), (2 * budget, 1)] {
+        let now = MonoTime::now();
+        send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+        let decision = control.step_since(&states, now.minus(before), now);
+        assert_eq!(sampled(&decision), expected, "taken {before} ns ago");
+    }
+    let now = MonoTime::now();
+    let late = now.plus(STALE_AFTER + MS);
+    send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    assert!(
+        sent(&control.step_since(&states, now, late)).unwrap().1,
+        "stale by now"
+    );
+}
+
+#[test]
 fn taking_over_a_joint_state_allocates_nothing() {
     let (_, mut states) = control_loop(&robot(CommandInterface::Effort));
     let names = ["a".to_owned(), "b".to_owned(), "gripper".to_owned()];
