@@ -268,7 +268,7 @@ fn swaps() -> Vec<Declared> {
         ),
         Declared::new(
             "swap.interventions_rise",
-            Value::Double(0.5),
+            Value::Double(0.2),
             "Part of the ticks on probation, 0 to 1, in which a limit may trip beyond the habit of the policy before [1]",
         )
         .check(not_negative, "from 0")
