@@ -314,7 +314,7 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.effort_scale",
             Value::Double(1.0),
-            "Part of the robot's effort limits that may be used [1]",
+            "Part of the commanded joints' effort limits that may be used [1]",
         )
         .check(positive, "above 0")
         .range(Range::Double(0.0, 1.0))
