@@ -248,6 +248,8 @@ fn policy(sources: &Sources<'_>) -> Diagnostic {
     values.extend([
         value("swaps", read(&live.swaps)),
         value("rollbacks", read(&live.rollbacks)),
+        value("swap_returns", read(&live.swap_returns)),
+        value("last_swap_return", status.swap.last_return()),
         value("rejections", status.rejections),
         value("last_rejection", &status.last_rejection),
         value("competing_runs", status.competing_runs.join(", ")),

@@ -44,6 +44,15 @@ impl Trigger {
             _ => None,
         }
     }
+
+    /// Where a tick at `now` begins: on-state where the states that ask for it were `taken`, if it was they that woke the
+    /// loop; what else the loop took in meanwhile is then part of the tick.
+    pub fn begins(self, taken: Option<MonoTime>, now: MonoTime) -> MonoTime {
+        match self {
+            Self::FixedRate => now,
+            Self::OnState => taken.unwrap_or(now),
+        }
+    }
 }
 
 /// A deadline that is being served.
@@ -201,6 +210,14 @@ mod tests {
             ticks.push(arrival);
         }
         (ticks, missed)
+    }
+
+    #[test]
+    fn a_tick_on_state_begins_where_its_state_was_taken_and_any_other_where_it_is_due() {
+        let (taken, now) = (Some(at(20.0)), at(20.1));
+        assert_eq!(Trigger::OnState.begins(taken, now), at(20.0));
+        assert_eq!(Trigger::OnState.begins(None, now), now, "no state came");
+        assert_eq!(Trigger::FixedRate.begins(taken, now), now);
     }
 
     #[test]

@@ -268,7 +268,7 @@ fn swaps() -> Vec<Declared> {
         ),
         Declared::new(
             "swap.interventions_rise",
-            Value::Double(0.5),
+            Value::Double(0.2),
             "Part of the ticks on probation, 0 to 1, in which a limit may trip beyond the habit of the policy before [1]",
         )
         .check(not_negative, "from 0")
@@ -314,7 +314,7 @@ fn limits() -> Vec<Declared> {
         Declared::new(
             "limits.effort_scale",
             Value::Double(1.0),
-            "Part of the robot's effort limits that may be used [1]",
+            "Part of the commanded joints' effort limits that may be used [1]",
         )
         .check(positive, "above 0")
         .range(Range::Double(0.0, 1.0))

@@ -22,6 +22,10 @@ fn the_defaults_make_a_configuration() {
         (Trigger::FixedRate, 100_000_000)
     );
     assert_eq!(settings.tightening, Tightening::NONE);
+    assert!(
+        settings.stages.interventions_rise <= 0.2,
+        "a policy under which limits trip in a fifth more of the ticks does worse"
+    );
     assert!(config.autostart && settings.recovery_inputs == 1);
     assert_eq!((settings.enable_timeout, settings.goal_timeout), (0, 0));
     assert!(config.accept_bundles && config.accept_runs.is_empty());

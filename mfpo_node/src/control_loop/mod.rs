@@ -166,6 +166,11 @@ impl ControlLoop {
 
     /// Decides what to send now, from the newest joint states.
     pub fn step(&mut self, states: &JointStates, now: MonoTime) -> Decision<'_> {
+        self.step_since(states, now, now)
+    }
+
+    /// [`ControlLoop::step`] of a tick that began when a state was `taken`, before `now`: a limited budget counts from there.
+    pub fn step_since(&mut self, states: &JointStates, taken: MonoTime, now: MonoTime) -> Decision<'_> {
         self.outcome = Outcome::Idle;
         if let Some(reason) = self.hindrance(states, now) {
             let is_too_early = matches!(reason, Reason::Recovering { .. } | Reason::Guard(_));
@@ -174,7 +179,7 @@ impl ControlLoop {
             }
             return self.fall_back(reason);
         }
-        if let Err(error) = self.ask_policy(now) {
+        if let Err(error) = self.ask_policy(taken) {
             self.came_of_it(Outcome::Failed);
             return self.fall_back(Reason::Policy(error));
         }
@@ -272,12 +277,16 @@ impl ControlLoop {
     }
 
     /// One step of a stop that nothing will follow, and whether it is there; `None` when nothing was commanded. The limits
-    /// go by where the joints are by now.
+    /// go by where the joints are by now: a position holds only once none of them alters it, as the acceleration does
+    /// while the last command is still being braked.
     pub fn stop(&mut self, states: &JointStates, now: MonoTime) -> Option<(&SafeCommand, bool)> {
         self.watchdog.check(states, now, &mut self.state);
         let end = self.fallback.stop(self.safety.last()?.values(), &mut self.raw);
         let command = self.safety.enforce(&self.raw, &self.state);
-        let there = end == StopAt::Here || command.values().iter().all(|value| *value == 0.0);
+        let there = match end {
+            StopAt::Here => command.interventions() == 0,
+            StopAt::Zero => command.values().iter().all(|value| *value == 0.0),
+        };
         Some((command, there))
     }
 

@@ -47,11 +47,13 @@ pub struct Progress {
 }
 
 impl ControlLoop {
-    /// Another policy acts from the next step on, without any stage; what is no longer kept is handed back: of a policy that
-    /// is still on trial and the proven one before it, the one on trial.
+    /// Another policy takes over where nothing is commanded: neither compared nor blended, and on probation from the first
+    /// step on, for it has not proven itself; the habits of the one before are those of another start, and forgotten. What is
+    /// no longer kept is handed back: of a policy that is still on trial and the proven one before it, the one on trial.
     pub fn swap(&mut self, policy: Box<Policy>) -> Option<Box<Policy>> {
         let is_on_trial = self.stages.is_on_trial();
         self.stages.forget();
+        self.stages.went_live(false);
         self.begin_anew();
         if is_on_trial {
             return Some(self.slot.replace(policy));

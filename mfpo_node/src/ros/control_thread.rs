@@ -189,7 +189,8 @@ impl ControlThread {
 
     /// Waits for a state or a deadline, whichever the trigger asks for, and takes over the states that came.
     fn wait(&mut self) {
-        let wake_at = self.running.as_ref().and_then(|r| r.schedule.wake_at());
+        let running = self.running.as_mut();
+        let wake_at = running.and_then(Running::begin_waiting);
         let now = MonoTime::now();
         let exact = wake_at.filter(|at| at.since(now) <= MARGIN);
         if let Some(deadline) = exact {
@@ -208,6 +209,7 @@ impl ControlThread {
     /// Waits for a message, then takes over all that are there.
     fn spin(&mut self, longest: u64) {
         self.node.spin_once(Duration::from_nanos(longest));
+        // Also where the tick is due with the first: whether a newer state waits behind it, only the middleware knows.
         if self.take_states() > 0 {
             self.drain();
         }
@@ -368,10 +370,11 @@ impl ControlThread {
         }
     }
 
-    fn tick(&mut self, taken: MonoTime) {
+    fn tick(&mut self, now: MonoTime) {
         let Some(running) = &mut self.running else { return };
         let arrived = std::mem::take(&mut running.complete);
-        let is_due = running.is_reason_due(taken);
+        let taken = running.tick_begins(now);
+        let is_due = running.is_reason_due(now);
         let Robot {
             control,
             states,
@@ -380,13 +383,13 @@ impl ControlThread {
             ..
         } = &mut *running.robot;
         let standing = running.standing;
-        let news = match control.step(states, taken) {
+        let news = match control.step_since(states, taken, now) {
             Decision::Wait(reason) => standing.news(LoopState::WaitingForStates, Some(&reason), is_due),
             Decision::Command(tick) => {
                 let decided = MonoTime::now();
                 let sent = self.commands.publish(tick.command).is_ok();
                 let handed_over = MonoTime::now();
-                let deadline = running.schedule.serve(taken, arrived);
+                let deadline = running.schedule.serve(now, arrived);
                 let is_fallback = tick.fallback.is_some();
                 let missed = if sent {
                     deadline.missed(handed_over, is_fallback)
@@ -416,7 +419,7 @@ impl ControlThread {
                     handed_over,
                 };
                 running.next = times.sequence + 1;
-                running.took = decided.since(taken) as f64 * 1e-9;
+                running.took = decided.since(now) as f64 * 1e-9;
                 fill_action(&mut self.action, &tick, &times);
                 self.action.stamp = self.stamps.now();
                 // A record that is not taken is no reason to stop commanding; rcl has logged it.

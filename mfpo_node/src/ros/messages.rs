@@ -148,7 +148,7 @@ pub struct TickTimes {
     pub sequence: u64,
     /// Stamp of the oldest joint state in use, ns, and its arrival.
     pub oldest: (i64, MonoTime),
-    /// When the states were taken.
+    /// When the tick began: when the states were taken.
     pub taken: MonoTime,
     /// When the command was ready.
     pub decided: MonoTime,

@@ -100,6 +100,8 @@ pub struct Running {
     pub standing: Standing,
     /// Every joint has reported since the last tick.
     pub complete: bool,
+    /// When the state was taken with which every joint had reported, if one came at this wake-up; the first of several.
+    collected: Option<MonoTime>,
     /// Ticks of earlier activations: the node's records are numbered through.
     pub earlier: u64,
     /// Number of the next record.
@@ -128,6 +130,7 @@ impl Running {
                 reason: None,
             },
             complete: false,
+            collected: None,
             earlier: 0,
             next,
             took: 0.0,
@@ -257,8 +260,20 @@ impl Running {
             self.robot.live.note_round(now);
             self.schedule.state_arrived(now);
             self.complete = true;
+            self.collected.get_or_insert(now);
         }
         Ok(())
+    }
+
+    /// The loop begins to wait, for what woke it before asks for nothing any more: until when, where no state comes.
+    pub fn begin_waiting(&mut self) -> Option<MonoTime> {
+        self.collected = None;
+        self.schedule.wake_at()
+    }
+
+    /// Where the tick begins that is due `now`.
+    pub fn tick_begins(&self, now: MonoTime) -> MonoTime {
+        self.trigger.begins(self.collected, now)
     }
 
     /// The loop is in a state that needs no reason.

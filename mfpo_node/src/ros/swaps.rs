@@ -1,4 +1,4 @@
-//! How the control thread takes over a policy: stage by stage while the robot is commanded, at once otherwise.
+//! How the control thread takes over a policy: stage by stage while the robot is commanded, at once and on probation otherwise.
 
 use std::sync::Arc;
 
@@ -25,8 +25,9 @@ impl ControlThread {
                 self.rings.tell(LoopEvent::Superseded(name));
             }
             let freed = running.robot.control.swap(policy);
+            let stage = running.robot.control.stage();
             self.free(freed);
-            return self.went_live(true, None);
+            return self.went_live(true, stage);
         }
         let begun = running.robot.control.begin_swap(policy);
         for freed in begun.freed {
@@ -92,8 +93,8 @@ impl ControlThread {
     }
 
     /// Nothing is commanded any more, so that two policies can be neither compared nor blended: the one in the shadow
-    /// takes over at once, as one does that arrives now, and the one in the blend acts alone when it goes on. Probation
-    /// goes on then, too.
+    /// takes over at once, as one does that arrives now, and the one in the blend acts alone when it goes on. Either is on
+    /// probation then.
     pub(super) fn end_stages(&mut self) {
         let Some(running) = &mut self.running else { return };
         let control = &mut running.robot.control;

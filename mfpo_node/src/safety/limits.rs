@@ -7,7 +7,8 @@
 //! | effort | effort limit | no effort further out, nor beyond the velocity limit | `command_rate_max` |
 //!
 //! The strictest rule wins, and it is the one that is counted. The first command is compared with what the robot does:
-//! its position (position), its velocity (velocity), or zero (effort). A position range wins over the acceleration.
+//! its position (position), its velocity (velocity), or zero (effort). A position range wins over the acceleration; a position
+//! that has come nearer by its own commands is braked before its limit, by no more than the acceleration.
 //!
 //! Whether the robot is inside its limits is asked of every joint of the spec, also of one that is only observed: that one
 //! is held to its own limits of position and velocity, not to the tighter ones by parameter, which say how much of a
@@ -321,6 +322,18 @@ impl Clamped {
     }
 }
 
+/// The fastest that a joint may be told to move for the next period, and still be braked by `acceleration` within
+/// `distance` afterwards: `v T + v^2 / 2 a = d`.
+///
+/// Neither limit is broken by going by it. The next bound is that of `d - v T >= v^2 / 2 a`, which is
+/// `sqrt((a T)^2 + v^2) - a T >= v - a T`: braking by no more than `a` always keeps inside the bound. And braking by `a T`
+/// a period from `v = (n + f) a T`, n whole and 0 <= f < 1, takes `(n^2 + n + 2 n f + 2 f) / 2` of `a T^2`, where the bound
+/// leaves `(n + f)^2 / 2 + n + f`: more, by `(n + f^2) / 2`.
+fn brakable(acceleration: f64, period: f64, distance: f64) -> f64 {
+    let change = acceleration * period;
+    ((change.powi(2) + 2.0 * acceleration * distance.max(0.0)).sqrt() - change).max(0.0)
+}
+
 impl Actuator {
     fn new(joint: usize, limits: &JointSpec, tightening: &Tightening) -> Result<Self, TooTight> {
         let margin = tightening.position_margin;
@@ -364,8 +377,7 @@ impl Actuator {
         let mut command = asked;
         if self.acceleration.is_finite() {
             let change = self.acceleration * at.period * at.period;
-            // What can still be braked before the limit: v^2 = 2 a d.
-            let stops = |distance: f64| at.period * (2.0 * self.acceleration * distance.max(0.0)).sqrt();
+            let stops = |distance: f64| at.period * brakable(self.acceleration, at.period, distance);
             let (back, ahead) = (stops(at.reference - self.low), stops(self.high - at.reference));
             command = command
                 .near(at.reference + at.step, change, Rule::Acceleration)
@@ -385,11 +397,7 @@ impl Actuator {
             .near(0.0, self.velocity, Rule::Velocity);
         let deceleration = self.acceleration.min(self.rate);
         if deceleration.is_finite() {
-            // What can still be braked before the limit after one more period of it: v T + v^2 / 2 a = d.
-            let stops = |distance: f64| {
-                let (a, t) = (deceleration, at.period);
-                ((a * t).powi(2) + 2.0 * a * distance.max(0.0)).sqrt() - a * t
-            };
+            let stops = |distance: f64| brakable(deceleration, at.period, distance);
             command = command.within(-stops(below), stops(above), Rule::Position);
         }
         command

@@ -285,7 +285,8 @@ impl Status {
             LoopEvent::Halted => tracing::warn!("stopped by ~/stop until ~/start"),
             LoopEvent::Resumed => tracing::info!("started again: the policy takes over"),
             LoopEvent::StopCut(after) => tracing::warn!(
-                "the stop has not ended within {} s, as slowly as rate and acceleration are limited: zero was sent at once",
+                "the stop has not ended within {} s, as slowly as rate and acceleration are limited: zero was sent at once (a position \
+                 ends where it is commanded)",
                 after / 1_000_000_000
             ),
             // The life cycle tells of these.

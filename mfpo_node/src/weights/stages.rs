@@ -284,7 +284,7 @@ impl Stages {
         self.under = Under::Nothing;
     }
 
-    /// Another policy acts, whose habits nobody knows.
+    /// Another policy is to act, and nothing is known to compare it with.
     pub fn forget(&mut self) {
         self.under = Under::Nothing;
         self.habits = Habits::default();

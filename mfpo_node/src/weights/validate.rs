@@ -13,11 +13,12 @@ use mfpo_policy::bundle::{self, BundleError, VerifiedBundle};
 use mfpo_policy::guard::{GuardManifest, Signals};
 use mfpo_policy::noise::NormalNoise;
 use mfpo_policy::sampler::{ActionSampler, Depth, SampleError};
-use mfpo_policy::signature::{SignatureError, TrustedKeys};
+use mfpo_policy::signature::TrustedKeys;
 use mfpo_policy::spec::RobotSpec;
 use mfpo_policy::subject::Subject;
 use serde::Serialize;
-use thiserror::Error;
+
+use super::refused::Refused;
 
 /// A policy must answer within this part of its control period.
 const LATENCY_SHARE: f64 = 0.5;
@@ -27,117 +28,6 @@ const LATENCY_SAMPLES: usize = 33;
 const LATENCY_MOST: Duration = Duration::from_secs(2);
 /// The rate parameter and the policy's rate are the same when they differ by less than this part.
 const SAME_RATE: f64 = 1e-3;
-
-/// Why a bundle was refused: expected and got.
-#[derive(Debug, Error)]
-pub enum Refused {
-    /// The file itself.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// Not signed by somebody who is trusted.
-    #[error("{0} (parameter trusted_keys)")]
-    Signature(#[from] SignatureError),
-    /// For no robot at all.
-    #[error(
-        "the bundle is for the task '{task}', which is in the simulator only; expected one for a robot: train a task \
-         that has one, for example swing_arm"
-    )]
-    NoRobot {
-        /// The bundle's task.
-        task: String,
-    },
-    /// For another robot.
-    #[error("the bundle is for robot '{got}'; expected '{expected}'")]
-    Robot {
-        /// The robot here.
-        expected: String,
-        /// The bundle's.
-        got: String,
-    },
-    /// Trained for another rate.
-    #[error("the policy was trained for {got} Hz (control period {got_ms} ms); expected {expected} Hz")]
-    ControlPeriod {
-        /// The node's rate, Hz.
-        expected: f64,
-        /// The policy's rate, Hz.
-        got: f64,
-        /// The policy's period, ms.
-        got_ms: f64,
-    },
-    /// Made for another spec of this robot.
-    #[error(
-        "the policy was made for another robot spec: {difference} (spec hash: expected {expected}, got {got})"
-    )]
-    Spec {
-        /// What differs first.
-        difference: String,
-        /// The live policy's spec hash.
-        expected: String,
-        /// The bundle's.
-        got: String,
-    },
-    /// Another file than the one that was announced.
-    #[error("the file holds the bundle with digest {got}; announced was {announced}: announce it again")]
-    Announced {
-        /// The digest that was announced.
-        announced: String,
-        /// The file's.
-        got: String,
-    },
-    /// Another training run.
-    #[error(
-        "run '{got}' may not take over from run '{live}'; expected one of [{allowed}] (parameter accept_runs)"
-    )]
-    Run {
-        /// The live run.
-        live: String,
-        /// The runs that may.
-        allowed: String,
-        /// The bundle's run.
-        got: String,
-    },
-    /// Not newer within its run.
-    #[error(
-        "version {got} of run '{run}' is not newer; expected above {newest} (parameter allow_downgrade permits an older one)"
-    )]
-    Version {
-        /// The run.
-        run: String,
-        /// The newest version that went live.
-        newest: u64,
-        /// The bundle's.
-        got: u64,
-    },
-    /// Best of N was asked for without critics to choose with.
-    #[error("the bundle carries no critics; expected some, because parameter candidates is {candidates}")]
-    NoCritics {
-        /// The parameter.
-        candidates: usize,
-    },
-    /// Sampling failed.
-    #[error("the policy gives no action: {0}")]
-    Sample(#[from] SampleError),
-    /// Too slow.
-    #[error(
-        "the policy takes {got_us:.0} us an action; expected at most {expected_us:.0} us, half its control period"
-    )]
-    Latency {
-        /// The most it may take, us.
-        expected_us: f64,
-        /// What it takes, us.
-        got_us: f64,
-    },
-}
-
-impl Refused {
-    /// May a parameter that changes while the node runs permit the bundle after all?
-    pub const fn is_curable(&self) -> bool {
-        matches!(
-            self,
-            Self::Run { .. } | Self::Version { .. } | Self::NoCritics { .. } | Self::Latency { .. }
-        )
-    }
-}
 
 /// What names a policy, and what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -288,6 +178,9 @@ pub struct Expected {
     /// Does a policy keep the file that it was read from?
     pub keeps_bundles: bool,
     live: Option<(Arc<RobotSpec>, Arc<PolicyIdentity>)>,
+    /// What acted last before everything was given up: that one may begin again.
+    given_up: Option<Arc<PolicyIdentity>>,
+    /// The newest version of each run that went live since the node started.
     newest: HashMap<String, u64>,
 }
 
@@ -305,6 +198,7 @@ impl Expected {
             device: Device::Cpu,
             keeps_bundles: false,
             live: None,
+            given_up: None,
             newest: HashMap::new(),
         }
     }
@@ -362,7 +256,9 @@ impl Expected {
             }
         };
         self.check_robot(spec)?;
-        self.check_lineage(&manifest.run, manifest.version)?;
+        if !self.begins_again(bundle.digest()) {
+            self.check_lineage(&manifest.run, manifest.version)?;
+        }
         let mut sampler = bundle.sampler(&self.device)?;
         if self.candidates > 1 && !sampler.has_critics() {
             return Err(Refused::NoCritics {
@@ -397,8 +293,15 @@ impl Expected {
 
     /// [`Expected::went_live`] for a policy that has already been handed over.
     pub fn went_live_as(&mut self, spec: &Arc<RobotSpec>, identity: &Arc<PolicyIdentity>) {
+        let begins_again = self.begins_again(&identity.digest);
+        let newest = self.newest.entry(identity.run.clone());
+        let newest = newest.or_insert(identity.version);
+        // What begins again may be one that was returned to: the newer one that was given up is still not newer.
+        if !begins_again {
+            *newest = identity.version;
+        }
         self.live = Some((Arc::clone(spec), Arc::clone(identity)));
-        self.newest.insert(identity.run.clone(), identity.version);
+        self.given_up = None;
     }
 
     /// The policy that was handed over last.
@@ -413,10 +316,17 @@ impl Expected {
         }
     }
 
-    /// Everything that went live is given up: whatever comes next is the first.
+    /// Everything that went live is given up: whatever robot and run come next are the first. Versions still have to rise
+    /// within a run, but for the policy that acted last: the same file may be configured again.
     pub fn forget(&mut self) {
-        self.live = None;
-        self.newest.clear();
+        if let Some((_, live)) = self.live.take() {
+            self.given_up = Some(live);
+        }
+    }
+
+    /// Is this the policy that acted last before everything was given up, and nothing after it?
+    fn begins_again(&self, digest: &str) -> bool {
+        self.live.is_none() && self.given_up.as_ref().is_some_and(|last| last.digest == digest)
     }
 
     fn check_robot(&self, spec: &RobotSpec) -> Result<(), Refused> {
@@ -453,11 +363,11 @@ impl Expected {
 
     fn check_lineage(&self, run: &str, version: u64) -> Result<(), Refused> {
         let newest = self.newest.get(run).filter(|newest| version <= **newest);
-        if let Some(newest) = newest.filter(|_| !self.allow_downgrade) {
-            return Err(Refused::Version {
-                run: run.to_owned(),
-                newest: *newest,
-                got: version,
+        if let Some(&newest) = newest.filter(|_| !self.allow_downgrade) {
+            let (run, got) = (run.to_owned(), version);
+            return Err(match self.live {
+                Some(_) => Refused::Version { run, newest, got },
+                None => Refused::Older { run, newest, got },
             });
         }
         let Some((_, live)) = &self.live else {

@@ -167,6 +167,44 @@ fn an_older_version_goes_live_only_where_the_operator_allows_it() {
 }
 
 #[test]
+fn versions_rise_also_after_everything_was_given_up_but_what_acted_last_may_begin_again() {
+    let spec = robot(CommandInterface::Effort);
+    let [five, six, seven] = [5, 6, 7].map(|version| bundle(&spec, "run-a", version));
+    let mut expected = with_version_5_live();
+    let six_identity = {
+        let policy = expected.validate(&six).unwrap();
+        expected.went_live(&policy);
+        policy.identity().clone()
+    };
+    expected.went_live(&expected.validate(&seven).unwrap());
+    // Version 7 was returned from.
+    expected.rolled_back(&six_identity);
+    for _ in 0..2 {
+        expected.forget();
+        for (bytes, version) in [(&five, "version 5"), (&seven, "version 7")] {
+            let text = refusal(&expected, bytes);
+            let parts = [version, "run 'run-a'", "above 7", "parameter allow_downgrade"];
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        assert!(
+            expected.validate(&bundle(&spec, "run-b", 1)).is_ok(),
+            "any run begins"
+        );
+        let again = expected.validate(&six).unwrap();
+        expected.went_live(&again);
+        assert!(refusal(&expected, &seven).contains("above 7"), "still not newer");
+    }
+    expected.forget();
+    expected.forget();
+    assert!(
+        expected.validate(&six).is_ok(),
+        "also where nothing was loaded meanwhile"
+    );
+    expected.allow_downgrade = true;
+    assert!(expected.validate(&five).is_ok());
+}
+
+#[test]
 fn an_announced_bundle_has_the_digest_that_was_announced() {
     let spec = robot(CommandInterface::Effort);
     let (six, seven) = (bundle(&spec, "run-a", 6), bundle(&spec, "run-a", 7));

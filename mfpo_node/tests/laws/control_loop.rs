@@ -2,7 +2,7 @@
 
 use mfpo_node::control_loop::{ControlLoop, Decision, Reason, Settings};
 use mfpo_node::joint_states::JointStates;
-use mfpo_node::safety::Verdict;
+use mfpo_node::safety::{Tightening, Verdict};
 use mfpo_node::time::MonoTime;
 use mfpo_node::weights::Expected;
 use mfpo_policy::noise::NormalNoise;
@@ -10,8 +10,8 @@ use mfpo_policy::sampler::Depth;
 use mfpo_policy::spec::CommandInterface;
 
 use super::support::{
-    MS, allocations, at, best_of, best_within, bundle_with_critics, control_loop, expected, policy, robot,
-    sampled, send, settings,
+    MS, STALE_AFTER, allocations, at, best_of, best_within, bundle_of_one_action, bundle_with_critics,
+    control_loop, expected, policy, robot, sampled, send, settings,
 };
 
 /// What a step sent, and whether the fallback did; `None` when nothing was sent.
@@ -232,6 +232,60 @@ fn a_stop_ends_at_zero_effort_and_where_a_position_is() {
     );
 }
 
+/// The commands of a stop, each of joints b, a, after those of `control` so far.
+fn stopped(control: &mut ControlLoop, states: &JointStates, from: f64) -> Vec<Vec<f64>> {
+    let mut commands = Vec::new();
+    loop {
+        let now = at(from + 20.0 * commands.len() as f64);
+        let (command, there) = control.stop(states, now).unwrap();
+        commands.push(command.values().to_vec());
+        if there {
+            return commands;
+        }
+        assert!(commands.len() < 200, "the stop does not end");
+    }
+}
+
+#[test]
+fn a_position_is_stopped_as_gently_as_its_acceleration_is_limited() {
+    let spec = robot(CommandInterface::Position);
+    let acceleration_max = 5.0;
+    let tightening = Tightening {
+        acceleration_max,
+        ..Tightening::NONE
+    };
+    let settings = Settings {
+        tightening,
+        ..settings()
+    };
+    let always = expected().validate(&bundle_of_one_action(&spec, 1, 1.0)).unwrap();
+    let mut control = ControlLoop::new(&spec, Box::new(always), settings).unwrap();
+    let mut states = JointStates::new(&spec, STALE_AFTER);
+    let mut commands = vec![vec![0.0, 0.0]];
+    for k in 0..10u32 {
+        let ms = 20.0 * f64::from(k);
+        send(&mut states, at(ms), &["a", "b"], &[0.0, 0.0], &[0.0, 0.0]).unwrap();
+        commands.push(sent(&control.step(&states, at(ms))).unwrap().0);
+    }
+    let step = 0.02 * 0.02 * acceleration_max;
+    let speed = commands[10][1] - commands[9][1];
+    assert!((speed - 10.0 * step).abs() < 1e-9, "{commands:?}");
+    commands.extend(stopped(&mut control, &states, 200.0));
+    for three in commands.windows(3) {
+        for joint in 0..2 {
+            let change = three[2][joint] - 2.0 * three[1][joint] + three[0][joint];
+            assert!(change.abs() <= step + 1e-9, "{commands:?}");
+        }
+    }
+    let end = &commands[commands.len() - 2..];
+    let is_same = end[0].iter().zip(&end[1]).all(|(a, b)| (a - b).abs() < 1e-9);
+    assert!(is_same, "nothing moves any more when commands end: {commands:?}");
+    assert!(
+        commands.len() >= 20,
+        "ten steps to speed up, nine to brake: {commands:?}"
+    );
+}
+
 #[test]
 fn a_velocity_is_stopped_by_a_ramp() {
     let (mut control, mut states) = control_loop(&robot(CommandInterface::Velocity));
@@ -311,6 +365,27 @@ fn a_step_within_a_budget_allocates_nothing_however_far_it_gets() {
         }
         assert_eq!(most, expected, "{compute_budget} ns");
     }
+}
+
+#[test]
+fn a_budget_counts_from_where_the_state_was_taken_and_ages_count_to_now() {
+    let spec = robot(CommandInterface::Effort);
+    let budget = 1_000_000_000;
+    let (mut control, mut states) = best_within(budget, 12, &spec);
+    // A budget is of real time.
+    for (before, expected) in [(0, 12), (2 * budget, 1)] {
+        let now = MonoTime::now();
+        send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+        let decision = control.step_since(&states, now.minus(before), now);
+        assert_eq!(sampled(&decision), expected, "taken {before} ns ago");
+    }
+    let now = MonoTime::now();
+    let late = now.plus(STALE_AFTER + MS);
+    send(&mut states, now, &["a", "b"], &[0.1, 0.1], &[0.0, 0.0]).unwrap();
+    assert!(
+        sent(&control.step_since(&states, now, late)).unwrap().1,
+        "stale by now"
+    );
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What the status says: what the node does and, where it does not act, why.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use mfpo_node::control_loop::NotReady;
 use mfpo_node::diagnostics::{Level, Sources, Threshold, Thresholds, diagnose};
 use mfpo_node::lifecycle::State;
@@ -7,8 +10,10 @@ use mfpo_node::metrics::{Live, LoopState, TickRecord};
 use mfpo_node::recording::Health;
 use mfpo_node::safety::{NotEnabled, Outside, Rule, Verdict};
 use mfpo_node::status::{Cause, LoopEvent, Others, Reporters, Rest, Status, Unheard};
+use mfpo_node::weights::Why;
+use mfpo_policy::spec::CommandInterface;
 
-use super::support::{MS, at};
+use super::support::{MS, at, policy, robot};
 
 pub(super) fn status() -> Status {
     let mut status = Status::default();
@@ -443,6 +448,40 @@ fn diagnostics_take_the_worst_of_their_thresholds_and_say_which() {
         "{message}"
     );
     assert!(!message.contains("Hz"), "the rate is right: {message}");
+}
+
+#[test]
+fn diagnostics_tell_of_a_policy_that_was_returned_from_and_why() {
+    let live = Live::new(2);
+    let mut status = status();
+    let spec = robot(CommandInterface::Effort);
+    let [current, given_up] = [1, 2].map(|version| Arc::clone(policy(&spec, version).identity()));
+    live.swap_returns.store(1, Ordering::Relaxed);
+    status.absorb(LoopEvent::Returned {
+        given_up,
+        current,
+        why: Why::NoAction,
+    });
+    let loose = Threshold {
+        warn: 1e9,
+        error: 1e9,
+    };
+    let parts = diagnose(&sources(&status, &live, loose), at(0.0));
+    let told = parts.into_iter().find(|part| part.name == "policy").unwrap();
+    let of = |key: &str| {
+        told.values
+            .iter()
+            .find(|(name, _)| name == key)
+            .unwrap()
+            .1
+            .clone()
+    };
+    assert_eq!(of("swap_returns"), "1");
+    let why = of("last_swap_return");
+    assert!(
+        why.contains("version 2") && why.contains("gave no action"),
+        "{why}"
+    );
 }
 
 #[test]

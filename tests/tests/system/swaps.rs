@@ -145,9 +145,10 @@ fn a_robot_that_is_deactivated_keeps_no_policy_in_the_shadow_and_none_waiting_be
     let spec = two_joints(CommandInterface::Effort);
     let (mut peer, control) = moving(&env, &sealed(&spec, 1), 0.1);
     set(&mut peer, "shadow", 60.0);
+    set(&mut peer, "probation", 0.2);
     let taken_over = |peer: &Peer, version: u64| {
-        peer.status(&format!("version {version} takes over without a stage"), |s| {
-            s["version"] == version && s["swap_stage"] == "" && s["lifecycle"] == "inactive"
+        peer.status(&format!("version {version} takes over, on probation"), |s| {
+            s["version"] == version && s["swap_stage"] == "probation" && s["lifecycle"] == "inactive"
         });
     };
     peer.offer(&env.file("v2", &sealed(&spec, 2)));
