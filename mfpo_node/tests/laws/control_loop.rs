@@ -272,7 +272,9 @@ fn a_position_is_stopped_as_gently_as_its_acceleration_is_limited() {
     assert!((speed - 10.0 * step).abs() < 1e-9, "{commands:?}");
     commands.extend(stopped(&mut control, &states, 200.0));
     for three in commands.windows(3) {
-        let [first, second, third] = three else { unreachable!() };
+        let [first, second, third] = three else {
+            unreachable!()
+        };
         for ((a, b), c) in first.iter().zip(second).zip(third) {
             let change = c - 2.0 * b + a;
             assert!(change.abs() <= step + 1e-9, "{commands:?}");

@@ -81,7 +81,7 @@ impl fmt::Display for Judged {
 pub struct Misses {
     period: i64,
     last: Option<u64>,
-    /// Stamp of an on-time tick of number 0, ns.
+    /// When a tick of number 0 that was in time would have begun, ns of the stamps' clock.
     base: Option<i64>,
     waiting: Vec<Miss>,
     /// Missed ticks of which the machine's own record tells.
@@ -162,12 +162,14 @@ impl Misses {
         }
     }
 
-    /// By how much the command of a tick was later than that of the ticks before, ns.
+    /// How long after its deadline a tick had handed its command over, ns, where the tick that began earliest of those before
+    /// it began in time.
     fn lateness(&mut self, action: &PolicyAction) -> i64 {
-        let offset = time::nanoseconds(&action.stamp) - action.sequence as i64 * self.period;
-        let base = self.base.map_or(offset, |base| offset.min(base + DRIFT));
+        let handed_over = time::nanoseconds(&action.stamp) - action.sequence as i64 * self.period;
+        let began = handed_over - (1e9 * action.latency) as i64;
+        let base = self.base.map_or(began, |base| began.min(base + DRIFT));
         self.base = Some(base);
-        offset - base
+        handed_over - base
     }
 
     fn blame(&mut self, miss: &Miss, sampler: &Sampler) {
