@@ -23,6 +23,10 @@ const FOLLOW: i64 = 512;
 /// On-state: the weight of the newest interval between states is `1 / SMOOTH`.
 const SMOOTH: i64 = 8;
 
+/// Where a wait takes that long, ns, nothing was there when it began: a message that is there is taken in less, unless the
+/// thread has lost its processor meanwhile, and then the message was held up.
+const NOTHING_WAITED: u64 = 200_000;
+
 /// What makes the loop tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -133,6 +137,12 @@ impl Schedule {
         self.last_arrival = Some(now);
     }
 
+    /// Can no newer state be there than the one that a wait of `waited` ns has brought, `held_up` by so many ns? The wait began
+    /// with nothing there, and it is too early for the next one.
+    pub fn is_newest(&self, waited: u64, held_up: u64) -> bool {
+        waited >= NOTHING_WAITED && held_up < self.arrival_interval.unsigned_abs() / 2
+    }
+
     /// Is it time to tick? `complete`: every joint has reported since the last tick.
     pub fn is_due(&self, now: MonoTime, complete: bool) -> bool {
         let Some((next, _)) = self.next else {
@@ -218,6 +228,21 @@ mod tests {
         assert_eq!(Trigger::OnState.begins(taken, now), at(20.0));
         assert_eq!(Trigger::OnState.begins(None, now), now, "no state came");
         assert_eq!(Trigger::FixedRate.begins(taken, now), now);
+    }
+
+    #[test]
+    fn no_newer_state_is_there_only_where_one_was_waited_for_and_came_in_time() {
+        let mut schedule = Schedule::new(Trigger::OnState, 20 * MS);
+        assert!(schedule.is_newest(MS, 9 * MS), "half a period is not over");
+        assert!(!schedule.is_newest(MS, 10 * MS), "the next one may be there");
+        assert!(!schedule.is_newest(MS / 10, 0), "it may have been there before");
+        // A robot that reports every 2 ms: the next one is there much sooner.
+        for i in 0..100 {
+            schedule.state_arrived(at(2.0 * f64::from(i)));
+        }
+        assert!(schedule.is_newest(MS, MS / 2));
+        assert!(!schedule.is_newest(MS, 2 * MS));
+        assert!(!schedule.is_newest(0, 0));
     }
 
     #[test]

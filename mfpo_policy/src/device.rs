@@ -126,6 +126,13 @@ pub fn describe(device: &Device) -> String {
     }
 }
 
+/// What computes a trainer's updates on `device`: [`describe`], and whether AMX computes what needs no gradient.
+pub fn describe_updates(device: &Device) -> String {
+    let uses_tiles = device.is_cpu() && crate::kernel::InstructionSet::detect().uses_tiles();
+    let also = if uses_tiles { " and AMX" } else { "" };
+    describe(device) + also
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

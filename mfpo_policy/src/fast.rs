@@ -29,8 +29,12 @@ impl Scratch {
     /// As large as critics that take turns need it: grown for one after the other it could become twice that.
     pub(crate) fn for_critics(critics: &[FastCritic]) -> Self {
         let mut scratch = TrunkScratch::default();
-        let widths = critics.iter().map(|critic| critic.trunk.widest());
-        scratch.reserve(widths.max().unwrap_or(0));
+        let widths = critics
+            .iter()
+            .map(|critic| (critic.trunk.widest(), critic.trunk.packing));
+        if let Some((widest, packing)) = widths.max_by_key(|(widest, _)| *widest) {
+            scratch.reserve(widest, packing);
+        }
         Self(scratch)
     }
 }
@@ -487,7 +491,10 @@ impl SamplerNetworks {
         if let Some(divergence) = &self.divergence {
             grow(&mut buffers.divergence_share, groups * divergence.share_width());
         }
-        buffers.scratch.0.reserve(self.actor.trunk.widest());
+        buffers
+            .scratch
+            .0
+            .reserve(self.actor.trunk.widest(), self.actor.trunk.packing);
     }
 
     /// The actor's steps, from the share that the buffers hold.

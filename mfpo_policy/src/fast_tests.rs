@@ -83,8 +83,12 @@ fn packed_critics_equal_candle_whatever_the_number_of_rows() {
     };
     let p = Critic::initialize(7, (s, a, support.atoms), &[24, 40, 16], &Device::Cpu).unwrap();
     let critic = Critic::load(&p, support).unwrap();
-    let fast = FastCritic::new(&critic, s, Precision::Exact).unwrap();
-    for (groups, group) in [(37, 48), (1, 1), (300, 1), (1, 10)] {
+    let packed = |precision| FastCritic::new(&critic, s, precision).unwrap();
+    let both = [Precision::Exact, Precision::Split].map(packed);
+    for ((groups, group), fast) in [(37, 48), (1, 1), (300, 1), (1, 10)]
+        .into_iter()
+        .flat_map(|shape| both.iter().map(move |fast| (shape, fast)))
+    {
         let (observations, actions) = (normal(groups * s, 8), normal(groups * group * a, 9));
         let mut share = vec![0.0; groups * fast.share_width()];
         fast.share(&observations, &mut share);
@@ -155,7 +159,7 @@ fn networks_packed_over_others_are_as_fresh_ones() {
     let (groups, group) = (50, 8);
     let (observations, noise) = (normal(groups * s, 8), normal(groups * group * a, 9));
     let alone = Team::default();
-    for precision in [Precision::Exact, Precision::Fast] {
+    for precision in [Precision::Exact, Precision::Split, Precision::Fast] {
         let sampled = |sampler: &FastSampler| {
             let (mut x, mut log_probs) = (noise.clone(), vec![0.0; groups * group]);
             sampler.sample_in_team(&alone, &observations, group, &mut x, Some(&mut log_probs));

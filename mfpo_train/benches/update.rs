@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = arguments.device.open()?;
-    let kernel = device::describe(&device);
+    let kernel = device::describe_updates(&device);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");
     println!(

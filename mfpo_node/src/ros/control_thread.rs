@@ -206,11 +206,17 @@ impl ControlThread {
         self.spin(left.min(LONGEST_WAIT));
     }
 
-    /// Waits for a message, then takes over all that are there.
+    /// Waits for a message, then takes over all that are there. To ask the middleware whether there are more costs as much as
+    /// a tick, between the state and its command: it is not asked where none can be.
     fn spin(&mut self, longest: u64) {
+        let began = MonoTime::now();
         self.node.spin_once(Duration::from_nanos(longest));
-        // Also where the tick is due with the first: whether a newer state waits behind it, only the middleware knows.
-        if self.take_states() > 0 {
+        let waited = MonoTime::now().since(began);
+        let taken = self.take_states();
+        let is_newest = self.running.as_ref().is_some_and(|running| {
+            taken == 1 && !self.several_sources.are_there() && running.has_newest(waited)
+        });
+        if taken > 0 && !is_newest {
             self.drain();
         }
     }

@@ -265,6 +265,12 @@ impl Running {
         Ok(())
     }
 
+    /// Is the one state that a wait of `waited` ns has brought the newest there is, from a single publisher?
+    pub fn has_newest(&self, waited: u64) -> bool {
+        self.schedule
+            .is_newest(waited, self.robot.states.longest_backlog())
+    }
+
     /// The loop begins to wait, for what woke it before asks for nothing any more: until when, where no state comes.
     pub fn begin_waiting(&mut self) -> Option<MonoTime> {
         self.collected = None;

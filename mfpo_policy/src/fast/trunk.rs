@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::{Rows, Scratch};
-use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Precision, RowBlock, TrunkView};
+use crate::kernel::{self, Output, PackedLayer, PackedMatrix, Packing, Precision, RowBlock, TrunkView};
 use crate::nn::{HiddenLayer, Trunk};
 use crate::parameters::NetworkError;
 
@@ -45,7 +45,7 @@ pub(super) struct PackedTrunk {
     pub(super) layers: Vec<PackedLayer>,
     pub(super) head: PackedMatrix,
     pub(super) head_bias: Vec<f32>,
-    precision: Precision,
+    pub(super) packing: Packing,
 }
 
 impl PackedTrunk {
@@ -57,7 +57,7 @@ impl PackedTrunk {
             layers: Vec::new(),
             head: PackedMatrix::default(),
             head_bias: Vec::new(),
-            precision,
+            packing: Packing::of(precision),
         }
     }
 
@@ -69,7 +69,7 @@ impl PackedTrunk {
         x_rows: (usize, usize),
         observation_rows: (usize, usize),
     ) -> Result<(), NetworkError> {
-        let exact = Precision::Exact;
+        let first_packing = Packing::Singles;
         let [first, layers @ ..] = &trunk.mlp.layers[..] else {
             return Err(NetworkError::Missing {
                 name: "MLP_0/Dense_0/kernel".into(),
@@ -77,14 +77,14 @@ impl PackedTrunk {
         };
         let kernel = &first.linear.kernel;
         let observations = kernel.narrow(0, observation_rows.0, observation_rows.1)?;
-        pack(&mut self.observation_kernel, &observations, exact)?;
+        pack(&mut self.observation_kernel, &observations, first_packing)?;
         let x = kernel.narrow(0, x_rows.0, x_rows.1)?;
-        pack_layer(&mut self.first, (first, &x), exact)?;
+        pack_layer(&mut self.first, (first, &x), first_packing)?;
         self.layers.resize_with(layers.len(), PackedLayer::default);
         for (packed, layer) in self.layers.iter_mut().zip(layers) {
-            pack_layer(packed, (layer, &layer.linear.kernel), self.precision)?;
+            pack_layer(packed, (layer, &layer.linear.kernel), self.packing)?;
         }
-        pack(&mut self.head, &trunk.head.kernel, self.precision)?;
+        pack(&mut self.head, &trunk.head.kernel, self.packing)?;
         copy_into(&mut self.head_bias, &trunk.head.bias)
     }
 
@@ -112,7 +112,7 @@ impl PackedTrunk {
             layers: &self.layers,
             head: &self.head,
             head_bias: &self.head_bias,
-            precision: self.precision,
+            packing: self.packing,
         };
         let rows = RowBlock {
             x: rows.x,
@@ -124,20 +124,18 @@ impl PackedTrunk {
 }
 
 /// A kernel `[in, out]`, packed.
-fn pack(packed: &mut PackedMatrix, kernel: &Tensor, precision: Precision) -> Result<(), NetworkError> {
+fn pack(packed: &mut PackedMatrix, kernel: &Tensor, packing: Packing) -> Result<(), NetworkError> {
     let (inner, columns) = kernel.dims2()?;
-    read(kernel, |numbers| {
-        precision.pack(packed, numbers, (inner, columns))
-    })
+    read(kernel, |numbers| packing.pack(packed, numbers, (inner, columns)))
 }
 
 /// A layer with `kernel` in place of its own.
 fn pack_layer(
     packed: &mut PackedLayer,
     (layer, kernel): (&HiddenLayer, &Tensor),
-    precision: Precision,
+    packing: Packing,
 ) -> Result<(), NetworkError> {
-    pack(&mut packed.kernel, kernel, precision)?;
+    pack(&mut packed.kernel, kernel, packing)?;
     copy_into(&mut packed.bias, &layer.linear.bias)?;
     copy_into(&mut packed.scale, &layer.scale)?;
     copy_into(&mut packed.shift, &layer.shift)

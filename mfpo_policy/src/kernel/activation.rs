@@ -3,7 +3,7 @@
 //! LayerNorm is over a row: `n = (x - E[x]) / sqrt(E[x^2] - E[x]^2 + eps)`. GELU in its tanh form is written with the
 //! logistic function: `gelu(x) = x / (1 + 2^t)`, `t = -log2(e) A (x + B x^3)`.
 
-use super::matrix::{Pairs, Singles};
+use super::matrix::{Pairs, Parts, Singles, Target, part_lanes};
 use super::simd::Simd;
 
 /// LayerNorm's epsilon, as in flax.
@@ -102,7 +102,7 @@ pub(crate) trait Leave: Copy {
     /// Numbers `c..c + LANES` of a row; behind the row's end they are 0.
     ///
     /// # Safety
-    /// The row is writable for its width, padded to 16 numbers; what is behind `c` is not needed any more.
+    /// The row is writable for its width, padded to 16 numbers, or for all [`Parts`]; what is behind `c` is not needed any more.
     unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V);
 }
 
@@ -134,6 +134,40 @@ impl Leave for Pairs {
         // SAFETY: the contract of `Leave::leave`: the row is writable with its padding, and halves end at byte
         // `2 (c + LANES)`, which is at most `4 (c + LANES)` and inside the padded row.
         unsafe { s.store_halves(row.cast::<u16>().add(c), v) }
+    }
+}
+
+impl<const N: usize> Leave for Parts<N> {
+    #[inline(always)]
+    fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+        if N == 1 { rough_gelu(s, x) } else { gelu(s, x) }
+    }
+    #[inline(always)]
+    unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V) {
+        let halves = 2 * part_lanes(width);
+        // Rounding to the upper 8 bits by this factor leaves what is beside them, both without an error.
+        let upper = s.splat(65_537.0);
+        let mut rest = v;
+        for part in 0..N {
+            // SAFETY: the contract of `Leave::leave`: the row holds N parts of `halves`, a multiple of every vector's length.
+            unsafe {
+                let part = row.cast::<u16>().add(part * halves);
+                let high = if N == 1 {
+                    rest
+                } else {
+                    let scaled = s.mul(rest, upper);
+                    s.sub(scaled, s.sub(scaled, rest))
+                };
+                s.store_halves(part.add(c), high);
+                rest = s.sub(rest, high);
+                let end = c + S::LANES;
+                if end >= width {
+                    for behind in (end..halves).step_by(S::LANES) {
+                        s.store_halves(part.add(behind), s.splat(0.0));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -185,15 +219,17 @@ fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
 /// Rows that [`norm_gelu_few`] takes at most.
 const MOST_ROWS: usize = 16;
 
-/// In place, `count` rows: `gelu(layer_norm(z + bias [+ add]))`; with [`Pairs`] each row becomes halves from its start on.
+/// `count` rows of `z`, which are used up: `gelu(layer_norm(z + bias [+ add]))`, left in the rows of `out`, which may be those
+/// of `z` unless there are [`Parts`]; with [`Pairs`] each becomes halves from its start on.
 ///
 /// # Safety
-/// `count` rows from `start` on, `stride` apart, are writable for the width of `p` (with [`Pairs`] padded to 16 numbers),
-/// and what `add` gives for a row is readable for that width.
+/// `count` rows of `z` are writable for the width of `p`; those of `out` for what [`Leave`] says; and what `add` gives for a
+/// row is readable for that width.
 #[inline(always)]
 pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
     s: S,
-    (start, stride, count): (*mut f32, usize, usize),
+    (z, out): (Target, Target),
+    count: usize,
     add: impl Fn(usize) -> Option<*const f32>,
     p: NormParameters<'_>,
 ) {
@@ -201,8 +237,8 @@ pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
         let few = MOST_ROWS.min(count - first);
         // SAFETY: the caller's promise for these rows.
         unsafe {
-            let rows = (start.add(first * stride), stride, few);
-            norm_gelu_few::<S, N>(s, rows, |r| add(first + r), p);
+            let places = (z.at(first, 0), out.at(first, 0));
+            norm_gelu_few::<S, N>(s, places, few, |r| add(first + r), p);
         }
     }
 }
@@ -217,7 +253,8 @@ pub(crate) unsafe fn norm_gelu_rows<S: Simd, N: Leave>(
 #[inline(always)]
 unsafe fn norm_gelu_few<S: Simd, N: Leave>(
     s: S,
-    (start, stride, count): (*mut f32, usize, usize),
+    (z, out): (Target, Target),
+    count: usize,
     add: impl Fn(usize) -> Option<*const f32>,
     p: NormParameters<'_>,
 ) {
@@ -228,7 +265,7 @@ unsafe fn norm_gelu_few<S: Simd, N: Leave>(
     // are read and written in whole vectors of arrays that every vector's length divides.
     unsafe {
         for r in 0..count {
-            let row = start.add(r * stride);
+            let row = z.at(r, 0).start;
             let (mut sum, mut squares) = (s.splat(0.0), s.splat(0.0));
             let more = add(r);
             vectors!(s, S, width, |c, load, store| {
@@ -254,12 +291,12 @@ unsafe fn norm_gelu_few<S: Simd, N: Leave>(
             s.store(squares, s.div(s.splat(1.0), root));
         }
         for r in 0..count {
-            let row = start.add(r * stride);
+            let (row, to) = (z.at(r, 0).start, out.at(r, 0).start);
             let (mean, rstd) = (s.splat(means[r]), s.splat(rstds[r]));
             vectors!(s, S, width, |c, load, store| {
                 let normal = s.mul(s.sub(load(row), mean), rstd);
                 let value = N::gelu(s, s.fma(normal, load(scale), load(shift)));
-                N::leave(s, row, c, width, value);
+                N::leave(s, to, c, width, value);
             });
         }
     }

@@ -9,7 +9,7 @@ pub(crate) fn rounded(x: f32) -> u16 {
 }
 
 /// The number that a bfloat16 stands for.
-#[cfg(test)]
+#[inline(always)]
 pub(crate) fn widened(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
@@ -17,7 +17,13 @@ pub(crate) fn widened(half: u16) -> f32 {
 /// A lane that holds both numbers, rounded.
 #[inline(always)]
 pub(crate) fn pair(first: f32, second: f32) -> f32 {
-    f32::from_bits(u32::from(rounded(second)) << 16 | u32::from(rounded(first)))
+    lane(rounded(first), rounded(second))
+}
+
+/// The lane of two bfloat16.
+#[inline(always)]
+pub(crate) fn lane(first: u16, second: u16) -> f32 {
+    f32::from_bits(u32::from(second) << 16 | u32::from(first))
 }
 
 /// Both numbers of a lane.

@@ -10,6 +10,8 @@ mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod trunk;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -22,7 +24,9 @@ pub use activation::{AdamStep, LAYER_NORM_EPSILON, NormGradients, NormParameters
 pub use matrix::PackedMatrix;
 pub(crate) use matrix::padded;
 pub use trunk::Precision;
-pub(crate) use trunk::{MOST_ROWS, Output, PackedLayer, RowBlock, TrunkScratch, TrunkView, run_trunk};
+pub(crate) use trunk::{
+    MOST_ROWS, Output, PackedLayer, Packing, RowBlock, TrunkScratch, TrunkView, run_trunk,
+};
 
 use activation::{
     adam_all, average_all, gelu_and_slope_all, norm_gelu_backward_row, norm_gelu_dual_row, norm_gelu_rows,
@@ -52,6 +56,9 @@ pub struct NoSuchKernel {
 /// The instruction set that the kernels run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// [`InstructionSet::Avx512Bf16`] and AMX with bfloat16, where the operating system gives it, for [`Precision::Split`] and
+    /// [`Precision::Fast`].
+    Amx,
     /// [`InstructionSet::Avx512`] and AVX-512 BF16, which only [`Precision::Fast`] makes use of.
     Avx512Bf16,
     /// AVX-512 F, BW, DQ, VL.
@@ -90,7 +97,7 @@ impl InstructionSet {
 
     /// The set of this name, where a processor with `self` has it; `self` where there is no name.
     fn lowered(self, asked: &str) -> Result<Self, NoSuchKernel> {
-        let is_wide = matches!(self, Self::Avx512Bf16 | Self::Avx512);
+        let is_wide = matches!(self, Self::Amx | Self::Avx512Bf16 | Self::Avx512);
         match asked {
             "" => Ok(self),
             "baseline" => Ok(Self::Baseline),
@@ -109,7 +116,7 @@ impl InstructionSet {
     /// The names of the sets that a processor with `self` has.
     fn and_lower(self) -> Vec<&'static str> {
         let above: &[Self] = match self {
-            Self::Avx512Bf16 | Self::Avx512 => &[Self::Avx2, Self::Avx512],
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => &[Self::Avx2, Self::Avx512],
             Self::Avx2 => &[Self::Avx2],
             Self::Neon => &[Self::Neon],
             Self::Baseline => &[],
@@ -126,7 +133,13 @@ impl InstructionSet {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match (avx2, avx512) {
-            (true, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
+            (true, true) if is_x86_feature_detected!("avx512bf16") => {
+                if tiles::has_tiles() {
+                    Self::Amx
+                } else {
+                    Self::Avx512Bf16
+                }
+            }
             (true, true) => Self::Avx512,
             (true, false) => Self::Avx2,
             _ => Self::Baseline,
@@ -150,7 +163,7 @@ impl InstructionSet {
         }
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 | Self::Avx512 => of::<x86::Avx512>(),
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => of::<x86::Avx512>(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => of::<x86::Avx2>(),
             #[cfg(target_arch = "aarch64")]
@@ -159,18 +172,30 @@ impl InstructionSet {
         }
     }
 
-    /// Does the processor multiply bfloat16 faster than 32-bit floats, so that [`Precision::Fast`] is fast? Intel's have
-    /// the instruction, but begin one where they begin four products of 32-bit floats (Xeon, family 6, model 207: 0.79
-    /// and 0.19 ns), so that half as much is multiplied; AMD's multiply twice as much.
+    /// Does the processor multiply bfloat16 faster than 32-bit floats, so that [`Precision::Fast`] is fast? With AMX sixteen
+    /// times. Of AVX-512 Intel's have the instruction, but begin one where they begin four products of 32-bit floats (Xeon,
+    /// family 6, model 207: 0.79 and 0.19 ns), so that half as much is multiplied; AMD's multiply twice as much.
     pub fn multiplies_halves_faster(self) -> bool {
-        self == Self::Avx512Bf16 && !is_of_intel()
+        self.uses_tiles() || self == Self::Avx512Bf16 && !is_of_intel()
+    }
+
+    /// Are [`Precision::Split`] and [`Precision::Fast`] computed on AMX?
+    #[cfg(target_arch = "x86_64")]
+    pub fn uses_tiles(self) -> bool {
+        self == Self::Amx && tiles::Tiles::are_there()
+    }
+
+    /// Are [`Precision::Split`] and [`Precision::Fast`] computed on AMX?
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn uses_tiles(self) -> bool {
+        false
     }
 
     /// Name for records: two computers with the same name compute the same bits with [`Precision::Exact`]. The baseline
     /// of a target that fuses has a name of its own.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Avx512Bf16 | Self::Avx512 => "avx512",
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
             Self::Baseline if FUSES => "baseline_fma",
@@ -228,9 +253,11 @@ fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: K) {
     }
     match set {
         // SAFETY: `detect` returns this value only where the processor has the enabled features.
-        InstructionSet::Avx512Bf16 if K::HALVES => unsafe { avx512_halves(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 if K::HALVES => unsafe { avx512_halves(kernel) },
         // SAFETY: as above; the other set has these features, too.
-        InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe { avx512(kernel) },
+        InstructionSet::Amx | InstructionSet::Avx512Bf16 | InstructionSet::Avx512 => unsafe {
+            avx512(kernel)
+        },
         // SAFETY: as above.
         InstructionSet::Avx2 => unsafe { avx2(kernel) },
         InstructionSet::Neon | InstructionSet::Baseline => kernel.run(Portable),
@@ -347,9 +374,13 @@ impl Kernel for NormGelu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let width = self.p.width();
-        let all = (self.z.as_mut_ptr(), width, self.z.len() / width);
+        let rows = self.z.len() / width;
+        let z = Target {
+            start: self.z.as_mut_ptr(),
+            stride: width,
+        };
         // SAFETY: the rows are side by side, each as wide as the parameters.
-        unsafe { norm_gelu_rows::<S, Singles>(s, all, |_| None, self.p) };
+        unsafe { norm_gelu_rows::<S, Singles>(s, (z, z), rows, |_| None, self.p) };
     }
 }
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 fn variants() -> Vec<InstructionSet> {
     use InstructionSet::*;
     match InstructionSet::of_processor() {
+        Amx => vec![Baseline, Avx2, Avx512, Avx512Bf16, Amx],
         Avx512Bf16 => vec![Baseline, Avx2, Avx512, Avx512Bf16],
         Avx512 => vec![Baseline, Avx2, Avx512],
         Avx2 => vec![Baseline, Avx2],

@@ -3,15 +3,18 @@
 //! A block of a product goes through every layer before the next one starts: the weights stream past it once, and what
 //! lies between two layers never leaves the cache.
 
+use serde::{Deserialize, Serialize};
+
 use super::activation::{Leave, NormParameters, expected_value_row, norm_gelu_rows};
 use super::matrix::{
     Aligned, BLOCK, Left, Numbers, PackedMatrix, Pairs, Singles, Target, padded, product_rows,
 };
+#[cfg(target_arch = "x86_64")]
+use super::matrix::{Parts, part_lanes};
 use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, Tiles};
 use super::{Kernel, dispatch};
-use std::marker::PhantomData;
-
-use serde::{Deserialize, Serialize};
 
 /// Most rows that a block has in any instruction set.
 pub(crate) const MOST_ROWS: usize = 12 * BLOCK;
@@ -47,26 +50,160 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     Exact,
-    /// Inputs and weights rounded to bfloat16, sums in 32-bit floats: about twice as fast where the processor has AVX-512
-    /// BF16, slower elsewhere.
+    /// With the accuracy of 32-bit floats, for many rows: where the processor has AMX each number is split into three
+    /// bfloat16 (see the module `tiles`), elsewhere it is [`Precision::Exact`].
+    #[serde(skip)]
+    Split,
+    /// Inputs and weights rounded to bfloat16, sums in 32-bit floats: faster where the processor has AMX, or is AMD's with
+    /// AVX-512 BF16, slower elsewhere.
     Fast,
 }
 
 impl Precision {
+    /// The fastest one of the same accuracy for evaluations of many rows at a time.
+    pub fn for_many_rows(self) -> Self {
+        match self {
+            Self::Exact => Self::Split,
+            other => other,
+        }
+    }
+}
+
+/// How a kernel lies in memory, and what multiplies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Singles,
+    Pairs,
+    /// One part, for tiles.
+    #[cfg(target_arch = "x86_64")]
+    Halves,
+    /// Three parts, for tiles.
+    #[cfg(target_arch = "x86_64")]
+    Thirds,
+}
+
+impl Packing {
+    /// The one for this process.
+    pub(crate) fn of(precision: Precision) -> Self {
+        match precision {
+            #[cfg(target_arch = "x86_64")]
+            Precision::Split if Tiles::are_there() => Self::Thirds,
+            #[cfg(target_arch = "x86_64")]
+            Precision::Fast if Tiles::are_there() => Self::Halves,
+            Precision::Exact | Precision::Split => Self::Singles,
+            Precision::Fast => Self::Pairs,
+        }
+    }
+
     /// Packs a kernel `[inner, columns]` into the memory of `packed`.
     pub(crate) fn pack(self, packed: &mut PackedMatrix, kernel: &[f32], (inner, columns): (usize, usize)) {
         match self {
-            Self::Exact => packed.pack(kernel, inner, columns),
-            Self::Fast => packed.pack_pairs(kernel, inner, columns),
+            Self::Singles => packed.pack(kernel, inner, columns),
+            Self::Pairs => packed.pack_pairs(kernel, inner, columns),
+            #[cfg(target_arch = "x86_64")]
+            Self::Halves => packed.pack_parts::<1>(kernel, inner, columns),
+            #[cfg(target_arch = "x86_64")]
+            Self::Thirds => packed.pack_parts::<3>(kernel, inner, columns),
         }
     }
 
     /// Rows of the packed kernel that takes `width` numbers.
     fn lanes(self, width: usize) -> usize {
         match self {
-            Self::Exact => width,
-            Self::Fast => width.div_ceil(Pairs::IN_A_LANE),
+            Self::Singles => width,
+            Self::Pairs => width.div_ceil(Pairs::IN_A_LANE),
+            #[cfg(target_arch = "x86_64")]
+            Self::Halves => part_lanes(width),
+            #[cfg(target_arch = "x86_64")]
+            Self::Thirds => 3 * part_lanes(width),
         }
+    }
+}
+
+/// How the rows between two layers lie, and what multiplies them.
+trait Arithmetic: Leave {
+    /// Runs with the instructions for halves.
+    const HALVES: bool;
+    /// A layer's results become the next one's inputs where they are.
+    const IN_PLACE: bool;
+    /// What a product needs.
+    type Tools;
+
+    /// Gets it ready, for this thread.
+    fn tools() -> Option<Self::Tools>;
+
+    /// Rows of a block.
+    fn rows<S: Simd>() -> usize;
+
+    /// From one row of `inner` lanes to the next, in a buffer for rows of `width` numbers.
+    fn stride(width: usize) -> usize;
+
+    /// `out = a b` for `count` rows; those up to [`Arithmetic::rows`] may be written as well.
+    ///
+    /// # Safety
+    /// `a` is readable for [`Arithmetic::rows`] rows of `b.inner()` lanes; `out` is writable for as many rows of
+    /// `padded(b.columns())` numbers, which its stride is at least; they do not overlap.
+    unsafe fn product<S: Simd>(
+        tools: &Self::Tools,
+        s: S,
+        a: Left,
+        count: usize,
+        b: &PackedMatrix,
+        out: Target,
+    );
+}
+
+impl<N: Numbers + Leave> Arithmetic for N {
+    const HALVES: bool = N::IN_A_LANE > 1;
+    const IN_PLACE: bool = true;
+    type Tools = ();
+
+    #[inline(always)]
+    fn tools() -> Option<()> {
+        Some(())
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd>() -> usize {
+        BLOCK * S::TILE_ROWS
+    }
+
+    #[inline(always)]
+    fn stride(width: usize) -> usize {
+        padded(width)
+    }
+
+    #[inline(always)]
+    unsafe fn product<S: Simd>((): &(), s: S, a: Left, count: usize, b: &PackedMatrix, out: Target) {
+        // SAFETY: the caller's promise, for more rows than these.
+        unsafe { product_rows::<S, N>(s, a, count, b, out) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<const N: usize> Arithmetic for Parts<N> {
+    const HALVES: bool = true;
+    const IN_PLACE: bool = false;
+    type Tools = Tiles;
+
+    fn tools() -> Option<Tiles> {
+        Tiles::set_up()
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd>() -> usize {
+        tiles::ROWS
+    }
+
+    #[inline(always)]
+    fn stride(width: usize) -> usize {
+        N * part_lanes(width)
+    }
+
+    #[inline(always)]
+    unsafe fn product<S: Simd>(tools: &Tiles, _: S, a: Left, _: usize, b: &PackedMatrix, out: Target) {
+        // SAFETY: the caller's promise.
+        unsafe { tiles::product::<N>(tools, a, b, out) }
     }
 }
 
@@ -80,7 +217,7 @@ pub(crate) struct TrunkView<'a> {
     pub(crate) head: &'a PackedMatrix,
     pub(crate) head_bias: &'a [f32],
     /// How all kernels but the first one's are packed.
-    pub(crate) precision: Precision,
+    pub(crate) packing: Packing,
 }
 
 /// Rows and their inputs.
@@ -119,18 +256,19 @@ pub(crate) struct TrunkScratch {
 
 impl TrunkScratch {
     /// Makes room for layers of this width.
-    pub(crate) fn reserve(&mut self, widest: usize) {
-        self.a.reserve(MOST_ROWS * padded(widest));
+    pub(crate) fn reserve(&mut self, widest: usize, packing: Packing) {
+        let lanes = padded(widest).max(packing.lanes(widest));
+        self.a.reserve(MOST_ROWS * lanes);
         self.b.reserve(MOST_ROWS * padded(widest));
     }
 }
 
-struct Run<'a, 'b, N> {
+struct Run<'a, 'b, N: Arithmetic> {
     trunk: TrunkView<'a>,
     rows: RowBlock<'a>,
     scratch: &'a mut TrunkScratch,
     output: Output<'b>,
-    numbers: PhantomData<N>,
+    tools: N::Tools,
 }
 
 /// Evaluates `trunk` at all rows.
@@ -168,7 +306,7 @@ pub(crate) fn run_trunk(
     for layer in trunk.layers {
         assert_eq!(
             layer.kernel.inner(),
-            trunk.precision.lanes(inner),
+            trunk.packing.lanes(inner),
             "a layer does not take what the one before gives"
         );
         inner = layer.kernel.columns();
@@ -181,7 +319,7 @@ pub(crate) fn run_trunk(
     }
     assert_eq!(
         trunk.head.inner(),
-        trunk.precision.lanes(inner),
+        trunk.packing.lanes(inner),
         "the head does not take what the last layer gives"
     );
     assert_eq!(
@@ -189,7 +327,7 @@ pub(crate) fn run_trunk(
         trunk.head_bias.len(),
         "the head's kernel and bias differ in width"
     );
-    scratch.reserve(widest.max(trunk.head.columns()));
+    scratch.reserve(widest.max(trunk.head.columns()), trunk.packing);
     match &output {
         Output::Heads(out) => assert!(
             out.len() >= total * trunk.head.columns(),
@@ -202,57 +340,69 @@ pub(crate) fn run_trunk(
             );
         }
     }
-    match trunk.precision {
-        Precision::Exact => dispatch(Run {
-            trunk,
-            rows,
-            scratch,
-            output,
-            numbers: PhantomData::<Singles>,
-        }),
-        Precision::Fast => dispatch(Run {
-            trunk,
-            rows,
-            scratch,
-            output,
-            numbers: PhantomData::<Pairs>,
-        }),
+    match trunk.packing {
+        Packing::Singles => run_with::<Singles>(trunk, rows, scratch, output),
+        Packing::Pairs => run_with::<Pairs>(trunk, rows, scratch, output),
+        #[cfg(target_arch = "x86_64")]
+        Packing::Halves => run_with::<Parts<1>>(trunk, rows, scratch, output),
+        #[cfg(target_arch = "x86_64")]
+        Packing::Thirds => run_with::<Parts<3>>(trunk, rows, scratch, output),
     }
 }
 
-impl<N: Numbers + Leave> Kernel for Run<'_, '_, N> {
-    const HALVES: bool = N::IN_A_LANE > 1;
+fn run_with<N: Arithmetic>(
+    trunk: TrunkView<'_>,
+    rows: RowBlock<'_>,
+    scratch: &mut TrunkScratch,
+    output: Output<'_>,
+) {
+    let Some(tools) = N::tools() else {
+        // `Packing::of` chooses none whose tools are not there.
+        unreachable!("kernels were packed for what this process does not have");
+    };
+    dispatch(Run::<N> {
+        trunk,
+        rows,
+        scratch,
+        output,
+        tools,
+    });
+}
+
+impl<N: Arithmetic> Kernel for Run<'_, '_, N> {
+    const HALVES: bool = N::HALVES;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let total = self.rows.x.len() / self.trunk.first.kernel.inner();
         let mut row = 0;
         while row < total {
-            let count = (BLOCK * S::TILE_ROWS).min(total - row);
-            // SAFETY: `run_trunk` has checked every size, and made room for MOST_ROWS >= BLOCK * TILE_ROWS rows.
+            let count = N::rows::<S>().min(total - row);
+            // SAFETY: `run_trunk` has checked every size, and made room for MOST_ROWS rows, at least those of a block.
             unsafe { self.block(s, row, count) };
             row += count;
         }
     }
 }
 
-impl<N: Numbers + Leave> Run<'_, '_, N> {
+impl<N: Arithmetic> Run<'_, '_, N> {
     /// Rows `row..row + count`.
     ///
     /// # Safety
     /// [`run_trunk`] has checked the sizes of networks, inputs and results and reserved the scratch for them; the rows lie
-    /// within its total, and `count` is at most [`MOST_ROWS`].
+    /// within its total, and `count` is at most [`Arithmetic::rows`].
     #[inline(always)]
     unsafe fn block<S: Simd>(&mut self, s: S, row: usize, count: usize) {
+        // A layer's inputs, and its results.
         let (mut a, mut b) = (
             self.scratch.a.as_mut_slice().as_mut_ptr(),
             self.scratch.b.as_mut_slice().as_mut_ptr(),
         );
         let first = self.trunk.first;
-        let inner = first.kernel.inner();
-        let mut stride = padded(first.kernel.columns());
+        let (inner, mut width) = (first.kernel.inner(), first.kernel.columns());
         // SAFETY: by contract `x` holds `total x inner` numbers and `row + count <= total`; `a` and `b` hold MOST_ROWS rows of
-        // the widest layer with its padding and are different buffers; `share` holds a row for each group; each layer takes
+        // the widest layer with its padding, `a` also of its lanes, and are different buffers; only those who work in place
+        // swap them, and their lanes are no more than the padded width. `share` holds a row for each group; each layer takes
         // as many lanes as the one before has left, and its norm is as wide as its kernel.
         unsafe {
             let x = Left {
@@ -260,50 +410,43 @@ impl<N: Numbers + Leave> Run<'_, '_, N> {
                 row_stride: inner,
                 inner_stride: 1,
             };
-            product_rows::<S, Singles>(s, x, count, &first.kernel, Target { start: a, stride });
+            let results = |start: *mut f32, width: usize| Target {
+                start,
+                stride: padded(width),
+            };
+            let inputs = |start: *mut f32, width: usize| Target {
+                start,
+                stride: N::stride(width),
+            };
+            product_rows::<S, Singles>(s, x, count, &first.kernel, results(b, width));
             let norm = first.norm(self.trunk.first_bias);
-            let (share, group, width) = (self.rows.share.as_ptr(), self.rows.group, norm.width());
+            let (share, group) = (self.rows.share.as_ptr(), self.rows.group);
             let of_row = |r: usize| Some(share.add((row + r) / group * width));
-            norm_gelu_rows::<S, N>(s, (a, stride, count), of_row, norm);
-            for layer in self.trunk.layers {
-                let next = padded(layer.kernel.columns());
+            let mut layers = self.trunk.layers.iter();
+            let into = if N::IN_PLACE { b } else { a };
+            norm_gelu_rows::<S, N>(s, (results(b, width), inputs(into, width)), count, of_row, norm);
+            loop {
+                if N::IN_PLACE {
+                    std::mem::swap(&mut a, &mut b);
+                }
                 let left = Left {
                     start: a,
-                    row_stride: stride,
+                    row_stride: N::stride(width),
                     inner_stride: 1,
                 };
-                product_rows::<S, N>(
-                    s,
-                    left,
-                    count,
-                    &layer.kernel,
-                    Target {
-                        start: b,
-                        stride: next,
-                    },
-                );
-                norm_gelu_rows::<S, N>(s, (b, next, count), |_| None, layer.norm(&layer.bias));
-                std::mem::swap(&mut a, &mut b);
-                stride = next;
+                let Some(layer) = layers.next() else {
+                    let head = self.trunk.head;
+                    let heads = results(b, head.columns());
+                    N::product(&self.tools, s, left, count, head, heads);
+                    self.emit(s, row, count, (heads.start, heads.stride));
+                    return;
+                };
+                width = layer.kernel.columns();
+                N::product(&self.tools, s, left, count, &layer.kernel, results(b, width));
+                let into = if N::IN_PLACE { b } else { a };
+                let places = (results(b, width), inputs(into, width));
+                norm_gelu_rows::<S, N>(s, places, count, |_| None, layer.norm(&layer.bias));
             }
-            let left = Left {
-                start: a,
-                row_stride: stride,
-                inner_stride: 1,
-            };
-            let head = self.trunk.head;
-            let next = padded(head.columns());
-            product_rows::<S, N>(
-                s,
-                left,
-                count,
-                head,
-                Target {
-                    start: b,
-                    stride: next,
-                },
-            );
-            self.emit(s, row, count, (b, next));
         }
     }
 

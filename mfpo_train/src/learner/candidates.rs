@@ -242,7 +242,7 @@ impl MfpoLearner {
                         actor,
                         divergence,
                         self.config.sampling_steps,
-                        (&self.device, self.engine, self.config.precision),
+                        (&self.device, self.engine, self.config.precision.for_many_rows()),
                     )?,
                 }
             }
@@ -261,7 +261,7 @@ impl MfpoLearner {
                 critics,
                 self.config.observation_size,
                 self.config.clipped_double_q,
-                (&self.device, self.engine, self.config.precision),
+                (&self.device, self.engine, self.config.precision.for_many_rows()),
             )?,
         };
         Ok(self.evaluated.insert(packed))

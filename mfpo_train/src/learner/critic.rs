@@ -202,7 +202,7 @@ impl MfpoLearner {
                     packed.repack(critic)?;
                     packed
                 }
-                None => packed.insert(FastCritic::new(critic, s, self.config.precision)?),
+                None => packed.insert(FastCritic::new(critic, s, self.config.precision.for_many_rows())?),
             };
             return Ok(packed.evaluate_in_team(&self.team, inputs, 1, Wanted::Logits));
         }

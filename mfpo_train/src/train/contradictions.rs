@@ -78,7 +78,7 @@ pub(super) fn warn_where_signing_ends(last: &Path, signs: bool) {
     }
 }
 
-/// The fast precision is no faster on every processor.
+/// The fast precision is not faster on every processor.
 pub(super) fn warn_where_fast_is_slow(config: &TrainConfig) {
     let is_fast = config.run.algorithm == AlgorithmKind::Mfpo && config.learner.precision == Precision::Fast;
     if is_fast && !InstructionSet::detect().multiplies_halves_faster() {

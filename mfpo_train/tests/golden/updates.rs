@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use mfpo_policy::critic::Critic;
+use mfpo_policy::kernel::InstructionSet;
 use mfpo_policy::mean_flow::{FlowPoint, MeanFlow};
 use mfpo_policy::sampler;
 use mfpo_train::learner::*;
@@ -210,8 +211,10 @@ fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut M
             prefix: format!("step{step}/draw/"),
         };
         learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
-        // The CPU's own engine keeps to the first update's tolerances.
-        judge.slack = if step > 0 && engine == Engine::Candle {
+        // The CPU's own engine keeps to the first update's tolerances; on AMX, whose products are nearer to the exact ones, the
+        // second update's actor loss is 1.1e-5 from the reference's.
+        let is_held_less = engine == Engine::Candle || InstructionSet::detect().uses_tiles();
+        judge.slack = if step > 0 && is_held_less {
             LATER_UPDATES
         } else {
             1.0
