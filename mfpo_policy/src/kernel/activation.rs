@@ -3,7 +3,7 @@
 //! LayerNorm is over a row: `n = (x - E[x]) / sqrt(E[x^2] - E[x]^2 + eps)`. GELU in its tanh form is written with the
 //! logistic function: `gelu(x) = x / (1 + 2^t)`, `t = -log2(e) A (x + B x^3)`.
 
-use super::matrix::{Pairs, Parts, Singles, Target, part_lanes};
+use super::matrix::{Pairs, Singles, Target};
 use super::simd::Simd;
 
 /// LayerNorm's epsilon, as in flax.
@@ -92,7 +92,7 @@ pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// [`gelu`] to about 1e-4 of its value, for results that are rounded to bfloat16 (4e-3).
 #[inline(always)]
-fn rough_gelu<S: Simd>(s: S, x: S::V) -> S::V {
+pub(super) fn rough_gelu<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(x, s.rough_reciprocal(gelu_denominator(s, x, ROUGH_EXP2)))
 }
 
@@ -102,7 +102,7 @@ pub(crate) trait Leave: Copy {
     /// Numbers `c..c + LANES` of a row; behind the row's end they are 0.
     ///
     /// # Safety
-    /// The row is writable for its width, padded to 16 numbers, or for all [`Parts`]; what is behind `c` is not needed any more.
+    /// The row is writable for its width, padded to 16 numbers, or for all of its parts; what is behind `c` is not needed any more.
     unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V);
 }
 
@@ -134,40 +134,6 @@ impl Leave for Pairs {
         // SAFETY: the contract of `Leave::leave`: the row is writable with its padding, and halves end at byte
         // `2 (c + LANES)`, which is at most `4 (c + LANES)` and inside the padded row.
         unsafe { s.store_halves(row.cast::<u16>().add(c), v) }
-    }
-}
-
-impl<const N: usize> Leave for Parts<N> {
-    #[inline(always)]
-    fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
-        if N == 1 { rough_gelu(s, x) } else { gelu(s, x) }
-    }
-    #[inline(always)]
-    unsafe fn leave<S: Simd>(s: S, row: *mut f32, c: usize, width: usize, v: S::V) {
-        let halves = 2 * part_lanes(width);
-        // Rounding to the upper 8 bits by this factor leaves what is beside them, both without an error.
-        let upper = s.splat(65_537.0);
-        let mut rest = v;
-        for part in 0..N {
-            // SAFETY: the contract of `Leave::leave`: the row holds N parts of `halves`, a multiple of every vector's length.
-            unsafe {
-                let part = row.cast::<u16>().add(part * halves);
-                let high = if N == 1 {
-                    rest
-                } else {
-                    let scaled = s.mul(rest, upper);
-                    s.sub(scaled, s.sub(scaled, rest))
-                };
-                s.store_halves(part.add(c), high);
-                rest = s.sub(rest, high);
-                let end = c + S::LANES;
-                if end >= width {
-                    for behind in (end..halves).step_by(S::LANES) {
-                        s.store_halves(part.add(behind), s.splat(0.0));
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -220,7 +186,7 @@ fn moments(sum: f32, squares: f32, n: usize) -> (f32, f32) {
 const MOST_ROWS: usize = 16;
 
 /// `count` rows of `z`, which are used up: `gelu(layer_norm(z + bias [+ add]))`, left in the rows of `out`, which may be those
-/// of `z` unless there are [`Parts`]; with [`Pairs`] each becomes halves from its start on.
+/// of `z` unless there are several parts; with [`Pairs`] each becomes halves from its start on.
 ///
 /// # Safety
 /// `count` rows of `z` are writable for the width of `p`; those of `out` for what [`Leave`] says; and what `add` gives for a

@@ -5,8 +5,12 @@
 //! block of rows go past it. Every element of `out` is one sum over K in a fixed order that depends on neither the number
 //! of rows (above three), nor the number of threads, nor the panel's width.
 
+mod parts;
+
 use super::simd::Simd;
-use super::{InstructionSet, Kernel, dispatch, half};
+use super::{InstructionSet, half};
+
+pub(crate) use parts::{Parts, TILE, part_lanes};
 
 /// What a product multiplies and how it sums.
 pub(crate) trait Numbers: Copy {
@@ -40,23 +44,8 @@ impl Numbers for Pairs {
     }
 }
 
-/// Numbers as sums of `N` bfloat16, in pairs of neighbours: N parts one behind the other, each padded to whole tiles of AMX
-/// (see [`super::tiles`]).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Parts<const N: usize>;
-
-/// Rows, columns and lanes of a tile of AMX.
-pub(crate) const TILE: usize = 16;
-
-/// Lanes of one of the [`Parts`] of `width` numbers.
-pub(crate) const fn part_lanes(width: usize) -> usize {
-    width.div_ceil(2 * TILE) * TILE
-}
-
 /// The last panel is padded to a multiple of this.
 const HALF: usize = 16;
-/// The widest panel of any instruction set: two vectors.
-const MOST_PANEL: usize = 32;
 /// Tiles of a block of rows.
 pub(crate) const BLOCK: usize = 4;
 /// Rows of a panel that are transposed at a time: a cache line of each of the matrix's rows.
@@ -204,38 +193,6 @@ impl PackedMatrix {
         self.pack(&paired, inner.div_ceil(2), columns);
     }
 
-    /// Packs the row-major `matrix` `[inner, columns]` split into `N` [`Parts`] into the memory that is there: the packed matrix has
-    /// `N part_lanes(inner)` rows of pairs.
-    ///
-    /// # Panics
-    /// When it holds another number of elements.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(crate) fn pack_parts<const N: usize>(&mut self, matrix: &[f32], inner: usize, columns: usize) {
-        assert_eq!(
-            matrix.len(),
-            inner * columns,
-            "a matrix of {inner}x{columns} was expected"
-        );
-        let lanes = part_lanes(inner);
-        self.resize(N * lanes, columns);
-        dispatch(Split::<N> {
-            matrix,
-            columns,
-            lanes,
-            packed: self,
-        });
-    }
-
-    /// Where the panel begins that begins with column `first`, and its width.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(crate) fn panel_at(&self, first: usize) -> (*const f32, usize) {
-        let (start, width) = panel_of(first, (self.inner, self.columns, self.panel));
-        (
-            self.data.as_slice()[start..][..self.inner * width].as_ptr(),
-            width,
-        )
-    }
-
     /// What is in the memory stays; who packs writes all of it, the padding, too.
     fn resize(&mut self, inner: usize, columns: usize) {
         (self.inner, self.columns) = (inner, columns);
@@ -272,55 +229,6 @@ impl PackedMatrix {
     /// N.
     pub fn columns(&self) -> usize {
         self.columns
-    }
-}
-
-/// A matrix that is packed in parts.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-struct Split<'a, const N: usize> {
-    /// `[inner, columns]`.
-    matrix: &'a [f32],
-    columns: usize,
-    lanes: usize,
-    packed: &'a mut PackedMatrix,
-}
-
-impl<const N: usize> Kernel for Split<'_, N> {
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Self {
-            matrix,
-            columns,
-            lanes,
-            packed,
-        } = self;
-        let shape = (packed.inner, columns, packed.panel);
-        let data = packed.data.as_mut_slice();
-        // Two rows as wide as a panel at most, and what is left of them.
-        let mut rest = [[0.0f32; MOST_PANEL]; 2];
-        for first in (0..padded(columns)).step_by(shape.2) {
-            let (start, width) = panel_of(first, shape);
-            let (first, end) = (first.min(columns), (first + width).min(columns));
-            let panel = &mut data[start..][..N * lanes * width];
-            for lane in 0..lanes {
-                for (row, rest) in rest.iter_mut().enumerate() {
-                    rest.fill(0.0);
-                    let from = (2 * lane + row) * columns;
-                    if from < matrix.len() {
-                        rest[..end - first].copy_from_slice(&matrix[from..][first..end]);
-                    }
-                }
-                for part in 0..N {
-                    let to = &mut panel[(part * lanes + lane) * width..][..width];
-                    let [one, two] = &mut rest;
-                    for ((to, one), two) in to.iter_mut().zip(one).zip(two) {
-                        let halves = (half::rounded(*one), half::rounded(*two));
-                        *to = half::lane(halves.0, halves.1);
-                        (*one, *two) = (*one - half::widened(halves.0), *two - half::widened(halves.1));
-                    }
-                }
-            }
-        }
     }
 }
 
