@@ -71,6 +71,9 @@ pub struct RunConfig {
     /// Between two checkpoints, from which `--resume` goes on.
     #[serde(default = "RunConfig::checkpoint_every")]
     pub checkpoint_every: u64,
+    /// A checkpoint is also due when the last one is this old, s; 0: never.
+    #[serde(default = "RunConfig::checkpoint_seconds")]
+    pub checkpoint_seconds: u64,
     /// Environments that step at the same time. Each step of each is followed by an update, so that the policy that acts
     /// is up to this many updates old.
     #[serde(default = "RunConfig::environments")]
@@ -80,6 +83,10 @@ pub struct RunConfig {
 impl RunConfig {
     fn checkpoint_every() -> u64 {
         10_000
+    }
+
+    fn checkpoint_seconds() -> u64 {
+        300
     }
 
     fn environments() -> usize {

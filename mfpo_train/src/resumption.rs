@@ -135,7 +135,7 @@ mod tests {
     use Effect::{Learns, OfTheTask, ReadByTheLoop, Refused, SameBits};
 
     /// Every key of a configuration with another value than the tests' own.
-    const TABLE: [(&str, &str, Effect); 57] = [
+    const TABLE: [(&str, &str, Effect); 58] = [
         ("run.algorithm", "sac", Refused),
         ("run.device", "cuda:1", ReadByTheLoop),
         ("run.normalize_observations", "true", Refused),
@@ -146,6 +146,7 @@ mod tests {
         ("run.report_every", "77", ReadByTheLoop),
         ("run.publish_every", "77", ReadByTheLoop),
         ("run.checkpoint_every", "77", ReadByTheLoop),
+        ("run.checkpoint_seconds", "77", ReadByTheLoop),
         ("run.environments", "2", Refused),
         ("evaluation.every", "77", ReadByTheLoop),
         ("evaluation.episodes", "7", ReadByTheLoop),

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfpo_policy::device::DeviceName;
 use mfpo_policy::gradient::Team;
@@ -134,6 +134,8 @@ struct Run {
     saved: Option<u64>,
     /// The step at which one was written or tried last.
     tried: Option<u64>,
+    /// When that was, or this program took up the run.
+    tried_at: Instant,
     /// Why that try left none.
     unsaved: Option<String>,
     /// The least duration of the whole run.
@@ -239,6 +241,7 @@ impl Run {
             evaluated: None,
             saved: None,
             tried: None,
+            tried_at: Instant::now(),
             unsaved: None,
             name,
             task,
@@ -336,8 +339,7 @@ impl Run {
                 self.learn_from(index, &actions[index], next, random)?;
                 self.tell(random)?;
             }
-            let every = self.config.run.checkpoint_every;
-            if self.tried.is_none_or(|tried| self.step / every > tried / every) {
+            if self.is_checkpoint_due() {
                 self.save()?;
             }
             self.wait_for_its_time();

@@ -1,5 +1,7 @@
 //! What a run leaves on the disk to go on from, also where the disk is full or a number is not finite.
 
+use std::time::Instant;
+
 use anyhow::{Context, anyhow, ensure};
 use mfpo_policy::bundle::BundleError;
 use mfpo_policy::sampler::SampleError;
@@ -53,6 +55,15 @@ pub(super) fn restore(
 }
 
 impl Run {
+    /// By steps, or by time: an update of a large network on a busy machine takes long.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let run = &self.config.run;
+        let (every, seconds) = (run.checkpoint_every, run.checkpoint_seconds);
+        self.tried
+            .is_none_or(|tried| self.step / every > tried / every)
+            || (seconds > 0 && self.tried_at.elapsed().as_secs() >= seconds)
+    }
+
     /// Tries again what the disk did not take, and writes a checkpoint. A run whose disk is full goes on: its last
     /// checkpoint is whole.
     ///
@@ -74,7 +85,7 @@ impl Run {
                 header.and_then(|header| Ok(self.checkpoints.save(header, &state)?))
             }
         };
-        self.tried = Some(self.step);
+        (self.tried, self.tried_at) = (Some(self.step), Instant::now());
         match saved {
             Ok(()) => (self.saved, self.unsaved) = (self.tried, None),
             Err(error) => {

@@ -5,6 +5,7 @@ mod kills;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mfpo_train::checkpoint::Checkpoints;
 use mfpo_train::state::Numbers;
@@ -100,6 +101,25 @@ fn finished() -> (tempfile::TempDir, PathBuf) {
     let run = folder.path().join("run");
     succeed(train(&run, "swing_arm", &["run.steps=120"]));
     (folder, run)
+}
+
+#[test]
+fn a_checkpoint_comes_by_time_where_its_step_is_far_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let far = ["run.steps=1000000", "run.checkpoint_every=1000000", "run.checkpoint_seconds=1"];
+    let mut child = train(&run, "swing_arm", &far).spawn().unwrap();
+    let began = Instant::now();
+    let step = loop {
+        let step = Checkpoints::new(&run).load().map_or(0, |(header, _)| header.step);
+        if step > 0 || began.elapsed().as_secs() > 60 || child.try_wait().unwrap().is_some() {
+            break step;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!((1..1_000_000).contains(&step), "step {step}");
 }
 
 #[test]
