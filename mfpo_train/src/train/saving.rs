@@ -59,8 +59,7 @@ impl Run {
     pub(super) fn is_checkpoint_due(&self) -> bool {
         let run = &self.config.run;
         let (every, seconds) = (run.checkpoint_every, run.checkpoint_seconds);
-        self.tried
-            .is_none_or(|tried| self.step / every > tried / every)
+        self.tried.is_none_or(|tried| self.step / every > tried / every)
             || (seconds > 0 && self.tried_at.elapsed().as_secs() >= seconds)
     }
 

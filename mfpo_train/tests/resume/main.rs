@@ -107,7 +107,11 @@ fn finished() -> (tempfile::TempDir, PathBuf) {
 fn a_checkpoint_comes_by_time_where_its_step_is_far_away() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let far = ["run.steps=1000000", "run.checkpoint_every=1000000", "run.checkpoint_seconds=1"];
+    let far = [
+        "run.steps=1000000",
+        "run.checkpoint_every=1000000",
+        "run.checkpoint_seconds=1",
+    ];
     let mut child = train(&run, "swing_arm", &far).spawn().unwrap();
     let began = Instant::now();
     let step = loop {
