@@ -9,6 +9,7 @@ pub(crate) fn rounded(x: f32) -> u16 {
 }
 
 /// The number that a bfloat16 stands for.
+#[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn widened(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)

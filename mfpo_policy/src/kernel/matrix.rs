@@ -5,11 +5,13 @@
 //! block of rows go past it. Every element of `out` is one sum over K in a fixed order that depends on neither the number
 //! of rows (above three), nor the number of threads, nor the panel's width.
 
+#[cfg(target_arch = "x86_64")]
 mod parts;
 
 use super::simd::Simd;
 use super::{InstructionSet, half};
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use parts::{Parts, TILE, part_lanes};
 
 /// What a product multiplies and how it sums.

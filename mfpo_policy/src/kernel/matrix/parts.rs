@@ -27,7 +27,6 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// When it holds another number of elements.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) fn pack_parts<const N: usize>(&mut self, matrix: &[f32], inner: usize, columns: usize) {
         assert_eq!(
             matrix.len(),
@@ -45,7 +44,6 @@ impl PackedMatrix {
     }
 
     /// Where the panel begins that begins with column `first`, and its width.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) fn panel_at(&self, first: usize) -> (*const f32, usize) {
         let (start, width) = panel_of(first, (self.inner, self.columns, self.panel));
         (
@@ -56,7 +54,6 @@ impl PackedMatrix {
 }
 
 /// A matrix that is packed in parts.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 struct Split<'a, const N: usize> {
     /// `[inner, columns]`.
     matrix: &'a [f32],
