@@ -36,7 +36,7 @@ const STATIC_PEERS: &str = "ROS_STATIC_PEERS";
 /// shared memory, and with an announcement every 0.3 s in place of 3 s.
 ///
 /// A program that starts announces itself before it listens (Fast DDS 3.2.2: `RTPSParticipantImpl::enable` registers its
-/// receivers last), so that the only answer of those who are there already gets lost more often than not. It then finds them by
+/// receivers last), so that the only answer of those who are there already can get lost: in a third of the starts here. It then finds them by
 /// their next periodic announcement: 0 to 3 s later where nothing else is said, among them a robot whose controller was
 /// killed and started again. That costs each program 0.9 ms of processor time a second, in a thread of Fast DDS.
 pub const THIS_MACHINE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>

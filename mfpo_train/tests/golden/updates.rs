@@ -18,7 +18,7 @@ use crate::reference::{RecordedDraws, batch, engines, flat, learner, support, up
 const LATER_UPDATES: f64 = 3.0;
 
 /// Compares everything an update has recorded with what the file holds under `prefix`.
-fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
+fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str, slack: impl Fn(&str) -> f64) {
     for name in file
         .names()
         .iter()
@@ -31,6 +31,7 @@ fn compare_update(judge: &mut Judge, file: &File, trace: &Trace, prefix: &str) {
         } else {
             name
         };
+        judge.slack = slack(name);
         match trace.get(ours) {
             Some(values) => judge.compare(file, &format!("{prefix}{name}"), values, &format!("out/{name}")),
             None => judge.missing(file, &format!("{prefix}{name}")),
@@ -84,7 +85,7 @@ fn golden_updates_with_clipped_double_q() {
 
 /// All that an update records, and nothing missing on either side.
 fn compare_whole_update(judge: &mut Judge, file: &File, trace: &Trace) {
-    compare_update(judge, file, trace, "out/");
+    compare_update(judge, file, trace, "out/", |_| 1.0);
     let recorded = || trace.values().map(|(name, _)| name);
     recorded()
         .filter(|name| !name.contains('/'))
@@ -154,7 +155,7 @@ fn golden_updates_without_clipped_double_q() {
                 prefix: "draw/".into(),
             };
             learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
-            compare_update(&mut judge, file, &trace, "out/");
+            compare_update(&mut judge, file, &trace, "out/", |_| 1.0);
         }
         WITHOUT_CLIPPED
             .iter()
@@ -211,15 +212,15 @@ fn four_updates(judge: &mut Judge, (file, base): (&File, &File), learner: &mut M
             prefix: format!("step{step}/draw/"),
         };
         learner.update_with(&batch(base), &mut draws, &mut trace).unwrap();
-        // The CPU's own engine keeps to the first update's tolerances; on AMX, whose products are nearer to the exact ones, the
-        // second update's actor loss is 1.1e-5 from the reference's.
-        let is_held_less = engine == Engine::Candle || InstructionSet::detect().uses_tiles();
-        judge.slack = if step > 0 && is_held_less {
-            LATER_UPDATES
-        } else {
-            1.0
+        // The CPU's own engine keeps to the first update's tolerances. On AMX, whose products are nearer to the exact ones, one
+        // number does not: the second update's actor loss is 1.1e-5 from the reference's.
+        let uses_tiles = InstructionSet::detect().uses_tiles();
+        let slack = |name: &str| match engine {
+            Engine::Candle if step > 0 => LATER_UPDATES,
+            Engine::Packed if step == 1 && uses_tiles && name == "actor_loss" => LATER_UPDATES,
+            _ => 1.0,
         };
-        compare_update(judge, file, &trace, &format!("step{step}/out/"));
+        compare_update(judge, file, &trace, &format!("step{step}/out/"), slack);
     }
     judge.slack = 1.0;
 }
